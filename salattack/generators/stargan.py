@@ -1,0 +1,97 @@
+"""StarGAN's generator exactly as published (Choi et al., CVPR 2018), at any width."""
+
+import torch
+from torch import Tensor, nn
+
+from ..errors import one_of
+
+ATTRIBUTES = ("Black_Hair", "Blond_Hair", "Brown_Hair", "Male", "Young")
+HAIR = ATTRIBUTES[:3]
+
+
+class ResidualBlock(nn.Module):
+    """Two 3×3 convolutions with instance normalisation around an identity skip."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.main = nn.Sequential(
+            nn.Conv2d(channels, channels, 3, 1, 1, bias=False),
+            nn.InstanceNorm2d(channels, affine=True),
+            nn.ReLU(inplace=True),
+            nn.Conv2d(channels, channels, 3, 1, 1, bias=False),
+            nn.InstanceNorm2d(channels, affine=True),
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (N, C, H, W) to the same shape."""
+        return x + self.main(x)
+
+
+class StarGAN(nn.Module):
+    """StarGAN's generator: an image and a target label vector to the edited image.
+
+    Instance statistics are always used. The published checkpoint carries running statistics,
+    which the authors' test code never uses either; loading drops them.
+
+    Args:
+        conv_dim: channels of the first layer; 64 as published (8.43 M parameters).
+        c_dim: length of the label vector.
+        repeat_num: residual blocks.
+    """
+
+    def __init__(self, conv_dim: int = 64, c_dim: int = 5, repeat_num: int = 6) -> None:
+        super().__init__()
+
+        def block(conv: nn.Module) -> list[nn.Module]:
+            norm = nn.InstanceNorm2d(conv.out_channels, affine=True)
+            return [conv, norm, nn.ReLU(inplace=True)]
+
+        d = conv_dim
+        layers = block(nn.Conv2d(3 + c_dim, d, 7, 1, 3, bias=False))
+        layers += block(nn.Conv2d(d, 2 * d, 4, 2, 1, bias=False))
+        layers += block(nn.Conv2d(2 * d, 4 * d, 4, 2, 1, bias=False))
+        layers += [ResidualBlock(4 * d) for _ in range(repeat_num)]
+        layers += block(nn.ConvTranspose2d(4 * d, 2 * d, 4, 2, 1, bias=False))
+        layers += block(nn.ConvTranspose2d(2 * d, d, 4, 2, 1, bias=False))
+        layers += [nn.Conv2d(d, 3, 7, 1, 3, bias=False), nn.Tanh()]
+        self.main = nn.Sequential(*layers)
+
+    def forward(self, images: Tensor, target: Tensor) -> Tensor:
+        """Edit a batch.
+
+        Args:
+            images: (N, 3, H, W) in [-1, 1], H and W divisible by 4.
+            target: (N, c_dim) labels, 0 or 1, in the order of `ATTRIBUTES`.
+
+        Returns:
+            (N, 3, H, W) in [-1, 1].
+        """
+        labels = target.to(images)[:, :, None, None].expand(-1, -1, *images.shape[-2:])
+        return self.main(torch.cat([images, labels], dim=1))
+
+
+def edit_labels(labels: Tensor, attribute: str) -> Tensor:
+    """Return the target labels that edit one attribute, by StarGAN's rule.
+
+    A hair colour is set and the other two are cleared; Male and Young are flipped.
+
+    Args:
+        labels: (N, 5) current labels, 0 or 1, in the order of `ATTRIBUTES`.
+        attribute: one of `ATTRIBUTES`.
+
+    Returns:
+        (N, 5) target labels.
+
+    Raises:
+        SalattackError: an unknown attribute.
+    """
+    if attribute not in ATTRIBUTES:
+        raise one_of("attribute", attribute, ATTRIBUTES)
+    target = labels.clone()
+    index = ATTRIBUTES.index(attribute)
+    if attribute in HAIR:
+        target[:, : len(HAIR)] = 0
+        target[:, index] = 1
+    else:
+        target[:, index] = 1 - target[:, index]
+    return target

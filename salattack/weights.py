@@ -2,7 +2,9 @@
 
 import hashlib
 import pickle
-from collections.abc import Mapping
+import warnings
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -10,7 +12,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import nn
 
-from .errors import SalattackError
+from .errors import SalattackError, one_of
 
 SHIPPED = Path(__file__).parent / "weights"
 
@@ -84,3 +86,79 @@ def fit(module: nn.Module, state: Mapping, source: str) -> nn.Module:
         )
     module.load_state_dict(dict(state))
     return module
+
+
+@dataclass(frozen=True, kw_only=True)
+class Model:
+    """A registry entry: how a network is built, and which file fills it.
+
+    Attributes:
+        build: from the (prepared) state dict to the network that it should fit; widths are read
+            off the tensors.
+        prepare: from what the file holds to the state dict of parameters.
+        file: the weight file's name; in the package when ``shipped``.
+        sha256: its checksum; a shipped file must have it, another file is warned about.
+        licence: of the weights.
+        source: where the file comes from.
+        shipped: whether the package holds the file.
+        image_size: side in pixels that the network was trained for.
+    """
+
+    build: Callable[[Mapping], nn.Module]
+    prepare: Callable[[Mapping], Mapping] = dict
+    file: str
+    sha256: str | None
+    licence: str
+    source: str
+    shipped: bool
+    image_size: int
+
+    def load(self, weights: str | Path | None = None, device: str = "auto") -> nn.Module:
+        """Return the network, filled, frozen, in eval mode, on ``device``.
+
+        Args:
+            weights: a file to use instead of the shipped one; required where none is shipped.
+            device: see `pick_device`.
+
+        Raises:
+            SalattackError: no file, a damaged file, code in the file, keys or shapes that do not
+                fit, an unknown device.
+
+        Warns:
+            UserWarning: a published file whose checksum is not the known one.
+        """
+        chosen = pick_device(device)
+        if weights is None and not self.shipped:
+            raise SalattackError(
+                f"{self.file} is not in the package; get it from {self.source} and pass its path"
+            )
+        if weights is None:
+            state = read_state_dict(SHIPPED / self.file, expected_sha256=self.sha256)
+        else:
+            state = read_state_dict(weights)
+            if not self.shipped and self.sha256 and sha256(Path(weights)) != self.sha256:
+                warnings.warn(
+                    f"{Path(weights).name} is not the published {self.file} "
+                    f"(sha256 {self.sha256[:12]}… expected)",
+                    stacklevel=3,
+                )
+        state = self.prepare(state)
+        network = fit(self.build(state), state, Path(weights or self.file).name)
+        return network.requires_grad_(False).eval().to(chosen)
+
+
+def pick_device(device: str = "auto") -> torch.device:
+    """Return the device for "auto" (CUDA where there is one), "cpu", "cuda", "cuda:1", "mps" ...
+
+    Raises:
+        SalattackError: a device that torch does not know or this machine does not have.
+    """
+    if device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        chosen = torch.device(device)
+        torch.empty(0, device=chosen)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        here = ["auto", "cpu"] + [f"cuda:{i}" for i in range(torch.cuda.device_count())]
+        raise one_of("device on this machine", device, here) from error
+    return chosen

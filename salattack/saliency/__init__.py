@@ -1,0 +1,139 @@
+"""Saliency f_sa(·): where the salient face is, as a soft map (Eq. 1), and the known models."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ..errors import SalattackError, one_of
+from ..weights import Model
+from .pfan import PFAN, PFANLight, PyramidAttention
+
+__all__ = ["SALIENCY_MODELS", "Saliency", "SaliencyModel", "load_saliency"]
+
+
+class Saliency(Protocol):
+    """All that an attack sees of a saliency model."""
+
+    def __call__(self, images: Tensor) -> Tensor:
+        """Map (N, 3, H, W) images in [-1, 1] to soft maps (N, 1, H, W) in [0, 1]."""
+        ...
+
+
+class SaliencyModel(nn.Module):
+    """A network with its preprocessing: from images of any size to maps of that size.
+
+    Args:
+        net: the network; it says how its input is normalised (Eq. 1) and made square.
+        size: side in pixels of the square that it works at.
+    """
+
+    def __init__(self, net: PyramidAttention, size: int) -> None:
+        super().__init__()
+        self.net, self.size = net, size
+        self.to(memory_format=torch.channels_last).requires_grad_(False).eval()
+
+    @torch.no_grad()
+    def forward(self, images: Tensor) -> Tensor:
+        """Return the soft saliency map, never binarised.
+
+        Args:
+            images: (N, 3, H, W) in [-1, 1], any size.
+
+        Returns:
+            (N, 1, H, W) in [0, 1].
+
+        Raises:
+            SalattackError: not a batch of RGB images.
+        """
+        if images.ndim != 4 or images.shape[1] != 3:
+            raise SalattackError(f"images must be (N, 3, H, W), not {tuple(images.shape)}")
+        height, width = images.shape[-2:]
+        top = left = 0
+        if self.net.pads:
+            side = max(height, width)
+            top, left = (side - height) // 2, (side - width) // 2
+            border = (left, side - width - left, top, side - height - top)
+            images = F.pad(images, border, value=-1.0)  # black
+        maps = self.net(self._normalise(_resize(images, (self.size, self.size))))
+        maps = _resize(maps, images.shape[-2:]).clamp(0, 1)
+        return maps[..., top : top + height, left : left + width]
+
+    def feature_maps(self, images: Tensor) -> list[Tensor]:
+        """Return the backbone's features at five depths, for a perceptual distance.
+
+        Args:
+            images: (N, 3, H, W) in [-1, 1], H and W divisible by 32; taken at their own size.
+
+        Returns:
+            Five tensors (N, C, H / s, W / s); s = 2, 4, 8, 16, 32 for pfan-light.
+        """
+        return self.net.levels(self._normalise(images))
+
+    def _normalise(self, images: Tensor) -> Tensor:
+        """Eq. 1: n(I, mu, sigma), with I in [0, 1]."""
+        mu, sigma = (images.new_tensor(v)[:, None, None] for v in (self.net.mean, self.net.std))
+        return ((images + 1) / 2 - mu) / sigma
+
+
+def _resize(x: Tensor, size: tuple[int, int]) -> Tensor:
+    return F.interpolate(x, size=size, mode="bilinear", antialias=True)
+
+
+def _under_model(state: Mapping) -> Mapping:
+    """Return the parameters of the port's checkpoint, which holds scores beside them."""
+    return state.get("model", state)
+
+
+SALIENCY_MODELS: dict[str, Model] = {
+    "pfan-light": Model(
+        build=lambda _: PFANLight(),
+        file="pfan-light.safetensors",
+        sha256="6e6b7f9b5e3937b0404db7e979b3f52b7fcec7ba69cfd7f51d858edf294bb915",
+        licence="research use: trained on DUTS-TR and CelebA crops (non-commercial)",
+        source="this package",
+        shipped=True,
+        image_size=192,
+    ),
+    "pfan-duts": Model(
+        build=lambda _: PFAN(),
+        prepare=_under_model,
+        file="best-model_epoch-204_mae-0.0505_loss-0.1370.pth",
+        sha256=None,
+        licence="none stated: trained on DUTS-TR (non-commercial)",
+        source="Google Drive, file id 1Sc7dgXCZjF4wVwBihmIry-Xk7wTqrJdr",
+        shipped=False,
+        image_size=256,
+    ),
+}
+
+
+def load_saliency(
+    name: str = "pfan-light", weights: str | Path | None = None, device: str = "auto"
+) -> SaliencyModel:
+    """Return a frozen saliency model of the registry `SALIENCY_MODELS`.
+
+    Args:
+        name: ``pfan-light`` (shipped) or ``pfan-duts`` (the widely used port, at full width).
+        weights: a file (.safetensors or torch checkpoint) to use; required for ``pfan-duts``.
+        device: "auto" takes CUDA where there is one.
+
+    Returns:
+        A module from images (N, 3, H, W) in [-1, 1] to soft maps (N, 1, H, W) in [0, 1].
+
+    Raises:
+        SalattackError: an unknown name or device, a missing, damaged or misfitting file.
+    """
+    if name not in SALIENCY_MODELS:
+        raise one_of("saliency model", name, SALIENCY_MODELS)
+    entry = SALIENCY_MODELS[name]
+    # Scores beside the published parameters are NumPy scalars: plain numbers, no code.
+    scalar = np.float64(0).__reduce__()[0]
+    number = [scalar, (scalar, "numpy.core.multiarray.scalar"), np.dtype, type(np.dtype("f8"))]
+    with torch.serialization.safe_globals(number):
+        net = entry.load(weights, device)
+    return SaliencyModel(net, entry.image_size)

@@ -1,0 +1,46 @@
+# Two commands matter: make reproduce, make test. Both build the environment when it is missing.
+PYTHON ?= python3
+BIN := .venv/bin
+# What `make reproduce` passes on, e.g. make reproduce PARAMETERS="n_images=100 faces=/data/celeba"
+PARAMETERS ?=
+
+.PHONY: reproduce test lab lint notebooks lock clean
+
+reproduce: .venv/ready
+	$(BIN)/salattack reproduce $(foreach p,$(PARAMETERS),-p $(p))
+
+test: .venv/ready
+	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --nbval --nbval-cell-timeout=600 -p no:cacheprovider notebooks
+
+lab: .venv/ready
+	$(BIN)/jupyter lab notebooks
+
+lint: .venv/ready
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+# Execute the committed notebooks anew, in place, at the size that they stand with.
+notebooks: .venv/ready
+	for name in notebooks/*.ipynb; do \
+		$(BIN)/salattack run $$(basename $$name .ipynb) -o $$name || exit 1; \
+	done
+
+.venv/ready: pyproject.toml requirements.lock
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "salattack needs Python 3.11 or newer; set PYTHON=/path/to/python3.11"; exit 1; }
+	@echo "Building .venv (about three minutes, once)"
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check \
+		-c requirements.lock -e '.[notebooks,test]'
+	touch .venv/ready
+
+# After a change of the dependencies: newest versions that fit, names and versions only.
+lock: .venv/ready
+	$(BIN)/python -m pip install --quiet uv
+	$(BIN)/uv pip compile pyproject.toml --all-extras --universal --upgrade --quiet \
+		--no-header --no-annotate --no-emit-index-url --no-emit-find-links -o requirements.lock
+
+clean:
+	rm -rf .venv results build *.egg-info .pytest_cache .ruff_cache
+	find . -name __pycache__ -prune -exec rm -rf {} +

@@ -1,0 +1,255 @@
+"""The attack loop (Eq. 6–10, Algorithm 1) and the paper's attackers as presets of it.
+
+An attacker is a value: where it starts, what g sees of the iterate, how far it steps, which
+region it may touch, and what it is projected on. Images are float32 in [-1, 1] throughout, and
+so are the units of every bound and step.
+"""
+
+import warnings
+import zlib
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from .blur import BLUR_FAMILY, GAUSSIAN, Blur
+from .errors import SalattackError, one_of
+from .generators import Generator
+
+
+class UnmovedWarning(UserWarning):
+    """Some images came back unchanged: that is no disruption, whatever the tables say."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Attack:
+    """One attacker. Maximises MSE(g(I_ptb, c), g(I_org, c)) by sign-gradient steps (Eq. 7).
+
+    Every choice that the paper leaves open is an attribute here.
+
+    Attributes:
+        bound: L∞ bound τ on the perturbation (Eq. 6), in [-1, 1] units. Ruiz et al.: 0.05; the
+            "magnitude 0.1" of § IV-A may be this, or the step.
+        step_size: step m (Eq. 8–10); None stands for ``bound``, which makes one step FGSM.
+        steps: iterations.
+        start: half-width of the uniform random start. I-FGSM taken literally starts at I_org,
+            where the loss is at its minimum, its gradient exactly zero and sign(0) = 0: it never
+            moves. ±0.001 (a comment in Ruiz et al.'s code) leaves that plateau.
+        blurs: what stands before g in the loss; empty for nothing.
+        blur_schedule: "cycle" applies one blur an iteration in turn (Spread-Spectrum), "mean"
+            averages the loss over all of them in every iteration (EoT).
+        blur_target: "loss" blurs only what g sees and leaves the image sharp (Ruiz et al.);
+            "iterate" blurs the image itself before each step.
+        region: "everywhere", or "saliency": start and steps are multiplied by the soft map M
+            (Eq. 4, 10), so that pixels with M = 0 keep their bits.
+        gradient_at: "iterate" takes the gradient at I^t; "masked" at I^t × M, Eq. 10 as printed.
+        bound_by: "bound" limits the perturbation to τ (Eq. 6); "saliency" to τ × M (Eq. 4 with
+            ε bounded by τ).
+        seed: of the random start; each image's noise depends on the seed and its pixels alone,
+            not on the batch it came in.
+    """
+
+    bound: float = 0.05
+    step_size: float | None = 0.01
+    steps: int = 10
+    start: float = 0.0
+    blurs: tuple[Blur, ...] = ()
+    blur_schedule: Literal["cycle", "mean"] = "cycle"
+    blur_target: Literal["loss", "iterate"] = "loss"
+    region: Literal["everywhere", "saliency"] = "everywhere"
+    gradient_at: Literal["iterate", "masked"] = "iterate"
+    bound_by: Literal["bound", "saliency"] = "bound"
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if not self.bound >= 0:
+            raise SalattackError(f"bound must be ≥ 0 (in [-1, 1] units), got {self.bound}")
+        if self.step_size is not None and not self.step_size > 0:
+            raise SalattackError(f"step_size must be > 0, got {self.step_size}")
+        if isinstance(self.steps, bool) or not isinstance(self.steps, int) or self.steps < 1:
+            raise SalattackError(f"steps must be a whole number ≥ 1, got {self.steps!r}")
+        if not self.start >= 0:
+            raise SalattackError(f"start must be ≥ 0, got {self.start}")
+        for name, value, known in (
+            ("blur_schedule", self.blur_schedule, ("cycle", "mean")),
+            ("blur_target", self.blur_target, ("loss", "iterate")),
+            ("region", self.region, ("everywhere", "saliency")),
+            ("gradient_at", self.gradient_at, ("iterate", "masked")),
+            ("bound_by", self.bound_by, ("bound", "saliency")),
+        ):
+            if value not in known:
+                raise one_of(name, value, known)
+        needs_map = self.gradient_at == "masked" or self.bound_by == "saliency"
+        if needs_map and self.region == "everywhere":
+            raise SalattackError("gradient_at and bound_by use the map: set region='saliency'")
+
+    @property
+    def gradients(self) -> int:
+        """Gradients of g that one image costs."""
+        return self.steps * len(self._blurs_at(0))
+
+    def with_strength(self, bound: float, step_size: float | None, steps: int) -> "Attack":
+        """Return this attacker at another strength; FGSM stays one step of the size of bound."""
+        if self.step_size is None:
+            return replace(self, bound=bound)
+        start = bound if self.start == self.bound else self.start  # PGD starts in the whole ball
+        return replace(self, bound=bound, step_size=step_size, steps=steps, start=start)
+
+    def __call__(
+        self,
+        generator: Generator,
+        images: Tensor,
+        target: Tensor,
+        saliency_map: Tensor | None = None,
+        *,
+        on_gradient: Callable[[int], object] | None = None,
+    ) -> Tensor:
+        """Disrupt a batch: the perturbed images I_ptb of Algorithm 1.
+
+        Args:
+            generator: g, differentiable in its images; its parameters are left alone.
+            images: I_org, (N, 3, H, W) float32 in [-1, 1].
+            target: what g is asked for, one row an image.
+            saliency_map: M, (N, 1, H, W) in [0, 1]; exactly when ``region`` is "saliency".
+            on_gradient: called with N after every gradient (progress).
+
+        Returns:
+            I_ptb, same shape, in [-1, 1] and within ``bound`` of I_org.
+
+        Raises:
+            SalattackError: images or map with NaN, out of range or of another size; a map given
+                where none is used, or none where one is.
+
+        Warns:
+            UnmovedWarning: images that came back bit-identical.
+        """
+        _check_images(images)
+        mask = self._mask(images, saliency_map)
+        with torch.no_grad():
+            clean = generator(images, target)  # g(I_org): the reference, computed once
+        reach = self.bound * (mask if self.bound_by == "saliency" else 1.0)
+        low, high = (images - reach).clamp(min=-1), (images + reach).clamp(max=1)
+        step = self.bound if self.step_size is None else self.step_size
+
+        x = images
+        if self.start > 0:
+            x = (x + self.start * mask * _noise(images, self.seed)).clamp(low, high)
+        for t in range(self.steps):
+            blurs = self._blurs_at(t)
+            if self.blur_target == "iterate" and self.blurs:
+                x = torch.lerp(x, torch.stack([b(x) for b in blurs]).mean(0), mask)
+                blurs = (_see_all,)
+            gradient = torch.zeros_like(x)
+            for blur in blurs:
+                seen = x.detach().requires_grad_()
+                view = blur(seen * mask if self.gradient_at == "masked" else seen)
+                gradient += _gradient(F.mse_loss(generator(view, target), clean), seen)
+                if on_gradient is not None:
+                    on_gradient(len(images))
+            x = (x + step * gradient.sign() * mask).clamp(low, high)  # Eq. 9, 10; Eq. 6
+
+        if still := int((x == images).flatten(1).all(1).sum()):
+            warnings.warn(
+                f"{still} of {len(images)} images came back unchanged (the gradient was zero or "
+                "the region empty): give the attack a start > 0 or a blur, and look at the mask",
+                UnmovedWarning,
+                stacklevel=2,
+            )
+        return x
+
+    def _blurs_at(self, t: int) -> tuple[Callable[[Tensor], Tensor], ...]:
+        if not self.blurs:
+            return (_see_all,)
+        return self.blurs if self.blur_schedule == "mean" else (self.blurs[t % len(self.blurs)],)
+
+    def _mask(self, images: Tensor, saliency_map: Tensor | None) -> Tensor:
+        if (self.region == "saliency") != (saliency_map is not None):
+            raise SalattackError(
+                f"region={self.region!r} "
+                + ("takes no saliency_map" if saliency_map is not None else "needs a saliency_map")
+                + "; dataclasses.replace(attack, region=...) switches"
+            )
+        if saliency_map is None:
+            return images.new_ones(1)
+        if saliency_map.shape != (len(images), 1, *images.shape[-2:]):
+            raise SalattackError(
+                f"the saliency_map is {tuple(saliency_map.shape)}, "
+                f"it must be {(len(images), 1, *images.shape[-2:])} for these images"
+            )
+        if not ((saliency_map >= 0) & (saliency_map <= 1)).all():
+            raise SalattackError("the saliency_map must lie in [0, 1] without NaN")
+        return saliency_map.to(images)
+
+
+def _see_all(images: Tensor) -> Tensor:
+    return images
+
+
+def _gradient(loss: Tensor, x: Tensor) -> Tensor:
+    if not loss.requires_grad:  # a generator that ignores its images
+        return torch.zeros_like(x)
+    (gradient,) = torch.autograd.grad(loss, x, materialize_grads=True)
+    return gradient
+
+
+def _noise(images: Tensor, seed: int) -> Tensor:
+    """Uniform in [-1, 1]; drawn on the CPU, so that every device starts at the same point."""
+    draws = []
+    for image in images.cpu():
+        key = zlib.crc32(image.contiguous().numpy().tobytes(), seed & 0xFFFFFFFF)
+        source = torch.Generator().manual_seed(key)
+        draws.append(torch.rand(image.shape, generator=source) * 2 - 1)
+    return torch.stack(draws).to(images)
+
+
+def _check_images(images: Tensor) -> None:
+    if images.ndim != 4 or images.shape[1] != 3 or not images.is_floating_point():
+        raise SalattackError(f"images must be (N, 3, H, W) floats, got {tuple(images.shape)}")
+    if not len(images):
+        raise SalattackError("the batch holds no images")
+    if not torch.isfinite(images).all():
+        raise SalattackError("the images contain NaN or infinity")
+    if images.min() < -1 or images.max() > 1:
+        raise SalattackError(
+            f"the images must lie in [-1, 1], found [{images.min():.3g}, {images.max():.3g}]; "
+            "divide 8-bit values by 127.5 and subtract 1"
+        )
+
+
+PLATEAU = 0.001  # a comment in Ruiz et al.'s code suggests this start for FGSM and I-FGSM
+
+ATTACKERS: dict[str, Attack] = {
+    "fgsm": Attack(steps=1, step_size=None, start=PLATEAU),  # Eq. 8
+    "i-fgsm": Attack(start=PLATEAU),  # Eq. 9
+    "pgd": Attack(start=0.05),  # Madry et al.; Ruiz et al. start in the whole ball
+    "spread-spectrum": Attack(blurs=BLUR_FAMILY),  # Ruiz et al., § 3.5
+    "eot-blur": Attack(blurs=BLUR_FAMILY, blur_schedule="mean"),
+    "saliency-aware": Attack(blurs=(GAUSSIAN,), region="saliency"),  # Eq. 10, § IV-A
+}
+
+LABELS = {
+    "fgsm": "FGSM",
+    "i-fgsm": "I-FGSM",
+    "pgd": "PGD",
+    "spread-spectrum": "Spread-Spectrum",
+    "eot-blur": "EoT-Blur",
+    "saliency-aware": "Saliency-Aware",
+}
+
+
+def attacker(name: str, **changes: object) -> Attack:
+    """Return a preset of `ATTACKERS`, with attributes changed where given.
+
+    Raises:
+        SalattackError: an unknown attacker or attribute, or a value out of range.
+    """
+    if name not in ATTACKERS:
+        raise one_of("attacker", name, ATTACKERS)
+    known = Attack.__dataclass_fields__
+    for change in changes:
+        if change not in known:
+            raise one_of("attack parameter", change, known)
+    return replace(ATTACKERS[name], **changes)

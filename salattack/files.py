@@ -1,0 +1,31 @@
+"""Writing files so that nobody ever sees half of one."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from .errors import SalattackError
+
+
+@contextmanager
+def written_whole(path: str | Path) -> Iterator[Path]:
+    """Give a name beside ``path`` to write to, and rename it to ``path`` when all went well.
+
+    Folders are made. The name keeps the suffix, which tells many writers the format.
+
+    Raises:
+        SalattackError: the place cannot be written to.
+    """
+    path = Path(path)
+    beside = path.with_name(f".{os.getpid()}.{path.name}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        yield beside
+        beside.replace(path)
+    except OSError as error:
+        reason = error.strerror or error
+        raise SalattackError(f"cannot write {path}: {reason}; choose another place") from error
+    finally:
+        if beside.exists():
+            beside.unlink()

@@ -1,0 +1,92 @@
+"""How much the photo changed, and how badly the fake broke (§ IV-C and what it leaves out).
+
+All images are float tensors (N, 3, H, W) in [-1, 1], all results (N,) tensors in the same units;
+`as_saved` gives what a user would keep, the picture rounded to 8 bits.
+"""
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+from torchmetrics.functional.image import structural_similarity_index_measure
+
+from .faces import from_uint8, to_uint8
+
+SUCCESS = 0.05  # Ruiz et al.: a fake is broken when its MSE in [-1, 1] exceeds this
+BACKGROUND = 0.5  # saliency below which a pixel counts as background
+
+Features = Callable[[Tensor], Sequence[Tensor]]
+
+
+def as_saved(images: Tensor) -> Tensor:
+    """Round (N, 3, H, W) images in [-1, 1] to the 8 bits of a lossless file and back."""
+    return from_uint8(to_uint8(images)).to(images)
+
+
+def photo_change(
+    photo: Tensor, perturbed: Tensor, saliency_map: Tensor, features: Features | None = None
+) -> dict[str, Tensor]:
+    """Compare the disrupted photo to the photo, over the image and over its background alone.
+
+    Args:
+        photo: I_org.
+        perturbed: I_ptb.
+        saliency_map: M, (N, 1, H, W) in [0, 1]; the background is where it is below `BACKGROUND`.
+        features: for `feature_distance`, which is left out without them.
+
+    Returns:
+        ``l1`` (mean absolute), ``l2`` (mean squared, as in Table I before its × 100), ``linf``,
+        ``psnr`` in dB and ``ssim``; the same as ``background_…``, NaN where an image has no
+        background; and ``feature_distance``.
+    """
+    difference = (perturbed - photo).abs()
+    _, ssim = structural_similarity_index_measure(
+        perturbed, photo, data_range=(-1.0, 1.0), reduction="none", return_full_image=True
+    )
+    everywhere = torch.ones_like(saliency_map)
+    change: dict[str, Tensor] = {}
+    for prefix, region in (("", everywhere), ("background_", (saliency_map < BACKGROUND).float())):
+        l2 = _mean(difference.square(), region)
+        present = region.flatten(1).amax(1) > 0
+        linf = (difference * region).flatten(1).amax(1).where(present, l2.new_tensor(torch.nan))
+        change |= {
+            f"{prefix}l1": _mean(difference, region),
+            f"{prefix}l2": l2,
+            f"{prefix}linf": linf,
+            f"{prefix}psnr": 10 * torch.log10(4 / l2),  # the peak of [-1, 1] is 2
+            f"{prefix}ssim": _mean(ssim, region),
+        }
+    if features is not None:
+        change["feature_distance"] = feature_distance(photo, perturbed, features)
+    return change
+
+
+def fake_damage(fake: Tensor, broken: Tensor) -> dict[str, Tensor]:
+    """Compare g(I_ptb) to g(I_org): ``damage_l1``, ``damage_l2`` (mean squared), ``success``.
+
+    ``success`` is 1 where ``damage_l2`` exceeds `SUCCESS`, else 0 (Ruiz et al.).
+    """
+    difference = (broken - fake).abs().flatten(1)
+    l2 = difference.square().mean(1)
+    return {"damage_l1": difference.mean(1), "damage_l2": l2, "success": (l2 > SUCCESS).float()}
+
+
+def feature_distance(first: Tensor, second: Tensor, features: Features) -> Tensor:
+    """Return a perceptual distance, a stand-in for LPIPS that needs no download.
+
+    LPIPS's own form (Zhang et al., CVPR 2018) with uniform channel weights: features are scaled
+    to unit length across channels, their squared difference is averaged over space and summed
+    over layers. The features are those of the light PFAN's backbone, so that the numbers order
+    pictures but are not comparable to published LPIPS values.
+    """
+    total = first.new_zeros(len(first))
+    with torch.no_grad():
+        for a, b in zip(features(first), features(second), strict=True):
+            a, b = (torch.nn.functional.normalize(f, dim=1) for f in (a, b))
+            total += (a - b).square().sum(1).mean((1, 2)).to(total)
+    return total
+
+
+def _mean(values: Tensor, region: Tensor) -> Tensor:
+    weight = region.expand_as(values).flatten(1)
+    return (values.flatten(1) * weight).sum(1) / weight.sum(1)  # NaN for an empty region

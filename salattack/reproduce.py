@@ -1,0 +1,192 @@
+"""Run the notebooks by papermill; write what they regenerate, and a manifest of how."""
+
+import json
+import os
+import platform
+import re
+import sys
+import time
+import warnings
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from importlib import metadata
+from pathlib import Path
+
+import torch
+
+from .errors import SalattackError, one_of
+from .faces import load_faces
+from .files import written_whole
+from .generators import GENERATORS
+from .notebook import checkout, unknown_parameters
+from .saliency import SALIENCY_MODELS
+from .weights import SHIPPED, sha256
+
+# The paper's order; each notebook is run with those of the common settings that it has.
+NOTEBOOKS = (
+    "framework",
+    "attribute_editing",
+    "saliency_maps",
+    "attack_comparison",
+    "attribute_visualization",
+)
+DEMO = {"attack_comparison": {"n_images": 20}}  # the shipped default, beyond what CI affords
+PACKAGES = ("torch", "torchvision", "torchmetrics", "numpy", "scipy", "pillow", "openpeople")
+
+
+def find_notebook(name: str, folder: Path) -> Path:
+    """Return the path of a notebook by name.
+
+    Raises:
+        SalattackError: no such notebook; lists the known ones.
+    """
+    path = folder / f"{name}.ipynb"
+    if not path.is_file():
+        known = sorted(p.stem for p in folder.glob("*.ipynb"))
+        if not known:
+            raise SalattackError(
+                f"no notebooks in {folder}; run from a checkout or pass --notebooks"
+            )
+        raise one_of("notebook", name, known)
+    return path
+
+
+def run_notebook(source: Path, output: Path, parameters: Mapping, *, live: bool = True) -> None:
+    """Execute a notebook from its own folder and write the result without machine traces.
+
+    Args:
+        source: the notebook.
+        output: where the executed one goes, written beside and renamed.
+        parameters: for papermill.
+        live: pass on what the cells print while they run.
+
+    Raises:
+        SalattackError: an unknown parameter, or a cell that failed (its error's message).
+    """
+    with warnings.catch_warnings():  # papermill and its friends deprecate each other at import
+        warnings.simplefilter("ignore")
+        import nbformat
+        import papermill
+
+    unknown_parameters(parameters, papermill.inspect_notebook(str(source)))
+    stream = sys.stderr if live else None
+    try:
+        notebook = papermill.execute_notebook(
+            str(source),
+            None,
+            dict(parameters),
+            cwd=source.parent,
+            progress_bar=False,
+            stderr_file=stream,
+        )
+    except papermill.PapermillExecutionError as error:
+        kind = "" if error.ename == SalattackError.__name__ else f"{error.ename}: "
+        raise SalattackError(f"{source.stem}: {kind}{error.evalue}") from error
+    strip(notebook)
+    with written_whole(output) as beside:
+        nbformat.write(notebook, beside)
+
+
+def strip(notebook: Mapping) -> None:
+    """Remove in place what tells of a machine or a moment: times, paths, progress, execution."""
+    notebook.metadata.pop("papermill", None)
+    notebook.metadata.pop("widgets", None)
+    notebook.metadata["kernelspec"] = {
+        "display_name": "Python 3",
+        "language": "python",
+        "name": "python3",
+    }
+    notebook.metadata["language_info"] = {"name": "python"}
+    for number, cell in enumerate(notebook.cells):
+        cell["id"] = f"cell-{number}"
+        cell.metadata.pop("papermill", None)
+        cell.metadata.pop("execution", None)
+        if cell.cell_type == "code":
+            cell.outputs = [o for o in cell.outputs if o.get("name") != "stderr"]
+            for output in cell.outputs:
+                output.get("metadata", {}).pop("papermill", None)
+
+
+def reproduce(notebooks: Path, output: Path, executed: Path, settings: Mapping) -> Path:
+    """Run every notebook, and write the figures, the table and ``manifest.json``.
+
+    Args:
+        notebooks: their folder.
+        output: where figures and table go.
+        executed: where the executed notebooks go.
+        settings: common parameters; each notebook gets those that it has.
+
+    Returns:
+        The path of the table in Markdown.
+
+    Raises:
+        SalattackError: a setting that no notebook has, or a notebook that failed.
+    """
+    import papermill
+
+    sources = {name: find_notebook(name, notebooks) for name in NOTEBOOKS}
+    known = {name: set(papermill.inspect_notebook(str(path))) for name, path in sources.items()}
+    unknown_parameters(settings, sorted(set().union(*known.values())))
+    output, executed = output.resolve(), executed.resolve()
+    root = checkout(notebooks.resolve())
+    place = output.relative_to(root) if output.is_relative_to(root) else output
+    runs = {}
+    for number, (name, source) in enumerate(sources.items(), start=1):
+        given = {key: value for key, value in settings.items() if key in known[name]}
+        parameters = DEMO.get(name, {}) | given | {"output": str(place)}
+        say(f"[{number}/{len(sources)}] {name}")
+        began = time.perf_counter()
+        run_notebook(source, executed / source.name, parameters)
+        seconds = time.perf_counter() - began
+        say(f"[{number}/{len(sources)}] {name} done in {seconds:.0f} s")
+        runs[name] = {"parameters": parameters, "seconds": round(seconds, 1)}
+    with written_whole(output / "manifest.json") as beside:
+        beside.write_text(json.dumps(manifest(runs, output, settings), indent=2) + "\n")
+    return output / "table_1.md"
+
+
+def say(line: str) -> None:
+    """Print a line of progress to stderr at once."""
+    print(line, file=sys.stderr, flush=True)
+
+
+def manifest(runs: Mapping, output: Path, settings: Mapping) -> dict:
+    """Return what is needed to repeat a run: versions, hardware, checksums, durations."""
+    models = [GENERATORS[settings.get("generator", "stargan-celeba128-w32")]]
+    models += [SALIENCY_MODELS[settings.get("saliency", "pfan-light")]]
+    weights = {m.file: sha256(SHIPPED / m.file) for m in models if m.shipped}
+    for key in ("generator_weights", "saliency_weights"):
+        if path := settings.get(key):
+            weights[Path(path).name] = sha256(Path(path))
+    made = sorted(p for p in output.iterdir() if p.suffix in (".png", ".csv", ".md", ".tex"))
+    compared = runs["attack_comparison"]["parameters"]["n_images"]
+    faces = load_faces(settings.get("faces", "openpeople"), n_images=compared)
+    return {
+        "finished": datetime.now(UTC).isoformat(timespec="seconds"),
+        "versions": {"python": platform.python_version()}
+        | {name: metadata.version(name) for name in ("salattack", *PACKAGES)},
+        "hardware": hardware(),
+        "seed": settings.get("seed", 0),
+        "notebooks": runs,
+        "weights": weights,
+        "inputs": {
+            name: sha256(Path(source))
+            for name, source in zip(faces.ids, faces.sources, strict=True)
+        },
+        "outputs": {path.name: sha256(path) for path in made},
+    }
+
+
+def hardware() -> dict:
+    """Return processor, cores, threads that torch uses, and CUDA devices."""
+    cpu = platform.processor() or platform.machine()
+    info = Path("/proc/cpuinfo")
+    if info.is_file() and (found := re.search(r"model name\s*:\s*(.+)", info.read_text())):
+        cpu = found[1]
+    return {
+        "system": f"{platform.system()} {platform.machine()}",
+        "processor": cpu,
+        "cores": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "cuda": [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())],
+    }

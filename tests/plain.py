@@ -1,0 +1,77 @@
+"""The attackers once more, by the book: one image, one loop, no shared code with the package.
+
+Written from Eq. 9 and 10 and Ruiz et al.'s description, with the generator's parameters taking part
+in the graph and every blur a plain two-dimensional convolution.
+"""
+
+import math
+
+import torch
+
+
+def gaussian_window(size, sigma):
+    rows = []
+    for i in range(size):
+        row = []
+        for j in range(size):
+            squared = (i - size // 2) ** 2 + (j - size // 2) ** 2
+            row.append(math.exp(-squared / (2 * sigma**2)))
+        rows.append(row)
+    window = torch.tensor(rows)
+    return window / window.sum()
+
+
+def average_window(size):
+    return torch.ones(size, size) / size**2
+
+
+def blurred(image, window):
+    size = window.shape[0]
+    half = size // 2
+    padded = torch.nn.functional.pad(image, (half, half, half, half), mode="reflect")
+    channels = [
+        torch.nn.functional.conv2d(padded[:, c : c + 1], window[None, None]) for c in range(3)
+    ]
+    return torch.cat(channels, 1)
+
+
+FAMILY = [gaussian_window(11, s) for s in (1, 1.5, 2, 2.5, 3)]
+FAMILY += [average_window(k) for k in (3, 5, 7, 9)]
+
+
+def mean_squared(a, b):
+    return ((a - b) ** 2).mean()
+
+
+def ascend(g, image, target, start, windows_at, mask, bound, step, steps):
+    clean = g(image, target).detach()
+    x = torch.min(torch.max(start, image - bound), image + bound).clamp(-1, 1)
+    for t in range(steps):
+        x = x.clone().detach().requires_grad_(True)
+        losses = []
+        for window in windows_at(t):
+            seen = x if window is None else blurred(x, window)
+            losses.append(mean_squared(g(seen, target), clean))
+        loss = sum(losses) / len(losses)
+        loss.backward()
+        x = x.detach() + step * x.grad.sign() * mask
+        x = torch.min(torch.max(x, image - bound), image + bound).clamp(-1, 1)
+    return x.detach()
+
+
+def i_fgsm(g, image, target, start, mask, **strength):
+    return ascend(g, image, target, start, lambda t: [None], torch.ones(1), **strength)
+
+
+def spread_spectrum(g, image, target, start, mask, **strength):
+    return ascend(
+        g, image, target, image, lambda t: [FAMILY[t % len(FAMILY)]], torch.ones(1), **strength
+    )
+
+
+def eot_blur(g, image, target, start, mask, **strength):
+    return ascend(g, image, target, image, lambda t: FAMILY, torch.ones(1), **strength)
+
+
+def saliency_aware(g, image, target, start, mask, **strength):
+    return ascend(g, image, target, image, lambda t: [gaussian_window(11, 1)], mask, **strength)

@@ -1,0 +1,294 @@
+import warnings
+from dataclasses import replace
+
+import plain
+import pytest
+import torch
+import torch.nn.functional as F
+
+from salattack.attacks import ATTACKERS, Attack, UnmovedWarning, _noise, attacker
+from salattack.blur import BLUR_FAMILY, GAUSSIAN, Blur
+from salattack.errors import SalattackError
+
+BOUND = 0.05
+# Every attacker as published, and with its region confined: the mask composes with all.
+VARIANTS = ATTACKERS | {
+    f"{name}, masked": replace(attack, region="saliency") for name, attack in ATTACKERS.items()
+}
+VARIANTS |= {
+    "on the iterate": attacker("spread-spectrum", blur_target="iterate", region="saliency"),
+    "gradient masked": attacker("saliency-aware", gradient_at="masked"),
+    "bound by saliency": attacker("saliency-aware", bound_by="saliency"),
+}
+every_variant = pytest.mark.parametrize("name", VARIANTS)
+
+
+def quick(name):
+    """Four steps; EoT-Blur's nine blurs are as many gradients, so two."""
+    attack = VARIANTS[name]
+    steps = min(attack.steps, 2 if attack.blur_schedule == "mean" else 4)
+    return replace(attack, steps=steps)
+
+
+def run(attack, generator, photos, target, saliency_map):
+    return attack(generator, photos, target, saliency_map if attack.region == "saliency" else None)
+
+
+@pytest.fixture(scope="module")
+def results(generator, photos, target, saliency_map):
+    """Each variant's result, computed once for all the properties below."""
+    cache = {}
+
+    def result(name):
+        if name not in cache:
+            cache[name] = run(quick(name), generator, photos, target, saliency_map)
+        return cache[name]
+
+    return result
+
+
+@every_variant
+def test_stays_within_the_bound_and_the_range(name, results, photos):
+    result = results(name)
+    assert (result - photos).abs().max() <= BOUND + 1e-6
+    assert result.min() >= -1 and result.max() <= 1
+    assert result.dtype == torch.float32 and result.shape == photos.shape
+
+
+@every_variant
+def test_moves_every_image_and_raises_the_loss(name, results, generator, photos, target):
+    result = results(name)
+    assert ((result - photos).abs().flatten(1).amax(1) > 0.005).all()
+    clean = generator(photos, target)
+    assert (
+        F.mse_loss(generator(result, target), clean, reduction="none").flatten(1).mean(1) > 1e-4
+    ).all()
+
+
+@pytest.mark.parametrize("name", [n for n, a in VARIANTS.items() if a.region == "saliency"])
+def test_masked_out_pixels_keep_their_bits(name, results, photos, saliency_map):
+    outside = (saliency_map == 0).expand_as(photos)
+    assert 0.05 < outside.float().mean() < 0.95  # the test is not empty
+    assert torch.equal(results(name)[outside], photos[outside])
+
+
+def test_bound_by_saliency_limits_to_the_map(results, photos, saliency_map):
+    moved = (results("bound by saliency") - photos).abs()
+    assert (moved <= BOUND * saliency_map + 1e-6).all()
+
+
+@every_variant
+def test_same_seed_same_bits(name, results, generator, photos, target, saliency_map):
+    again = run(quick(name), generator, photos, target, saliency_map)
+    assert torch.equal(again, results(name))
+
+
+@pytest.mark.parametrize("name", [n for n, a in VARIANTS.items() if a.start > 0])
+def test_another_seed_another_start(name, results, generator, photos, target, saliency_map):
+    other = run(replace(quick(name), seed=1), generator, photos, target, saliency_map)
+    assert not torch.equal(other, results(name))
+
+
+@every_variant
+def test_batch_equals_one_by_one(name, results, generator, photos, target, saliency_map):
+    # Sums round differently in a batch, and sign() turns a rounding into a step where the
+    # gradient is about zero: all but a few pixels must agree.
+    attack = replace(quick(name), steps=1)
+    whole = run(attack, generator, photos, target, saliency_map)
+    for i in range(len(photos)):
+        one = run(attack, generator, photos[i : i + 1], target[i : i + 1], saliency_map[i : i + 1])
+        differing = (one - whole[i : i + 1]).abs() > 1e-6
+        assert differing.float().mean() < 0.002
+
+
+def test_batch_equals_one_by_one_exactly_in_double(generator, photos, target):
+    double = type(generator)(32)
+    double.load_state_dict(generator.state_dict())
+    double.double().requires_grad_(False)
+    attack = attacker("pgd", steps=3)
+    whole = attack(double, photos.double(), target.double())
+    for i in range(len(photos)):
+        one = attack(double, photos[i : i + 1].double(), target[i : i + 1].double())
+        assert (one - whole[i : i + 1]).abs().max() < 1e-9
+
+
+@pytest.mark.parametrize("name", [n for n, a in ATTACKERS.items() if a.steps > 1])
+def test_more_steps_do_not_lower_the_damage(name, generator, photos, target, saliency_map):
+    clean = generator(photos, target)
+
+    def damage(steps):
+        attack = replace(ATTACKERS[name], steps=steps)
+        result = run(attack, generator, photos, target, saliency_map)
+        return F.mse_loss(generator(result, target), clean).item()
+
+    few, many = (1, 3) if ATTACKERS[name].blur_schedule == "mean" else (2, 8)
+    assert damage(many) >= damage(few)
+
+
+@pytest.mark.parametrize("name", ["i-fgsm", "spread-spectrum", "eot-blur", "saliency-aware"])
+def test_agrees_with_the_plain_loop(name, generator, photos, target, saliency_map):
+    strength = {"bound": BOUND, "step": 0.02, "steps": 2 if name == "eot-blur" else 4}
+    attack = ATTACKERS[name].with_strength(BOUND, 0.02, strength["steps"])
+    ours = run(attack, generator, photos, target, saliency_map)
+    by_the_book = getattr(plain, name.replace("-", "_"))
+    for i in range(2):
+        image, mask = photos[i : i + 1], saliency_map[i : i + 1]
+        start = image + attack.start * _noise(image, attack.seed)
+        theirs = by_the_book(generator, image, target[i : i + 1], start, mask, **strength)
+        difference = (ours[i : i + 1] - theirs).abs()
+        # Pixels whose gradient is nearly zero may step the other way; no more than these.
+        assert (difference > 1e-5).float().mean() < 0.03
+        clean = generator(image, target[i : i + 1])
+        damages = [
+            F.mse_loss(generator(x, target[i : i + 1]), clean) for x in (ours[i : i + 1], theirs)
+        ]
+        assert damages[0].item() == pytest.approx(damages[1].item(), rel=0.03)
+
+
+def test_i_fgsm_taken_literally_never_moves_and_says_so(generator, photos, target):
+    with pytest.warns(UnmovedWarning, match="3 of 3 images came back unchanged"):
+        result = attacker("i-fgsm", start=0.0)(generator, photos, target)
+    assert torch.equal(result, photos)
+
+
+def test_empty_region_is_said(generator, photos, target):
+    nothing = torch.zeros(len(photos), 1, 64, 64)
+    with pytest.warns(UnmovedWarning, match="unchanged"):
+        result = attacker("saliency-aware", steps=1)(generator, photos, target, nothing)
+    assert torch.equal(result, photos)
+
+
+@every_variant
+def test_a_constant_generator_moves_nothing_but_the_start(name, photos, target, saliency_map):
+    attack = replace(quick(name), blur_target="loss")
+
+    def constant(images, target):
+        return torch.zeros_like(images)
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UnmovedWarning)
+        result = run(attack, constant, photos, target, saliency_map)
+    assert (result - photos).abs().max() <= attack.start + 1e-6
+    if attack.region == "saliency":
+        outside = (saliency_map == 0).expand_as(photos)
+        assert torch.equal(result[outside], photos[outside])
+
+
+def test_one_step_fgsm_is_eq_8(generator, photos, target):
+    attack = attacker("fgsm", start=0.0, blurs=(GAUSSIAN,))
+    image = photos.clone().requires_grad_()
+    clean = generator(photos, target)
+    loss = F.mse_loss(generator(GAUSSIAN(image), target), clean)
+    (gradient,) = torch.autograd.grad(loss, image)
+    expected = (photos + 0.05 * gradient.sign()).clamp(-1, 1)
+    assert (attack(generator, photos, target) - expected).abs().max() < 1e-6
+
+
+def test_gradient_at_the_masked_iterate_is_another_attack(results):
+    assert not torch.equal(results("gradient masked"), results("saliency-aware"))
+
+
+def test_generator_is_left_alone(photos, target, generator):
+    network = type(generator)(8)
+    before = {k: v.clone() for k, v in network.state_dict().items()}
+    attacker("i-fgsm", steps=1)(network, photos, target)
+    assert all(parameter.grad is None for parameter in network.parameters())
+    assert all(torch.equal(v, before[k]) for k, v in network.state_dict().items())
+
+
+def test_gradients_counted_are_gradients_taken(generator, photos, target, saliency_map):
+    for name in ATTACKERS:
+        attack, seen = quick(name), []
+        region = saliency_map if attack.region == "saliency" else None
+        attack(generator, photos, target, region, on_gradient=seen.append)
+        assert sum(seen) == attack.gradients * len(photos)
+
+
+def test_strength_keeps_what_makes_an_attacker():
+    assert ATTACKERS["fgsm"].with_strength(0.1, 0.01, 10).steps == 1
+    assert ATTACKERS["pgd"].with_strength(0.1, 0.01, 7).start == 0.1
+    assert ATTACKERS["i-fgsm"].with_strength(0.1, 0.02, 7) == Attack(
+        bound=0.1, step_size=0.02, steps=7, start=0.001
+    )
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"bound": -0.1}, "bound must be ≥ 0"),
+        ({"bound": float("nan")}, "bound must be ≥ 0"),
+        ({"steps": 0}, "steps must be a whole number ≥ 1"),
+        ({"steps": 2.5}, "steps must be a whole number ≥ 1"),
+        ({"step_size": 0.0}, "step_size must be > 0"),
+        ({"start": -1.0}, "start must be ≥ 0"),
+        ({"region": "face"}, "unknown region 'face'; known: everywhere, saliency"),
+        ({"blur_schedule": "x"}, "unknown blur_schedule 'x'; known: cycle, mean"),
+        ({"gradient_at": "masked"}, "set region='saliency'"),
+        ({"speed": 3}, "unknown attack parameter 'speed'; known: bound, step_size"),
+    ],
+)
+def test_refuses_bad_parameters(change, message):
+    with pytest.raises(SalattackError, match=message):
+        attacker("i-fgsm", **change)
+
+
+def test_refuses_an_unknown_attacker():
+    with pytest.raises(SalattackError, match="unknown attacker 'bim'; known: fgsm, i-fgsm, pgd"):
+        attacker("bim")
+
+
+def test_refuses_bad_images(generator, photos, target):
+    attack = attacker("i-fgsm", steps=1)
+    broken = photos.clone()
+    broken[0, 0, 0, 0] = torch.nan
+    for images, message in (
+        (broken, "NaN"),
+        (photos * 255, r"must lie in \[-1, 1\]"),
+        (photos[0], r"\(N, 3, H, W\)"),
+        (photos[:, :1], r"\(N, 3, H, W\)"),
+        (photos[:0], "no images"),
+    ):
+        with pytest.raises(SalattackError, match=message):
+            attack(generator, images, target)
+
+
+def test_refuses_bad_maps(generator, photos, target, saliency_map):
+    attack = attacker("saliency-aware", steps=1)
+    for region, message in (
+        (None, "needs a saliency_map"),
+        (saliency_map[..., :32], r"the saliency_map is \(3, 1, 64, 32\), it must be"),
+        (saliency_map * 3, r"must lie in \[0, 1\]"),
+        (saliency_map * torch.nan, r"must lie in \[0, 1\]"),
+    ):
+        with pytest.raises(SalattackError, match=message):
+            attack(generator, photos, target, region)
+    with pytest.raises(SalattackError, match="takes no saliency_map"):
+        attacker("i-fgsm")(generator, photos, target, saliency_map)
+
+
+@pytest.mark.parametrize("blur", BLUR_FAMILY)
+def test_blurs_agree_with_plain_convolution(blur, photos):
+    if blur.kind == "gaussian":
+        window = plain.gaussian_window(blur.kernel_size, blur.sigma)
+    else:
+        window = plain.average_window(blur.kernel_size)
+    assert (blur(photos) - plain.blurred(photos, window)).abs().max() < 1e-5
+
+
+def test_a_blur_keeps_a_constant_image():
+    constant = torch.full((1, 3, 16, 16), 0.3)
+    for blur in BLUR_FAMILY:
+        assert (blur(constant) - 0.3).abs().max() < 1e-6
+
+
+@pytest.mark.parametrize(
+    "arguments", [("median", 3), ("gaussian", 4), ("gaussian", 0), ("gaussian", 11, 0.0)]
+)
+def test_refuses_bad_blurs(arguments):
+    with pytest.raises(SalattackError):
+        Blur(*arguments)
+
+
+def test_refuses_images_below_the_blur(photos):
+    with pytest.raises(SalattackError, match="needs images above 5 px"):
+        GAUSSIAN(photos[..., :4, :4])

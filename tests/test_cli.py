@@ -1,0 +1,81 @@
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from salattack.cli import _parameters
+from salattack.errors import SalattackError
+from salattack.files import written_whole
+
+ROOT = Path(__file__).parents[1]
+
+
+def salattack(*arguments):
+    return subprocess.run(
+        [sys.executable, "-m", "salattack.cli", *arguments],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["run", "table"], "salattack: unknown notebook 'table'; known: attack_comparison"),
+        (["run", "framework", "-p", "n_image=3"], "unknown notebook parameter 'n_image'"),
+        (["run", "framework", "-p", "n_images"], "a parameter is NAME=VALUE, got 'n_images'"),
+        (["reproduce", "-p", "images=3"], "unknown notebook parameter 'images'; known: aimed_at"),
+        (["reproduce", "--notebooks", "nowhere"], "no notebooks in nowhere"),
+    ],
+)
+def test_mistakes_end_in_one_line(arguments, message):
+    done = salattack(*arguments)
+    assert done.returncode == 1
+    assert message in done.stderr and "Traceback" not in done.stderr
+    assert len(done.stderr.strip().splitlines()) <= 2
+
+
+def test_parameters_are_read_as_python_where_they_are(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "photos").mkdir()
+    found = _parameters(
+        ["n_images=8", "attackers=['pgd']", "device=cpu", "faces=photos", "bound=.1"]
+    )
+    assert found == {
+        "n_images": 8,
+        "attackers": ["pgd"],
+        "device": "cpu",
+        "faces": str(tmp_path / "photos"),
+        "bound": 0.1,
+    }
+    assert _parameters(["faces=openpeople"]) == {"faces": "openpeople"}
+
+
+def test_nothing_half_written_is_left(tmp_path):
+    target = tmp_path / "table.csv"
+    target.write_text("old")
+    with pytest.raises(RuntimeError), written_whole(target) as beside:
+        beside.write_text("ha")
+        raise RuntimeError
+    assert target.read_text() == "old" and list(tmp_path.iterdir()) == [target]
+    with written_whole(target) as beside:
+        beside.write_text("new")
+    assert target.read_text() == "new" and list(tmp_path.iterdir()) == [target]
+
+
+def test_an_unwritable_place_is_said(tmp_path):
+    (tmp_path / "file").write_text("")
+    with (
+        pytest.raises(SalattackError, match=r"cannot write .*table.csv: .*choose another place"),
+        written_whole(tmp_path / "file" / "table.csv") as beside,
+    ):
+        beside.write_text("x")
+
+
+def test_importing_the_package_is_light():
+    code = "import sys, salattack; print({'torch', 'pandas', 'matplotlib'} & set(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "set()"

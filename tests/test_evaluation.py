@@ -1,0 +1,184 @@
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from salattack import evaluation
+from salattack.attacks import ATTACKERS
+from salattack.errors import SalattackError
+from salattack.generators import ATTRIBUTES, edit_labels
+
+
+@pytest.fixture(scope="module")
+def study():
+    return evaluation.open_study(n_images=4, image_size=64, device="cpu")
+
+
+@pytest.fixture(scope="module")
+def attacks():
+    return evaluation.attackers(["i-fgsm", "saliency-aware"], 0.05, 0.02, 3)
+
+
+@pytest.fixture(scope="module")
+def rows(study, attacks):
+    return evaluation.evaluate(study, attacks, batch_size=3, progress=False)
+
+
+def test_one_row_for_each_combination(rows):
+    assert len(rows) == 4 * 2 * 2  # faces × attackers × precisions
+    assert not rows.duplicated(["face_id", "attacker", "attribute", "precision"]).any()
+    assert list(rows.groupby("face_id", sort=False)["attribute"].first()) == list(ATTRIBUTES[:4])
+    assert rows.drop(columns=["background_psnr"]).notna().all(axis=None)
+
+
+def test_the_table_does_not_depend_on_the_batches(study, rows, attacks):
+    whole = evaluation.evaluate(study, attacks, batch_size=100, progress=False)
+    keys = ["face_id", "attacker", "attribute", "precision"]
+    ours, theirs = (r.set_index(keys).sort_index() for r in (rows, whole))
+    # Rounding differs with the batch and sign() amplifies it; the measures hardly move.
+    assert np.allclose(ours["l1"], theirs["l1"], rtol=0.02)
+    assert np.allclose(ours["damage_l2"], theirs["damage_l2"], rtol=0.1)
+
+
+def test_the_same_run_gives_the_same_table(study, rows, attacks):
+    again = evaluation.evaluate(study, attacks, batch_size=3, progress=False)
+    pd.testing.assert_frame_equal(again, rows)
+
+
+def test_rows_are_measured_on_what_is_saved(study, rows, attacks):
+    photos, labels, ids = next(study.batches(3))
+    target = evaluation.edit_targets(labels, ATTRIBUTES[:3])
+    perturbed, _ = study.disrupt(photos, target, attacks["i-fgsm"])
+    bits = ((perturbed + 1) * 127.5).round() - ((photos + 1) * 127.5).round()
+    expected = bits.abs().flatten(1).mean(1) / 127.5
+    found = rows.query("attacker == 'i-fgsm' and precision == 'uint8'").set_index("face_id")["l1"]
+    assert found.loc[ids].to_numpy() == pytest.approx(expected.numpy(), rel=1e-4)
+    unrounded = rows.query("attacker == 'i-fgsm' and precision == 'float32'").set_index("face_id")
+    expected = (perturbed - photos).abs().flatten(1).mean(1)
+    assert unrounded["l1"].loc[ids].to_numpy() == pytest.approx(expected.numpy(), rel=1e-4)
+
+
+def test_saliency_aware_changes_the_photo_less_on_every_sample(rows):
+    found = evaluation.findings(rows)
+    assert found.loc["I-FGSM", "Saliency-Aware has less L1"] == "4 of 4"
+    assert found.loc["I-FGSM", "Saliency-Aware has less L2"] == "4 of 4"
+    assert (found["photos left unchanged"] == "0 of 4").all()
+    wide = rows.pivot_table("background_l1", "face_id", "attacker")
+    assert (wide["saliency-aware"] < 0.6 * wide["i-fgsm"]).all()
+
+
+def table_of(values):
+    frame = pd.DataFrame(values, columns=["face_id", "attacker", "l1", "l2"])
+    filler = {"background_l1": 0.1, "ssim": 0.9, "damage_l2": 0.2, "success": 1.0}
+    return frame.assign(attribute="Male", precision="uint8", **filler)
+
+
+def test_table_1_by_hand():
+    rows = table_of(
+        [("a", "i-fgsm", 0.04, 0.002), ("b", "i-fgsm", 0.06, 0.004), ("a", "pgd", 0.01, 0.003)]
+    )
+    table = evaluation.table_1(rows)  # [0, 1]: half of L1, a quarter of L2
+    assert table.loc["i-fgsm", "l1"] == pytest.approx(0.025)
+    assert table.loc["i-fgsm", "l2_x100"] == pytest.approx(0.075)
+    assert table.loc["pgd", "l1_ratio"] == pytest.approx(0.2)
+    assert table.loc["i-fgsm", "l1_low"] == pytest.approx(0.02)
+    assert table.loc["i-fgsm", "l1_high"] == pytest.approx(0.03)
+    assert np.isnan(table.loc["pgd", "l1_low"])  # one face has no interval
+    assert table.loc["i-fgsm", "paper_l2_x100"] == 0.088
+    assert np.isnan(table.loc["pgd", "paper_l1"])
+    other = evaluation.table_1(rows, unit="[-1, 1]")
+    assert other.loc["i-fgsm", "l1"] == pytest.approx(0.05)
+    assert other.loc["i-fgsm", "l2_x100"] == pytest.approx(0.3)
+
+
+def test_a_face_counts_once_however_many_edits_it_was_attacked_on():
+    rows = table_of([("a", "pgd", 0.02, 0.1), ("a", "pgd", 0.04, 0.1), ("b", "pgd", 0.06, 0.1)])
+    assert evaluation.table_1(rows).loc["pgd", "l1"] == pytest.approx(0.045 / 2)
+    assert evaluation.table_1(rows).loc["pgd", "faces"] == 2
+
+
+def test_printed_values_are_the_papers():
+    printed = evaluation.printed_table_1()
+    ours = printed.query("attacker == 'saliency-aware'")
+    assert (ours["l1"] == 0.016).all() and (ours["l2_x100"] == 0.068).all()
+    assert list(printed.query("attacker == 'i-fgsm'")["images"].dropna()) == [100, 500, 1000, 2000]
+
+
+def test_tables_are_written_in_every_format(rows, tmp_path):
+    table = evaluation.table_1(rows)
+    paths = evaluation.save_tables(rows, table, tmp_path)
+    assert {p.name for p in paths} == {p.name for p in tmp_path.iterdir()}
+    back = pd.read_csv(tmp_path / "table_1.csv").set_index("attacker")
+    assert back["l1"].to_numpy() == pytest.approx(table["l1"].to_numpy(), rel=1e-5)
+    assert "Saliency-Aware" in (tmp_path / "table_1.md").read_text()
+    tex = (tmp_path / "table_1.tex").read_text()
+    assert r"$\times$" in tex and "%" not in tex.replace(r"\%", "")
+
+
+def test_edits_are_those_of_the_saved_photo(study):
+    attack = evaluation.attackers(["saliency-aware"], 0.1, 0.05, 2)["saliency-aware"]
+    each = evaluation.edit_faces(study, attack)
+    assert each.fakes.shape == each.broken.shape == each.perturbed.shape == (4, 5, 3, 64, 64)
+    bits = (each.perturbed + 1) * 127.5
+    assert (bits - bits.round()).abs().max() < 1e-3
+    once = evaluation.edit_faces(study, attack, aimed_at="Male")
+    assert torch.equal(once.perturbed[:, 0], once.perturbed[:, 3])
+    assert torch.equal(once.perturbed[:, 3], each.perturbed[:, 3])
+    assert not torch.equal(each.perturbed[:, 0], each.perturbed[:, 3])
+    labels = study.faces.labels
+    again = study.generate(each.perturbed[:, 1], edit_labels(labels, "Blond_Hair"))
+    assert torch.allclose(again, each.broken[:, 1], atol=1e-5)
+    damage = evaluation.damage_by_edit(each)
+    assert list(damage.index) == list(ATTRIBUTES) and (damage["damage_l2"] > 0).all()
+    kept = evaluation.kept_exactly(once)
+    assert (kept["background"] > kept["photo"]).all()
+
+
+def test_aims():
+    assert evaluation.aims("rotate", 3, 3) == [["Male", "Young", "Black_Hair"]]
+    assert evaluation.aims("all", 0, 2) == [[name] * 2 for name in ATTRIBUTES]
+    assert evaluation.aims("Male", 5, 2) == [["Male", "Male"]]
+
+
+def test_stargan_rule_for_targets():
+    labels = torch.tensor([[1.0, 0, 0, 0, 1]])
+    assert edit_labels(labels, "Blond_Hair").tolist() == [[0, 1, 0, 0, 1]]
+    assert edit_labels(labels, "Male").tolist() == [[1, 0, 0, 1, 1]]
+    assert edit_labels(labels, "Young").tolist() == [[1, 0, 0, 0, 0]]
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: evaluation.aims("Smiling", 0, 1), "unknown target 'Smiling'; known: rotate, all"),
+        (lambda: edit_labels(torch.zeros(1, 5), "Smiling"), "unknown attribute 'Smiling'; known"),
+        (
+            lambda: evaluation.attackers(["cw"], 0.05, 0.01, 10),
+            "unknown attacker 'cw'; known: fgsm",
+        ),
+        (lambda: evaluation.attackers(None, -1, 0.01, 10), "bound must be ≥ 0"),
+        (lambda: evaluation.attackers(None, 0.05, 0.01, 0), "steps must be a whole number ≥ 1"),
+        (lambda: evaluation.open_study(device="tpu9"), "unknown device on this machine 'tpu9'"),
+        (lambda: evaluation.open_study(generator="dalle"), "unknown generator 'dalle'; known"),
+        (lambda: evaluation.open_study(saliency="eye"), "unknown saliency model 'eye'; known"),
+        (lambda: evaluation.open_study(n_images=0), "at least 1"),
+        (lambda: evaluation.open_study(image_size=30), "multiple of 4"),
+        (lambda: evaluation.open_study(faces="nowhere"), "nowhere is not a folder"),
+    ],
+)
+def test_refuses(call, message):
+    with pytest.raises(SalattackError, match=message):
+        call()
+
+
+def test_refuses_unknown_units_and_precisions(rows, study, attacks):
+    with pytest.raises(SalattackError, match=r"unknown unit '\[0, 255\]'"):
+        evaluation.table_1(rows, unit="[0, 255]")
+    with pytest.raises(SalattackError, match="unknown precision 'bf16'"):
+        evaluation.table_1(rows, precision="bf16")
+    with pytest.raises(SalattackError, match="batch_size must be ≥ 1"):
+        evaluation.evaluate(study, attacks, batch_size=0, progress=False)
+
+
+def test_every_attacker_has_a_label():
+    assert set(evaluation.LABELS) == set(ATTACKERS)

@@ -1,0 +1,111 @@
+"""The committed notebooks: clean, with outputs, and their pictures drawn again."""
+
+import base64
+import io
+import re
+from pathlib import Path
+
+import nbformat
+import numpy as np
+import pytest
+from PIL import Image
+
+from salattack.errors import SalattackError
+from salattack.notebook import assigned, check_parameters, checkout, output_folder
+from salattack.reproduce import NOTEBOOKS, find_notebook, run_notebook
+
+FOLDER = Path(__file__).parents[1] / "notebooks"
+PATHS = sorted(FOLDER.glob("*.ipynb"))
+DRAWN = ["framework", "attribute_editing", "saliency_maps", "attribute_visualization"]
+
+
+def read(name):
+    return nbformat.read(FOLDER / f"{name}.ipynb", as_version=4)
+
+
+def pictures(notebook):
+    for cell in notebook.cells:
+        for output in cell.get("outputs", []):
+            if png := output.get("data", {}).get("image/png"):
+                yield Image.open(io.BytesIO(base64.b64decode(png)))
+
+
+def test_every_notebook_is_reproduced():
+    assert {path.stem for path in PATHS} == set(NOTEBOOKS)
+
+
+@pytest.mark.parametrize("path", PATHS, ids=lambda p: p.stem)
+def test_committed_as_a_reader_wants_it(path):
+    notebook = read(path.stem)
+    nbformat.validate(notebook)
+    first, second = notebook.cells[:2]
+    assert first.cell_type == "markdown" and "Regenerates **" in first.source
+    assert second.metadata.get("tags") == ["parameters"]
+    code = [cell for cell in notebook.cells if cell.cell_type == "code"]
+    assert all(cell.execution_count for cell in code), "run `make notebooks` and commit"
+    assert any(cell.outputs for cell in code)
+    for cell in code:
+        assert not re.search(r"^\s*(def|class|for|while|try)\b", cell.source, re.MULTILINE)
+        for output in cell.outputs:
+            assert output.output_type != "error" and output.get("name") != "stderr"
+
+
+@pytest.mark.parametrize("path", PATHS, ids=lambda p: p.stem)
+def test_no_traces_of_a_machine(path):
+    text = path.read_text()
+    assert "papermill" not in read(path.stem).metadata
+    without_pictures = re.sub(r'"image/png": "[^"]*"', "", text)
+    assert not re.search(r"/(home|root|tmp|work|Users)/|site-packages", without_pictures)
+    assert str(Path.home()) + "/" not in without_pictures
+
+
+@pytest.mark.parametrize("name", DRAWN)
+def test_the_picture_is_drawn_again(name, tmp_path):
+    run_notebook(FOLDER / f"{name}.ipynb", tmp_path / "out.ipynb", {"output": str(tmp_path)})
+    (committed,) = pictures(read(name))
+    (drawn,) = pictures(nbformat.read(tmp_path / "out.ipynb", as_version=4))
+    assert drawn.size == committed.size
+    small = [np.asarray(p.convert("RGB").resize((48, 48)), float) for p in (drawn, committed)]
+    # Other processors round otherwise, and sign() amplifies that into other noise of the same kind.
+    assert np.abs(small[0] - small[1]).mean() < 3, "run `make notebooks` and look at the pictures"
+    assert small[0].std() > 30  # not blank
+    (saved,) = tmp_path.glob("*.png")
+    with Image.open(saved) as image:
+        assert image.width >= 2000 and image.info["dpi"][0] == pytest.approx(300, abs=1)
+    assert {p.name for p in tmp_path.iterdir()} == {"out.ipynb", saved.name}
+
+
+def test_an_unknown_parameter_is_refused_before_anything_runs(tmp_path):
+    with pytest.raises(SalattackError, match=r"parameter 'n_image'; known: .*n_images"):
+        run_notebook(FOLDER / "framework.ipynb", tmp_path / "out.ipynb", {"n_image": 2})
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_wrong_value_fails_with_its_message_and_leaves_nothing(tmp_path):
+    with pytest.raises(SalattackError, match="^framework: unknown attacker 'nobody'; known: fgsm"):
+        run_notebook(FOLDER / "framework.ipynb", tmp_path / "out.ipynb", {"attacker": "nobody"})
+    assert not list(tmp_path.iterdir())
+
+
+def test_papermills_own_injection_is_checked():
+    cells = ["", "a = 1\nb, c = 2, 3", "# Parameters\na = 5\n"]
+    check_parameters(cells)
+    check_parameters(cells[:2])
+    with pytest.raises(SalattackError, match="unknown notebook parameter 'd'; known: a, b, c"):
+        check_parameters([*cells[:2], "# Parameters\nd = 5\n"])
+    assert assigned("%matplotlib inline\nx = 1") == set()
+
+
+def test_unknown_notebooks_are_refused(tmp_path):
+    with pytest.raises(SalattackError, match="unknown notebook 'table'; known: attack_comparison"):
+        find_notebook("table", FOLDER)
+    with pytest.raises(SalattackError, match="no notebooks in"):
+        find_notebook("framework", tmp_path)
+
+
+def test_outputs_land_in_the_checkout(tmp_path, monkeypatch):
+    monkeypatch.chdir(FOLDER)
+    assert output_folder("results") == FOLDER.parent / "results"
+    assert output_folder(str(tmp_path)) == tmp_path
+    monkeypatch.chdir(tmp_path)
+    assert checkout(tmp_path) == tmp_path

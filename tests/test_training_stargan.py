@@ -1,0 +1,200 @@
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file
+
+from salattack.errors import SalattackError
+from salattack.faces import from_uint8
+from salattack.generators.stargan import ATTRIBUTES, StarGAN
+from salattack.training import stargan as training
+
+ROWS = 2
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture
+def data(tmp_path):
+    """Three grids of random smooth tiles, two rows each."""
+    folder = tmp_path / "grids"
+    folder.mkdir()
+    rng = np.random.default_rng(0)
+    table = []
+    for grid in (1, 2, 10):
+        small = rng.integers(0, 256, (ROWS * 8, 6 * 8, 3), dtype=np.uint8)
+        Image.fromarray(small).resize((6 * 128, ROWS * 128)).save(folder / f"{grid}.jpg")
+        table += [
+            {"grid": grid, "row": row, **dict.fromkeys(ATTRIBUTES, row % 2)} for row in range(ROWS)
+        ]
+    pd.DataFrame(table).to_csv(folder / "labels.csv", index=False)
+    return folder
+
+
+def run(data, out, **changes):
+    settings = {"steps": 4, "batch_size": 2, "conv_dim": 4, "discriminator_dim": 2}
+    settings |= {"held_out": 1, "evaluate_faces": 1, "checkpoint_seconds": 0}
+    return training.train(data, out, **settings | changes)
+
+
+def test_killed_and_resumed_equals_uninterrupted(data, tmp_path, monkeypatch):
+    whole = training.read_checkpoint(run(data, tmp_path / "whole"))
+
+    sample, calls = training.sample, []
+
+    def die_in_the_third_step(*args):
+        calls.append(args)
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        return sample(*args)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(training, "sample", die_in_the_third_step)
+        with pytest.raises(KeyboardInterrupt):
+            run(data, tmp_path / "killed")
+    assert training.read_checkpoint(tmp_path / "killed" / "checkpoint.pt")["step"] == 2
+    resumed = training.read_checkpoint(run(data, tmp_path / "killed"))
+    assert resumed["step"] == whole["step"] == 4
+    for part in ("generator", "discriminator", "average"):
+        for name, value in whole[part].items():
+            assert torch.equal(resumed[part][name], value), (part, name)
+    curves = [pd.read_csv(tmp_path / kind / "evaluation.csv") for kind in ("whole", "killed")]
+    pd.testing.assert_frame_equal(*curves)
+
+
+def test_training_moves_the_weights_and_depends_on_the_seed_only(data, tmp_path):
+    one, same, other = (
+        training.read_checkpoint(run(data, tmp_path / name, steps=1, seed=seed))["generator"]
+        for name, seed in (("one", 0), ("same", 0), ("other", 1))
+    )
+    torch.manual_seed(0)
+    start = StarGAN(4).state_dict()
+    key = "main.0.weight"
+    assert torch.equal(one[key], same[key])
+    assert not torch.equal(one[key], other[key])
+    assert not torch.equal(one[key], start[key])
+
+
+def test_identity_has_ratio_one_and_no_change_has_no_damage(data):
+    held = training.load_grids(data).split(1)[1]
+    result = training.evaluate(lambda images, _: images, held)
+    assert result["ratio"] == pytest.approx(1)
+    assert all(result[f"ratio_{name}"] == pytest.approx(1) for name in ATTRIBUTES)
+    assert 0 < result["damage"] <= 0.05**2
+    assert result["broken"] == 0
+
+
+def test_the_recorded_output_has_ratio_zero_and_full_similarity(data):
+    held = training.load_grids(data).split(1)[1][:1]
+    answers = iter(range(5))
+    result = training.evaluate(
+        lambda *_: from_uint8(held.tiles[:, 1 + next(answers)]), held, attacked=0
+    )
+    assert result["ratio"] == 0
+    assert result["ssim"] == pytest.approx(1)
+    assert "damage" not in result
+
+
+def test_the_last_grids_by_number_are_held_out(data):
+    grids = training.load_grids(data)
+    trained, held = grids.split(1)
+    assert held.grid.unique().tolist() == [10]
+    assert trained.grid.unique().tolist() == [1, 2]
+    assert grids.targets()[0].tolist()[1] == [0, 1, 0, 0, 0]
+    for number in (0, 3):
+        with pytest.raises(SalattackError, match="hold out"):
+            grids.split(number)
+
+
+@pytest.mark.parametrize(("size", "patches"), [(64, 1), (128, 2)])
+def test_discriminator_has_the_published_shape(size, patches):
+    judge = training.Discriminator(size, conv_dim=2)
+    score, logits, features = judge(torch.zeros(1, 3, size, size))
+    assert score.shape == (1, 1, patches, patches)
+    assert logits.shape == (1, 5)
+    assert [f.shape[1] for f in features] == [2, 4, 8, 16, 32, 64]
+
+
+def test_export_is_half_precision_and_loads_again(data, tmp_path):
+    checkpoint = run(data, tmp_path / "out", steps=1)
+    state = load_file(training.export(checkpoint, tmp_path / "w.safetensors"))
+    assert {v.dtype for v in state.values()} == {torch.float16}
+    assert state.keys() == StarGAN(4).state_dict().keys()
+    with pytest.raises(SalattackError, match="known: average, generator"):
+        training.export(checkpoint, tmp_path / "w.safetensors", weights="best")
+
+
+def drop_labels(folder):
+    (folder / "labels.csv").unlink()
+
+
+def drop_column(folder):
+    pd.read_csv(folder / "labels.csv").drop(columns="Male").to_csv(
+        folder / "labels.csv", index=False
+    )
+
+
+def drop_row(folder):
+    pd.read_csv(folder / "labels.csv").iloc[:-1].to_csv(folder / "labels.csv", index=False)
+
+
+def drop_first_row(folder):
+    pd.read_csv(folder / "labels.csv").iloc[1:].to_csv(folder / "labels.csv", index=False)
+
+
+def spoil_label(folder):
+    pd.read_csv(folder / "labels.csv").replace({"Male": {1: -1}}).to_csv(
+        folder / "labels.csv", index=False
+    )
+
+
+def drop_grid(folder):
+    (folder / "2.jpg").unlink()
+
+
+def drop_grids(folder):
+    for file in folder.glob("*.jpg"):
+        file.unlink()
+
+
+def cut_grids(folder):
+    for name in ("1.jpg", "10.jpg"):
+        file = folder / name
+        file.write_bytes(file.read_bytes()[:500])
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (drop_labels, "no labels.csv"),
+        (drop_column, "lacks the column Male"),
+        (drop_row, "10.jpg is 768×256 px, but 1 labelled rows"),
+        (drop_first_row, "1.jpg: labels.csv misses"),
+        (spoil_label, "not 0 or 1"),
+        (drop_grid, "2.jpg: only labels"),
+        (drop_grids, "no grids"),
+        (cut_grids, "2 of 3 grids cannot be decoded: 1.jpg, 10.jpg"),
+    ],
+)
+def test_bad_data_is_named_and_refused(data, tmp_path, spoil, message):
+    spoil(data)
+    with pytest.raises(SalattackError, match=message):
+        training.load_grids(data)
+
+
+def test_bad_checkpoints_are_refused(data, tmp_path):
+    checkpoint = run(data, tmp_path / "out", steps=1)
+    with pytest.raises(SalattackError, match="does not fit these settings"):
+        run(data, tmp_path / "out", conv_dim=8)
+    torch.save({"a": torch.zeros(1)}, checkpoint)
+    with pytest.raises(SalattackError, match="not a checkpoint"):
+        training.export(checkpoint, tmp_path / "w.safetensors")
+    with pytest.raises(SalattackError, match="no weights file"):
+        run(data, tmp_path / "new", init=tmp_path / "absent.safetensors")

@@ -26,6 +26,7 @@ from .generators.stargan import ATTRIBUTES
 CELEBA_SIZE = (178, 218)  # width, height of CelebA's aligned pictures
 CELEBA_EYES = (69.0, 111.0), (108.0, 111.0)
 CROP = 178  # side of StarGAN's centre crop
+FADE = 5.0  # px of the aligned picture in which a repeated edge fades to 1 / e
 KINDS = ("selfie", "portrait", "expression")
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
 DEFAULT_LABELS = {"Black_Hair": 0, "Blond_Hair": 0, "Brown_Hair": 1, "Male": 0, "Young": 1}
@@ -113,7 +114,7 @@ def _similarity(left_eye: Point, right_eye: Point) -> tuple[complex, complex]:
 def align(image: Image.Image, left_eye: Point, right_eye: Point, box: Box) -> Image.Image:
     """Turn, scale and shift a face to CelebA's geometry.
 
-    What lies outside the box is never seen: its edge pixels are repeated there.
+    What lies outside the box is never seen: the box's edge fades into its background there.
 
     Args:
         image: RGB, any size.
@@ -138,13 +139,30 @@ def align(image: Image.Image, left_eye: Point, right_eye: Point, box: Box) -> Im
     low_y, high_y = math.floor(corners.imag.min()) - 3, math.ceil(corners.imag.max()) + 3
     inner = max(low_x, box[0]), max(low_y, box[1]), min(high_x, box[2]), min(high_y, box[3])
     margins = (inner[1] - low_y, high_y - inner[3]), (inner[0] - low_x, high_x - inner[2]), (0, 0)
-    part = Image.fromarray(np.pad(np.asarray(image.crop(inner)), margins, mode="edge"))
+    part = Image.fromarray(_extend(np.asarray(image.crop(inner)), margins, FADE * abs(a)))
     # Shrinking in one step would alias: average m×m pixels, draw at twice the size, average 2×2.
     m = max(1, math.floor(abs(a)))
     a, b = a / (2 * m), (b - complex(low_x, low_y)) / m
     affine = (a.real, -a.imag, b.real, a.imag, a.real, b.imag)
     size, bicubic = (2 * width, 2 * height), Image.Resampling.BICUBIC
     return part.reduce(m).transform(size, Image.Transform.AFFINE, affine, bicubic).reduce(2)
+
+
+def _extend(pixels: np.ndarray, margins: Sequence[tuple[int, int]], fade: float) -> np.ndarray:
+    """Pad (H, W, 3) with its edge, which fades into the background: repeated hair makes towers."""
+    if not np.any(margins):
+        return pixels
+    axes = [
+        np.maximum(
+            np.maximum(before - np.arange(before + n + after), 0), np.arange(-before - n, after) + 1
+        )
+        for n, (before, after) in zip(pixels.shape, margins[:2], strict=False)
+    ]
+    share = np.exp(-np.hypot(axes[0][:, None], axes[1]) / fade)[..., None]
+    sides = pixels[: len(pixels) // 2, [0, -1]]  # beside the head, not below it
+    background = np.median(sides, axis=(0, 1))
+    extended = share * np.pad(pixels, margins, mode="edge") + (1 - share) * background
+    return extended.round().astype(np.uint8)
 
 
 def preprocess(image: Image.Image, image_size: int = 128) -> Tensor:
@@ -271,7 +289,7 @@ def openpeople(kind: str | Sequence[str] | None = None, image_size: int = 128) -
     They are ordered by kind: 10 selfies, 10 portraits, 16 expressions of 10. Each ten holds every
     person once, so that the first n are balanced over the people. Selfies have real backgrounds;
     the expressions are framed tighter than CelebA, so that up to a third of the image, mostly
-    above the hair, is repeated edge.
+    above the hair, is filled with their background.
 
     Args:
         kind: of `KINDS`, one or several; all when None.

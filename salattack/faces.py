@@ -152,13 +152,11 @@ def _extend(pixels: np.ndarray, margins: Sequence[tuple[int, int]], fade: float)
     """Pad (H, W, 3) with its edge, which fades into the background: repeated hair makes towers."""
     if not np.any(margins):
         return pixels
-    axes = [
-        np.maximum(
-            np.maximum(before - np.arange(before + n + after), 0), np.arange(-before - n, after) + 1
-        )
-        for n, (before, after) in zip(pixels.shape, margins[:2], strict=False)
-    ]
-    share = np.exp(-np.hypot(axes[0][:, None], axes[1]) / fade)[..., None]
+    beyond = []
+    for n, (before, after) in zip(pixels.shape, margins[:2], strict=False):
+        i = np.arange(before + n + after)
+        beyond.append(np.maximum(0, np.maximum(before - i, i - before - n + 1)))
+    share = np.exp(-np.hypot(beyond[0][:, None], beyond[1]) / fade)[..., None]
     sides = pixels[: len(pixels) // 2, [0, -1]]  # beside the head, not below it
     background = np.median(sides, axis=(0, 1))
     extended = share * np.pad(pixels, margins, mode="edge") + (1 - share) * background

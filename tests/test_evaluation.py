@@ -3,15 +3,16 @@ import pandas as pd
 import pytest
 import torch
 
-from salattack import evaluation
-from salattack.attacks import ATTACKERS
+from salattack import evaluation, tables
+from salattack import study as studies
+from salattack.attacks import ATTACKERS, LABELS
 from salattack.errors import SalattackError
 from salattack.generators import ATTRIBUTES, edit_labels
 
 
 @pytest.fixture(scope="module")
 def study():
-    return evaluation.open_study(n_images=4, image_size=64, device="cpu")
+    return studies.open_study(n_images=4, image_size=64, device="cpu")
 
 
 @pytest.fixture(scope="module")
@@ -47,7 +48,7 @@ def test_the_same_run_gives_the_same_table(study, rows, attacks):
 
 def test_rows_are_measured_on_what_is_saved(study, rows, attacks):
     photos, labels, ids = next(study.batches(3))
-    target = evaluation.edit_targets(labels, ATTRIBUTES[:3])
+    target = studies.edit_targets(labels, ATTRIBUTES[:3])
     perturbed, _ = study.disrupt(photos, target, attacks["i-fgsm"])
     bits = ((perturbed + 1) * 127.5).round() - ((photos + 1) * 127.5).round()
     expected = bits.abs().flatten(1).mean(1) / 127.5
@@ -59,7 +60,7 @@ def test_rows_are_measured_on_what_is_saved(study, rows, attacks):
 
 
 def test_saliency_aware_changes_the_photo_less_on_every_sample(rows):
-    found = evaluation.findings(rows)
+    found = tables.findings(rows)
     assert found.loc["I-FGSM", "Saliency-Aware has less L1"] == "4 of 4"
     assert found.loc["I-FGSM", "Saliency-Aware has less L2"] == "4 of 4"
     assert (found["photos left unchanged"] == "0 of 4").all()
@@ -77,7 +78,7 @@ def test_table_1_by_hand():
     rows = table_of(
         [("a", "i-fgsm", 0.04, 0.002), ("b", "i-fgsm", 0.06, 0.004), ("a", "pgd", 0.01, 0.003)]
     )
-    table = evaluation.table_1(rows)  # [0, 1]: half of L1, a quarter of L2
+    table = tables.table_1(rows)  # [0, 1]: half of L1, a quarter of L2
     assert table.loc["i-fgsm", "l1"] == pytest.approx(0.025)
     assert table.loc["i-fgsm", "l2_x100"] == pytest.approx(0.075)
     assert table.loc["pgd", "l1_ratio"] == pytest.approx(0.2)
@@ -86,27 +87,27 @@ def test_table_1_by_hand():
     assert np.isnan(table.loc["pgd", "l1_low"])  # one face has no interval
     assert table.loc["i-fgsm", "paper_l2_x100"] == 0.088
     assert np.isnan(table.loc["pgd", "paper_l1"])
-    other = evaluation.table_1(rows, unit="[-1, 1]")
+    other = tables.table_1(rows, unit="[-1, 1]")
     assert other.loc["i-fgsm", "l1"] == pytest.approx(0.05)
     assert other.loc["i-fgsm", "l2_x100"] == pytest.approx(0.3)
 
 
 def test_a_face_counts_once_however_many_edits_it_was_attacked_on():
     rows = table_of([("a", "pgd", 0.02, 0.1), ("a", "pgd", 0.04, 0.1), ("b", "pgd", 0.06, 0.1)])
-    assert evaluation.table_1(rows).loc["pgd", "l1"] == pytest.approx(0.045 / 2)
-    assert evaluation.table_1(rows).loc["pgd", "faces"] == 2
+    assert tables.table_1(rows).loc["pgd", "l1"] == pytest.approx(0.045 / 2)
+    assert tables.table_1(rows).loc["pgd", "faces"] == 2
 
 
 def test_printed_values_are_the_papers():
-    printed = evaluation.printed_table_1()
+    printed = tables.printed_table_1()
     ours = printed.query("attacker == 'saliency-aware'")
     assert (ours["l1"] == 0.016).all() and (ours["l2_x100"] == 0.068).all()
     assert list(printed.query("attacker == 'i-fgsm'")["images"].dropna()) == [100, 500, 1000, 2000]
 
 
 def test_tables_are_written_in_every_format(rows, tmp_path):
-    table = evaluation.table_1(rows)
-    paths = evaluation.save_tables(rows, table, tmp_path)
+    table = tables.table_1(rows)
+    paths = tables.save_tables(rows, table, tmp_path)
     assert {p.name for p in paths} == {p.name for p in tmp_path.iterdir()}
     back = pd.read_csv(tmp_path / "table_1.csv").set_index("attacker")
     assert back["l1"].to_numpy() == pytest.approx(table["l1"].to_numpy(), rel=1e-5)
@@ -117,20 +118,20 @@ def test_tables_are_written_in_every_format(rows, tmp_path):
 
 def test_edits_are_those_of_the_saved_photo(study):
     attack = evaluation.attackers(["saliency-aware"], 0.1, 0.05, 2)["saliency-aware"]
-    each = evaluation.edit_faces(study, attack)
+    each = studies.edit_faces(study, attack)
     assert each.fakes.shape == each.broken.shape == each.perturbed.shape == (4, 5, 3, 64, 64)
     bits = (each.perturbed + 1) * 127.5
     assert (bits - bits.round()).abs().max() < 1e-3
-    once = evaluation.edit_faces(study, attack, aimed_at="Male")
+    once = studies.edit_faces(study, attack, aimed_at="Male")
     assert torch.equal(once.perturbed[:, 0], once.perturbed[:, 3])
     assert torch.equal(once.perturbed[:, 3], each.perturbed[:, 3])
     assert not torch.equal(each.perturbed[:, 0], each.perturbed[:, 3])
     labels = study.faces.labels
     again = study.generate(each.perturbed[:, 1], edit_labels(labels, "Blond_Hair"))
     assert torch.allclose(again, each.broken[:, 1], atol=1e-5)
-    damage = evaluation.damage_by_edit(each)
+    damage = studies.damage_by_edit(each)
     assert list(damage.index) == list(ATTRIBUTES) and (damage["damage_l2"] > 0).all()
-    kept = evaluation.kept_exactly(once)
+    kept = studies.kept_exactly(once)
     assert (kept["background"] > kept["photo"]).all()
 
 
@@ -158,12 +159,12 @@ def test_stargan_rule_for_targets():
         ),
         (lambda: evaluation.attackers(None, -1, 0.01, 10), "bound must be ≥ 0"),
         (lambda: evaluation.attackers(None, 0.05, 0.01, 0), "steps must be a whole number ≥ 1"),
-        (lambda: evaluation.open_study(device="tpu9"), "unknown device on this machine 'tpu9'"),
-        (lambda: evaluation.open_study(generator="dalle"), "unknown generator 'dalle'; known"),
-        (lambda: evaluation.open_study(saliency="eye"), "unknown saliency model 'eye'; known"),
-        (lambda: evaluation.open_study(n_images=0), "at least 1"),
-        (lambda: evaluation.open_study(image_size=30), "multiple of 4"),
-        (lambda: evaluation.open_study(faces="nowhere"), "nowhere is not a folder"),
+        (lambda: studies.open_study(device="tpu9"), "unknown device on this machine 'tpu9'"),
+        (lambda: studies.open_study(generator="dalle"), "unknown generator 'dalle'; known"),
+        (lambda: studies.open_study(saliency="eye"), "unknown saliency model 'eye'; known"),
+        (lambda: studies.open_study(n_images=0), "at least 1"),
+        (lambda: studies.open_study(image_size=30), "multiple of 4"),
+        (lambda: studies.open_study(faces="nowhere"), "nowhere is not a folder"),
     ],
 )
 def test_refuses(call, message):
@@ -173,12 +174,12 @@ def test_refuses(call, message):
 
 def test_refuses_unknown_units_and_precisions(rows, study, attacks):
     with pytest.raises(SalattackError, match=r"unknown unit '\[0, 255\]'"):
-        evaluation.table_1(rows, unit="[0, 255]")
+        tables.table_1(rows, unit="[0, 255]")
     with pytest.raises(SalattackError, match="unknown precision 'bf16'"):
-        evaluation.table_1(rows, precision="bf16")
+        tables.table_1(rows, precision="bf16")
     with pytest.raises(SalattackError, match="batch_size must be ≥ 1"):
         evaluation.evaluate(study, attacks, batch_size=0, progress=False)
 
 
 def test_every_attacker_has_a_label():
-    assert set(evaluation.LABELS) == set(ATTACKERS)
+    assert set(LABELS) == set(ATTACKERS)

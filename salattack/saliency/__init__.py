@@ -93,7 +93,7 @@ SALIENCY_MODELS: dict[str, Model] = {
     "pfan-light": Model(
         build=lambda _: PFANLight(),
         file="pfan-light.safetensors",
-        sha256="6e6b7f9b5e3937b0404db7e979b3f52b7fcec7ba69cfd7f51d858edf294bb915",
+        sha256="cd1a476830e04bfc93e1e496482039d5d6c5a4d24134059ae50aa0340396bfca",
         licence="research use: trained on DUTS-TR and CelebA crops (non-commercial)",
         source="this package",
         shipped=True,

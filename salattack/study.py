@@ -1,0 +1,195 @@
+"""Faces, g and f_sa together: what the figures show of them, clean and disrupted."""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import pandas as pd
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from .attacks import Attack
+from .errors import SalattackError, one_of
+from .faces import Faces, load_faces
+from .generators import ATTRIBUTES, GENERATORS, Generator, edit_labels, load_generator
+from .metrics import BACKGROUND, as_saved, fake_damage
+from .saliency import Saliency, load_saliency
+from .weights import pick_device
+
+
+@dataclass(frozen=True, kw_only=True)
+class Study:
+    """What an experiment needs: the faces, g, f_sa, and where to compute.
+
+    Attributes:
+        faces: the photos.
+        generator: g(·).
+        saliency: f_sa(·), images to maps (Eq. 1).
+        device: of the two networks.
+    """
+
+    faces: Faces
+    generator: Generator
+    saliency: Saliency
+    device: torch.device
+
+    def batches(self, batch_size: int = 8) -> Iterator[tuple[Tensor, Tensor, list[str]]]:
+        """Yield photos (n, 3, H, W) in [-1, 1] and labels (n, 5) on the device, and face ids."""
+        for images, labels, ids in DataLoader(self.faces, batch_size=batch_size):
+            yield images.to(self.device), labels.to(self.device), list(ids)
+
+    def generate(self, images: Tensor, target: Tensor) -> Tensor:
+        """Return g(images) for (N, 3, H, W) images in [-1, 1], without gradients."""
+        with torch.no_grad():
+            return self.generator(images, target)
+
+    def disrupt(
+        self,
+        photos: Tensor,
+        target: Tensor,
+        attack: Attack,
+        on_gradient: Callable[[int], object] | None = None,
+    ) -> tuple[Tensor, Tensor]:
+        """Run Algorithm 1 on (N, 3, H, W) photos: return I_ptb and the map M (N, 1, H, W).
+
+        M is computed for every attacker, since it also tells the background; it reaches the
+        attackers of the salient region alone.
+        """
+        with torch.no_grad():
+            saliency_map = self.saliency(photos)
+        region = saliency_map if attack.region == "saliency" else None
+        return attack(self.generator, photos, target, region, on_gradient=on_gradient), saliency_map
+
+
+@dataclass(frozen=True, kw_only=True)
+class Edits:
+    """Five edits of each face, clean and disrupted: what Fig. 1 to 5 show.
+
+    Disrupted photos are those that a user would save (8 bits), and so their fakes.
+
+    Attributes:
+        photos: I_org, (N, 3, H, W) in [-1, 1].
+        fakes: g(I_org), (N, 5, 3, H, W), in the order of `ATTRIBUTES`.
+        saliency_map: M, (N, 1, H, W) in [0, 1].
+        perturbed: I_ptb, (N, 5, 3, H, W): the photo that stands against each edit.
+        broken: g(I_ptb), (N, 5, 3, H, W).
+    """
+
+    photos: Tensor
+    fakes: Tensor
+    saliency_map: Tensor
+    perturbed: Tensor
+    broken: Tensor
+
+
+def clean_edits(study: Study) -> tuple[Tensor, Tensor]:
+    """Return the photos (N, 3, H, W) of a (small) study and their fakes (N, 5, 3, H, W).
+
+    Raises:
+        SalattackError: a face that cannot be read.
+    """
+    photos, labels, _ = next(study.batches(len(study.faces)))
+    targets = [edit_labels(labels, name) for name in ATTRIBUTES]
+    return photos, torch.stack([study.generate(photos, target) for target in targets], 1)
+
+
+def edit_faces(study: Study, attack: Attack, aimed_at: str = "each") -> Edits:
+    """Edit every face of a (small) study in all five attributes, before and after an attack.
+
+    Args:
+        study: faces and models.
+        attack: the attacker.
+        aimed_at: "each" disrupts the photo anew against each edit; an attribute's name disrupts
+            it once, against that edit, and gives g the same photo for all five.
+
+    Raises:
+        SalattackError: an unknown attribute, or a face that cannot be read.
+    """
+    if aimed_at != "each" and aimed_at not in ATTRIBUTES:
+        raise one_of("edit to aim at", aimed_at, ("each", *ATTRIBUTES))
+    photos, fakes = clean_edits(study)
+    labels = study.faces.labels.to(study.device)
+    targets = [edit_labels(labels, name) for name in ATTRIBUTES]
+    perturbed = {}
+    for name, target in zip(ATTRIBUTES, targets, strict=True):
+        if aimed_at in ("each", name):
+            disrupted, saliency_map = study.disrupt(photos, target, attack)
+            perturbed[name] = as_saved(disrupted)
+    against = [perturbed.get(name, perturbed.get(aimed_at)) for name in ATTRIBUTES]
+    pairs = list(zip(against, targets, strict=True))
+    return Edits(
+        photos=photos,
+        fakes=fakes,
+        saliency_map=saliency_map,
+        perturbed=torch.stack(against, 1),
+        broken=torch.stack([study.generate(images, target) for images, target in pairs], 1),
+    )
+
+
+def open_study(
+    *,
+    faces: str = "openpeople",
+    kind: str | Sequence[str] | None = None,
+    n_images: int | None = None,
+    generator: str = "stargan-celeba128-w32",
+    generator_weights: str | None = None,
+    saliency: str = "pfan-light",
+    saliency_weights: str | None = None,
+    image_size: int | None = None,
+    device: str = "auto",
+) -> Study:
+    """Load what an experiment needs, by name.
+
+    Args:
+        faces: see `load_faces`.
+        kind: of the shipped faces.
+        n_images: how many faces, None for all.
+        generator: see `load_generator`.
+        generator_weights: a file to use in place of the shipped weights.
+        saliency: see `load_saliency`.
+        saliency_weights: a file to use in place of the shipped weights.
+        image_size: side in pixels; None takes what the generator was trained for.
+        device: "auto" takes CUDA where there is one.
+
+    Raises:
+        SalattackError: an unknown name, or files that do not fit.
+    """
+    g = load_generator(generator, generator_weights, device)
+    size = GENERATORS[generator].image_size if image_size is None else image_size
+    if size < 16 or size % 4:
+        raise SalattackError(f"image_size must be a multiple of 4 from 16 up, got {size}")
+    return Study(
+        faces=load_faces(faces, kind=kind, n_images=n_images, image_size=size),
+        generator=g,
+        saliency=load_saliency(saliency, saliency_weights, device),
+        device=pick_device(device),
+    )
+
+
+def edit_targets(labels: Tensor, attributes: Sequence[str]) -> Tensor:
+    """Return (N, 5) targets that edit each face in its own attribute, by StarGAN's rule."""
+    rows = (edit_labels(row[None], name) for row, name in zip(labels, attributes, strict=True))
+    return torch.cat(list(rows))
+
+
+def damage_by_edit(edits: Edits) -> pd.DataFrame:
+    """Return, for each edit, the mean ``damage_l2`` in [-1, 1] and the share ``broken``."""
+    table = {}
+    for index, label in enumerate(ATTRIBUTES):
+        damage = fake_damage(edits.fakes[:, index], edits.broken[:, index])
+        table[label] = {
+            "damage_l2": damage["damage_l2"].mean().item(),
+            "broken": damage["success"].mean().item(),
+        }
+    return pd.DataFrame.from_dict(table, orient="index").rename_axis("edit")
+
+
+def kept_exactly(edits: Edits) -> pd.DataFrame:
+    """Return, for each photo, the percentage of pixels whose bits no edit's disruption changed.
+
+    In all of the photo (``photo``) and in its ``background``, as `photo_change` defines it.
+    """
+    same = (edits.perturbed == edits.photos[:, None]).all(2).all(1).float().flatten(1)
+    outside = (edits.saliency_map < BACKGROUND).float().flatten(1)
+    share = {"photo": same.mean(1), "background": (same * outside).sum(1) / outside.sum(1)}
+    return pd.DataFrame({name: 100 * value.cpu().numpy() for name, value in share.items()})

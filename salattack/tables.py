@@ -1,0 +1,165 @@
+"""Table I from an evaluation, beside the paper's printed values; CSV, Markdown and LaTeX."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from scipy.stats import bootstrap
+
+from .attacks import LABELS
+from .errors import SalattackError, one_of
+from .evaluation import PRECISIONS
+from .files import written_whole
+
+PRINTED = Path(__file__).parent / "data" / "table_1_printed.csv"
+UNITS = {"[0, 1]": 0.5, "[-1, 1]": 1.0}  # name → what one unit of [-1, 1] is in it
+
+
+def table_1(
+    rows: pd.DataFrame, *, unit: str = "[0, 1]", precision: str = "uint8", seed: int = 0
+) -> pd.DataFrame:
+    """Summarise an evaluation as Table I, with the damage that the paper leaves out.
+
+    Args:
+        rows: from `evaluate`.
+        unit: range in which photo errors are expressed, "[0, 1]" or "[-1, 1]"; the paper does not
+            say which it used. Damage is always in [-1, 1], the unit of its threshold.
+        precision: "uint8" or "float32".
+        seed: of the bootstrap.
+
+    Returns:
+        A row per attacker, in order of appearance: ``faces``; mean, ``_low`` and ``_high`` (95 %
+        bootstrap interval over faces, each averaged over its attributes first) of ``l1``,
+        ``l2_x100``, ``background_l1``, ``ssim``, ``damage_l2`` and ``success``; ``l1_ratio`` and
+        ``l2_ratio`` to I-FGSM where it is there; and the printed averages as ``paper_…``.
+
+    Raises:
+        SalattackError: an unknown unit or precision.
+    """
+    if unit not in UNITS:
+        raise one_of("unit", unit, UNITS)
+    if precision not in PRECISIONS:
+        raise one_of("precision", precision, PRECISIONS)
+    scale = UNITS[unit]
+    rows = rows[rows["precision"] == precision].assign(
+        l1=lambda r: r["l1"] * scale,
+        background_l1=lambda r: r["background_l1"] * scale,
+        l2_x100=lambda r: 100 * r["l2"] * scale**2,
+    )
+    measures = ["l1", "l2_x100", "background_l1", "ssim", "damage_l2", "success"]
+    table = {}
+    for name, group in rows.groupby("attacker", sort=False):
+        faces = group.groupby("face_id")[measures].mean()
+        table[name] = {"faces": len(faces)} | {
+            f"{measure}{end}": value
+            for measure in measures
+            for end, value in _interval(faces[measure].dropna().to_numpy(), seed).items()
+        }
+    result = pd.DataFrame.from_dict(table, orient="index").rename_axis("attacker")
+    result["faces"] = result["faces"].astype(int)
+    paper = printed_table_1().query("sample == 'average'").set_index("attacker")
+    for ours, ratio in (("l1", "l1_ratio"), ("l2_x100", "l2_ratio")):
+        if "i-fgsm" in result.index:
+            result[ratio] = result[ours] / result.loc["i-fgsm", ours]
+        result[f"paper_{ours}"] = paper[ours]
+        result[f"paper_{ratio}"] = paper[ours] / paper.loc["i-fgsm", ours]
+    return result
+
+
+def _interval(values: np.ndarray, seed: int) -> dict[str, float]:
+    mean = values.mean() if len(values) else np.nan
+    if len(values) < 2 or np.ptp(values) == 0:  # nothing to resample
+        low = high = mean if len(values) > 1 else np.nan
+    else:
+        interval = bootstrap((values,), np.mean, method="percentile", rng=seed)
+        low, high = interval.confidence_interval
+    return {"": mean, "_low": low, "_high": high}
+
+
+def printed_table_1() -> pd.DataFrame:
+    """Return Table I as printed: attacker, sample, images, l1 and l2_x100 (units not stated)."""
+    return pd.read_csv(PRINTED)
+
+
+def findings(rows: pd.DataFrame) -> pd.DataFrame:
+    """Count on how many samples the paper's claim holds: less change than each other attacker.
+
+    Args:
+        rows: from `evaluate`, with the Saliency-Aware attacker among them.
+
+    Returns:
+        For each other attacker and for ``l1`` and ``l2`` of the saved pictures, on how many
+        samples (a face and an edit) Saliency-Aware changes the photo less, out of how many; and
+        how many photos an attacker left unchanged.
+    """
+    saved = rows[rows["precision"] == "uint8"]
+    wide = saved.pivot_table(["l1", "l2"], ["face_id", "attribute"], "attacker")
+    if "saliency-aware" not in wide["l1"]:
+        raise SalattackError("this table has no saliency-aware attacker to compare; run it too")
+    ours = {measure: wide[measure]["saliency-aware"] for measure in ("l1", "l2")}
+    lines = {
+        LABELS[str(name)]: {
+            f"Saliency-Aware has less {measure.upper()}": (
+                "–"
+                if name == "saliency-aware"
+                else f"{(ours[measure] < wide[measure][name]).sum()} of {len(wide)}"
+            )
+            for measure in ours
+        }
+        | {"photos left unchanged": f"{(wide['l1'][name] == 0).sum()} of {len(wide)}"}
+        for name in rows["attacker"].unique()
+    }
+    return pd.DataFrame.from_dict(lines, orient="index").rename_axis("Attacker")
+
+
+def presentable(table: pd.DataFrame) -> pd.DataFrame:
+    """Return `table_1`'s result as text, for Markdown and LaTeX."""
+
+    def with_interval(row: pd.Series, key: str, digits: int, factor: float = 1) -> str:
+        value, low, high = (row[f"{key}{end}"] * factor for end in ("", "_low", "_high"))
+        text = f"{value:.{digits}f}"
+        return text if np.isnan(low) else f"{text} [{low:.{digits}f}, {high:.{digits}f}]"
+
+    def both(row: pd.Series, prefix: str, digits: Mapping[str, int]) -> str:
+        values = [row.get(prefix + key, np.nan) for key in digits]
+        if np.isnan(values).any():
+            return "–"
+        return " / ".join(f"{v:.{d}f}" for v, d in zip(values, digits.values(), strict=True))
+
+    ratios = {"l1_ratio": 2, "l2_ratio": 2}
+    return pd.DataFrame(
+        {
+            LABELS[str(name)]: {
+                "L1": with_interval(row, "l1", 4),
+                "L2 × 100": with_interval(row, "l2_x100", 4),
+                "paper L1 / L2": both(row, "paper_", {"l1": 3, "l2_x100": 3}),
+                "to I-FGSM": both(row, "", ratios),
+                "paper to I-FGSM": both(row, "paper_", ratios),
+                "background L1": with_interval(row, "background_l1", 4),
+                "SSIM": with_interval(row, "ssim", 3),
+                "damage L2": with_interval(row, "damage_l2", 3),
+                "broken %": with_interval(row, "success", 0, 100),
+            }
+            for name, row in table.iterrows()
+        }
+    ).T.rename_axis("Attacker")
+
+
+def save_tables(rows: pd.DataFrame, table: pd.DataFrame, folder: str | Path) -> list[Path]:
+    """Write the raw rows and Table I (CSV, Markdown, LaTeX), each beside its place and renamed."""
+    folder = Path(folder)
+    text = presentable(table)
+    # LaTeX has no × and – in its old encodings, and % starts a comment.
+    tex = text.rename(columns=lambda c: c.replace("×", r"$\times$").replace("%", r"\%"))
+    tex = tex.replace("–", "--")
+    files = {
+        folder / "table_1_samples.csv": rows.to_csv(index=False, float_format="%.6g"),
+        folder / "table_1.csv": table.to_csv(float_format="%.6g"),
+        folder / "table_1.md": text.to_markdown() + "\n",
+        folder / "table_1.tex": tex.to_latex(),
+    }
+    for path, content in files.items():
+        with written_whole(path) as beside:
+            beside.write_text(content, encoding="utf-8")
+    return list(files)

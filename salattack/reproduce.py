@@ -67,9 +67,12 @@ def run_notebook(source: Path, output: Path, parameters: Mapping, *, live: bool 
         warnings.simplefilter("ignore")
         import nbformat
         import papermill
+        from traitlets.config import Config
 
     unknown_parameters(parameters, papermill.inspect_notebook(str(source)))
     stream = sys.stderr if live else None
+    # Sockets in the file system: nobody else can reach the kernel, and it need not warn of that.
+    sockets = {"KernelManager": {"transport": "ipc"}} if os.name == "posix" else {}
     try:
         notebook = papermill.execute_notebook(
             str(source),
@@ -78,6 +81,7 @@ def run_notebook(source: Path, output: Path, parameters: Mapping, *, live: bool 
             cwd=source.parent,
             progress_bar=False,
             stderr_file=stream,
+            config=Config(sockets),
         )
     except papermill.PapermillExecutionError as error:
         kind = "" if error.ename == SalattackError.__name__ else f"{error.ename}: "

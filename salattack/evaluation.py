@@ -6,13 +6,12 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 from torch import Tensor
-from tqdm import tqdm
 
 from .attacks import ATTACKERS, LABELS, Attack
 from .errors import SalattackError, one_of
 from .generators import ATTRIBUTES
 from .metrics import as_saved, fake_damage, photo_change
-from .study import Study, edit_targets
+from .study import Study, edit_targets, progress_bar
 
 PRECISIONS = {"uint8": as_saved, "float32": lambda images: images}
 
@@ -86,8 +85,7 @@ def evaluate(
     work = len(study.faces) * rounds * sum(attack.gradients for attack in attacks.values())
     rows: list[pd.DataFrame] = []
     done = 0
-    layout = "{desc} {percentage:3.0f}%|{bar}| {elapsed} so far, {remaining} left"
-    with tqdm(total=work, disable=not progress, bar_format=layout, ncols=100, leave=False) as bar:
+    with progress_bar(work, hidden=not progress) as bar:
         for photos, labels, ids in study.batches(batch_size):
             for attributes in aims(targets, done, len(ids)):
                 target = edit_targets(labels, attributes)

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import matplotlib
+import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor
@@ -119,6 +120,22 @@ def attribute_visualization(
         rows += [[photo, *clean], [disrupted, *damaged]]
         labels += ["Original", "Disrupted"]
     return picture_grid(rows, labels, ("Input", *EDITS), group=2)
+
+
+def mask_sheet(photos: Tensor, saliency_map: Tensor, columns: int = 12) -> Figure:
+    """A contact sheet: each photo above its map, in the order given, ``columns`` to a row.
+
+    Args:
+        photos: (N, 3, H, W).
+        saliency_map: (N, 1, H, W).
+        columns: faces in a row; the last row may be filled up with white.
+    """
+    blank = [torch.ones_like(photos[0])] * (-len(photos) % columns)
+    faces, maps = [*photos, *blank], [*saliency_map, *blank]
+    rows = []
+    for start in range(0, len(faces), columns):
+        rows += [faces[start : start + columns], maps[start : start + columns]]
+    return picture_grid(rows, group=2)
 
 
 def framework(

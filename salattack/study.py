@@ -7,6 +7,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
+from tqdm import tqdm
 
 from .attacks import Attack
 from .errors import SalattackError, one_of
@@ -93,6 +94,12 @@ def clean_edits(study: Study) -> tuple[Tensor, Tensor]:
     return photos, torch.stack([study.generate(photos, target) for target in targets], 1)
 
 
+def progress_bar(gradients: int, *, hidden: bool = False) -> tqdm:
+    """Return a bar on stderr over so many gradients of g, the unit of an attack's cost."""
+    layout = "{desc} {percentage:3.0f}%|{bar}| {elapsed} so far, {remaining} left"
+    return tqdm(total=gradients, disable=hidden, bar_format=layout, ncols=100, leave=False)
+
+
 def edit_faces(study: Study, attack: Attack, aimed_at: str = "each") -> Edits:
     """Edit every face of a (small) study in all five attributes, before and after an attack.
 
@@ -110,10 +117,13 @@ def edit_faces(study: Study, attack: Attack, aimed_at: str = "each") -> Edits:
     photos, fakes = clean_edits(study)
     labels = study.faces.labels.to(study.device)
     targets = [edit_labels(labels, name) for name in ATTRIBUTES]
+    chosen = [name for name in ATTRIBUTES if aimed_at in ("each", name)]
     perturbed = {}
-    for name, target in zip(ATTRIBUTES, targets, strict=True):
-        if aimed_at in ("each", name):
-            disrupted, saliency_map = study.disrupt(photos, target, attack)
+    with progress_bar(len(chosen) * len(photos) * attack.gradients) as bar:
+        for name in chosen:
+            bar.set_description(f"{len(photos)} images · against {name}")
+            target = targets[ATTRIBUTES.index(name)]
+            disrupted, saliency_map = study.disrupt(photos, target, attack, bar.update)
             perturbed[name] = as_saved(disrupted)
     against = [perturbed.get(name, perturbed.get(aimed_at)) for name in ATTRIBUTES]
     pairs = list(zip(against, targets, strict=True))
@@ -193,3 +203,29 @@ def kept_exactly(edits: Edits) -> pd.DataFrame:
     outside = (edits.saliency_map < BACKGROUND).float().flatten(1)
     share = {"photo": same.mean(1), "background": (same * outside).sum(1) / outside.sum(1)}
     return pd.DataFrame({name: 100 * value.cpu().numpy() for name, value in share.items()})
+
+
+def mask_quality(study: Study, batch_size: int = 16) -> tuple[pd.DataFrame, Tensor, Tensor]:
+    """Measure the saliency maps of the shipped faces against their landmarks.
+
+    Returns:
+        A row per face, worst first: ``face_id``, ``inside`` (mean saliency in the ellipse of the
+        face, `Faces.face_ellipse`) and ``corners`` (mean in the two top corners, an eighth of the
+        side each); and, in the same order, the photos (N, 3, H, W) and maps (N, 1, H, W).
+
+    Raises:
+        SalattackError: faces without landmarks.
+    """
+    batches = [(photos, study.saliency(photos)) for photos, _, _ in study.batches(batch_size)]
+    photos, maps = (torch.cat(parts).cpu() for parts in zip(*batches, strict=True))
+    corner = maps.shape[-1] // 8
+    top = maps[..., :corner, :]
+    scores = pd.DataFrame(
+        {
+            "face_id": study.faces.ids,
+            "inside": [m[0, study.faces.face_ellipse(i)].mean().item() for i, m in enumerate(maps)],
+            "corners": torch.cat([top[..., :corner], top[..., -corner:]], -1).flatten(1).mean(1),
+        }
+    ).sort_values("inside")
+    order = scores.index.tolist()
+    return scores.reset_index(drop=True), photos[order], maps[order]

@@ -183,3 +183,15 @@ def test_refuses_unknown_units_and_precisions(rows, study, attacks):
 
 def test_every_attacker_has_a_label():
     assert set(LABELS) == set(ATTACKERS)
+
+
+def test_masks_of_the_shipped_faces_are_sound():
+    shipped = studies.open_study(n_images=6, device="cpu")
+    quality, photos, maps = studies.mask_quality(shipped, batch_size=4)
+    assert sorted(quality["face_id"]) == sorted(shipped.faces.ids)
+    assert quality["inside"].is_monotonic_increasing
+    assert (quality["inside"] >= 0.9).all() and (quality["corners"] <= 0.1).all()
+    worst = shipped.faces.ids.index(quality["face_id"][0])
+    assert torch.equal(photos[0], shipped.faces[worst].image)
+    inside = maps[0, 0, shipped.faces.face_ellipse(worst)].mean().item()
+    assert inside == pytest.approx(quality["inside"][0], rel=1e-5)

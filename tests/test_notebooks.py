@@ -16,7 +16,7 @@ from salattack.reproduce import NOTEBOOKS, find_notebook, run_notebook
 
 FOLDER = Path(__file__).parents[1] / "notebooks"
 PATHS = sorted(FOLDER.glob("*.ipynb"))
-DRAWN = ["framework", "attribute_editing", "saliency_maps", "attribute_visualization"]
+DRAWN = ["framework", "attribute_editing", "saliency_maps", "attribute_visualization", "models"]
 
 
 def read(name):

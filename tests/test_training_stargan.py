@@ -38,6 +38,12 @@ def data(tmp_path):
     return folder
 
 
+@pytest.fixture
+def unmeasured(monkeypatch):
+    """Spare the evaluations of a training that is about something else."""
+    monkeypatch.setattr(training, "evaluate", lambda *_, **__: {})
+
+
 def run(data, out, **changes):
     settings = {"steps": 4, "batch_size": 2, "conv_dim": 4, "discriminator_dim": 2}
     settings |= {"held_out": 1, "evaluate_faces": 1, "checkpoint_seconds": 0}
@@ -69,7 +75,7 @@ def test_killed_and_resumed_equals_uninterrupted(data, tmp_path, monkeypatch):
     pd.testing.assert_frame_equal(*curves)
 
 
-def test_training_moves_the_weights_and_depends_on_the_seed_only(data, tmp_path):
+def test_training_moves_the_weights_and_depends_on_the_seed_only(data, tmp_path, unmeasured):
     one, same, other = (
         training.read_checkpoint(run(data, tmp_path / name, steps=1, seed=seed))["generator"]
         for name, seed in (("one", 0), ("same", 0), ("other", 1))
@@ -122,7 +128,7 @@ def test_discriminator_has_the_published_shape(size, patches):
     assert [f.shape[1] for f in features] == [2, 4, 8, 16, 32, 64]
 
 
-def test_export_is_half_precision_and_loads_again(data, tmp_path):
+def test_export_is_half_precision_and_loads_again(data, tmp_path, unmeasured):
     checkpoint = run(data, tmp_path / "out", steps=1)
     state = load_file(training.export(checkpoint, tmp_path / "w.safetensors"))
     assert {v.dtype for v in state.values()} == {torch.float16}
@@ -183,13 +189,13 @@ def cut_grids(folder):
         (cut_grids, "2 of 3 grids cannot be decoded: 1.jpg, 10.jpg"),
     ],
 )
-def test_bad_data_is_named_and_refused(data, tmp_path, spoil, message):
+def test_bad_data_is_named_and_refused(data, spoil, message):
     spoil(data)
     with pytest.raises(SalattackError, match=message):
         training.load_grids(data)
 
 
-def test_bad_checkpoints_are_refused(data, tmp_path):
+def test_bad_checkpoints_are_refused(data, tmp_path, unmeasured):
     checkpoint = run(data, tmp_path / "out", steps=1)
     with pytest.raises(SalattackError, match="does not fit these settings"):
         run(data, tmp_path / "out", conv_dim=8)
@@ -198,3 +204,29 @@ def test_bad_checkpoints_are_refused(data, tmp_path):
         training.export(checkpoint, tmp_path / "w.safetensors")
     with pytest.raises(SalattackError, match="no weights file"):
         run(data, tmp_path / "new", init=tmp_path / "absent.safetensors")
+
+
+def test_flip_rates_count_what_a_classifier_sees():
+    labels = torch.eye(5)[torch.arange(40) % 5]
+    crops = torch.full((40, 3, 128, 128), 60, dtype=torch.uint8)
+    edited = torch.full_like(crops, 200)
+    held = training.Grids(
+        tiles=torch.stack([crops, *[edited] * 5], dim=1), labels=labels, grid=torch.ones(40)
+    )
+
+    def sees(images):  # every attribute, in bright images
+        return images.mean((1, 2, 3))[:, None].expand(-1, 5)
+
+    table = training.flip_rates(sees, lambda images, _: images, held).set_index("attribute")
+    hair = table.loc[["Black_Hair", "Blond_Hair", "Brown_Hair"]]
+    assert (hair["faces"] == 32).all()
+    assert (hair["ours"] == 0).all()
+    assert (hair["published"] == 1).all()
+    assert table.loc["Male", "accuracy"] == pytest.approx(0.8)
+
+
+def test_classifier_learns_a_visible_attribute():
+    labels = torch.arange(64)[:, None].remainder(2).float().expand(-1, 5)
+    images = (labels[:, :3, None, None] * 155 + 50).expand(-1, -1, 64, 64).to(torch.uint8)
+    classifier = training.train_classifier(images, labels, steps=60, batch_size=16)
+    assert ((classifier(from_uint8(images)) > 0) == labels.bool()).all()

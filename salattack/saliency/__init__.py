@@ -93,7 +93,7 @@ SALIENCY_MODELS: dict[str, Model] = {
     "pfan-light": Model(
         build=lambda _: PFANLight(),
         file="pfan-light.safetensors",
-        sha256="cd1a476830e04bfc93e1e496482039d5d6c5a4d24134059ae50aa0340396bfca",
+        sha256="6ba9778f68424f962b7b1c946ec5b934f3daa20816b5612985704eaa8e3aa73d",
         licence="research use: trained on DUTS-TR and CelebA crops (non-commercial)",
         source="this package",
         shipped=True,

@@ -30,6 +30,7 @@ from ..errors import SalattackError
 from ..faces import from_uint8
 from ..files import written_whole
 from ..generators import ATTRIBUTES, Generator, StarGAN, edit_labels, load_generator
+from ..generators.stargan import HAIR
 from ..metrics import fake_damage
 from ..weights import fit, read_state_dict
 
@@ -38,13 +39,17 @@ COLUMNS = 1 + len(ATTRIBUTES)
 HELD_OUT = 10  # grids, the last ones by number: never trained on
 
 LAMBDA_PAIR = 25.0  # distance to the recorded output
-LAMBDA_FEATURE = 5.0  # the same in the discriminator's features
+LAMBDA_EDIT = 50.0  # the same between what differs among a face's edits
+LAMBDA_FEATURE = 10.0  # the same in the discriminator's features
 LAMBDA_SLOPE = 0.5  # weight of the image gradients in both distances below
 LAMBDA_REC = 10.0  # reconstruction (StarGAN, Eq. 4 and 6)
+LAMBDA_ADV = 0.5  # adversarial (StarGAN, Eq. 1)
 LAMBDA_CLS = 0.2  # attribute classification (StarGAN, Eq. 2, 3, 5 and 6)
 LAMBDA_R1 = 0.1  # gradient penalty on real pairs, in place of WGAN-GP's
+EDITS = 3  # of each face in a batch; one of them is reconstructed
 R1_EVERY = 16  # steps between two penalties, each weighted by as much
-EMA_DECAY = 0.995
+EMA_DECAY = 0.997
+LOG_EVERY = 20  # steps averaged in a row of losses.csv
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -288,6 +293,11 @@ def frozen(module: nn.Module) -> Iterator[None]:
         module.requires_grad_(True)
 
 
+def classification(logits: Tensor, labels: Tensor) -> Tensor:
+    """Binary cross-entropy, summed over attributes, averaged over images."""
+    return F.binary_cross_entropy_with_logits(logits, labels, reduction="sum") / len(logits)
+
+
 def distance(images: Tensor, others: Tensor) -> Tensor:
     """Mean absolute difference of two batches plus that of their image gradients (sharpness)."""
     difference = images - others
@@ -300,16 +310,25 @@ def sample(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Draw a batch: crops, recorded edits, target labels, the crops' own labels.
 
-    Faces and edits are drawn independently; the batch is mirrored with probability one half.
+    Each face comes `EDITS` times in a row, with a random hair colour, Male and Young; the batch is
+    mirrored with probability one half.
     """
 
     def draw(high: int, size: int) -> Tensor:
         return torch.randint(high, (size,), generator=rng)
 
-    face, edit = draw(len(grids), batch_size), draw(len(ATTRIBUTES), batch_size)
+    face, hair = draw(len(grids), batch_size), draw(len(HAIR), batch_size)
+    edit = torch.stack([hair, torch.full_like(hair, 3), torch.full_like(hair, 4)], 1).flatten()
+    face = face.repeat_interleave(EDITS)
     pairs = from_uint8(torch.stack([grids.tiles[face, 0], grids.tiles[face, 1 + edit]]))
     crops, edits = pairs.flip(-1) if draw(2, 1) else pairs
     return crops, edits, targets[face, edit], grids.labels[face]
+
+
+def centred(images: Tensor) -> Tensor:
+    """Subtract from each edit the mean over its face's: what differs from label to label."""
+    faces = images.unflatten(0, (-1, EDITS))
+    return (faces - faces.mean(1, keepdim=True)).flatten(0, 1)
 
 
 def train(
@@ -318,7 +337,7 @@ def train(
     *,
     init: Path | None = None,
     steps: int = 10_000,
-    batch_size: int = 4,
+    batch_size: int = 2,
     conv_dim: int = 32,
     discriminator_dim: int = 16,
     lr: float = 1e-4,
@@ -341,8 +360,8 @@ def train(
         data: the folder of grids.
         out: the folder to write to.
         init: weights to start from, of the same width; random weights by default.
-        steps: at which to stop; the learning rate falls linearly over the second half.
-        batch_size: faces a step.
+        steps: at which to stop; the learning rate falls linearly to 0.
+        batch_size: faces a step, each with `EDITS` edits.
         conv_dim: channels of the generator's first layer.
         discriminator_dim: channels of the discriminator's first layer.
         lr: learning rate of the generator's Adam (as published; beta 0.9 instead of 0.5).
@@ -415,7 +434,7 @@ def train(
     bar = tqdm(range(first, steps), initial=first, total=steps, mininterval=10, ncols=100)
     for step in bar:
         for adam, rate in zip(adams, (lr, lr_discriminator), strict=True):
-            adam.param_groups[0]["lr"] = rate * min(1.0, 2 * (1 - step / steps))
+            adam.param_groups[0]["lr"] = rate * (1 - step / steps)
         crops, edits, target, own = sample(grids, targets, batch_size, rng)
         with half:
             fake = generator(crops, target)
@@ -427,10 +446,10 @@ def train(
                 torch.cat([real_pair, torch.cat([fake.detach(), crops], dim=1)])
             )
         real_score, fake_score = score.float().chunk(2)
-        real_logits = logits.float()[:batch_size]
+        real_logits = logits.float()[: len(crops)]
         d_adv = F.relu(1 - real_score).mean() + F.relu(1 + fake_score).mean()
-        d_cls = F.binary_cross_entropy_with_logits(real_logits, target, reduction="sum")
-        d_loss = d_adv + d_cls / batch_size
+        d_cls = classification(real_logits, target)
+        d_loss = d_adv + d_cls
         if step % R1_EVERY == 0:
             d_loss = d_loss + LAMBDA_R1 * R1_EVERY * gradient_penalty(judge, real_pair)
         adams[1].zero_grad()
@@ -440,17 +459,19 @@ def train(
         with frozen(judge):
             with half:
                 score, logits, features = judge(torch.cat([fake, crops], dim=1))
-                back = generator(fake, own)
+                turn = slice(step % EDITS, None, EDITS)
+                back = generator(fake[turn], own[turn])
+            rec = distance(back.float(), crops[turn])
             pair = distance(fake, edits)
-            rec = distance(back.float(), crops)
+            edit = distance(centred(fake), centred(edits))
             adv = -score.float().mean()
-            cls = F.binary_cross_entropy_with_logits(logits.float(), target, reduction="sum")
+            cls = classification(logits.float(), target)
             feature = sum(
-                (a.float() - b[:batch_size].detach().float()).abs().mean()
+                (a.float() - b[: len(crops)].detach().float()).abs().mean()
                 for a, b in zip(features, wanted, strict=True)
             ) / len(features)
-            loss = LAMBDA_PAIR * pair + LAMBDA_FEATURE * feature + LAMBDA_REC * rec
-            loss = loss + adv + LAMBDA_CLS * cls / batch_size
+            loss = LAMBDA_PAIR * pair + LAMBDA_EDIT * edit + LAMBDA_FEATURE * feature
+            loss = loss + LAMBDA_REC * rec + LAMBDA_ADV * adv + LAMBDA_CLS * cls
             adams[0].zero_grad()
             loss.backward()
         adams[0].step()
@@ -459,11 +480,11 @@ def train(
                 list(average.parameters()), list(generator.parameters()), 1 - EMA_DECAY
             )
 
-        terms = {"pair": pair, "feature": feature, "rec": rec, "adv": adv, "cls": cls / batch_size}
-        terms |= {"d_adv": d_adv, "d_cls": d_cls / batch_size}
+        terms = {"pair": pair, "edit": edit, "feature": feature, "rec": rec, "adv": adv, "cls": cls}
+        terms |= {"d_adv": d_adv, "d_cls": d_cls}
         for name, term in terms.items():
-            sums[name] = sums.get(name, 0.0) + term.item() / 20
-        if (step + 1) % 20 == 0:
+            sums[name] = sums.get(name, 0.0) + term.item() / LOG_EVERY
+        if (step + 1) % LOG_EVERY == 0:
             append(losses, step + 1, sums)
             bar.set_postfix({k: f"{sums[k]:.3f}" for k in ("pair", "rec", "d_adv")}, refresh=False)
             sums = {}
@@ -601,4 +622,7 @@ def _export(checkpoint: Path, path: Path, weights: str = "average") -> None:
 
 
 if __name__ == "__main__":
-    app()
+    try:
+        app()
+    except SalattackError as error:
+        raise SystemExit(str(error)) from None

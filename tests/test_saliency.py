@@ -14,7 +14,7 @@ from salattack.errors import SalattackError
 from salattack.faces import load_faces
 from salattack.saliency import SALIENCY_MODELS, load_saliency
 from salattack.saliency.pfan import PFAN, PFANLight
-from salattack.training.saliency import Pairs, evaluate, train
+from salattack.training.saliency import Pairs, _clean, evaluate, load_backbone, train
 from salattack.weights import SHIPPED
 
 
@@ -298,6 +298,24 @@ def test_unusable_training_data_is_named(tmp_path, capsys):
     assert "1 skipped" in "".join(capsys.readouterr())
     with pytest.raises(SalattackError, match="multiples of 32"):
         train(tmp_path, tmp_path / "out", image_size=100)
+
+
+def test_implausible_weak_labels_are_dropped_and_faces_filled():
+    y, x = np.mgrid[:109, :89]
+    head = (((x - 44) / 26) ** 2 + ((y - 58) / 38) ** 2 <= 1).astype(float)
+    eyes = (abs(y - 50) < 4) & (abs(x - 44) < 15)
+    verdict, filled = _clean(np.where(eyes, 0, head))
+    assert verdict == "kept" and filled[eyes].min() == 1 and filled[:10].max() == 0
+    assert _clean(head * (y > 70))[0] == "face missed"
+    assert _clean(np.ones_like(head))[0] == "corner marked"
+    assert _clean(np.maximum(head, 0.5 * (y > 60)))[0] == "unsure"
+    assert _clean(np.maximum(head, y > 13))[0] == "implausible area"
+
+
+def test_a_backbone_file_that_does_not_fit_is_refused(tmp_path):
+    torch.save({"_conv_stem.weight": torch.zeros(32, 3, 3, 3)}, tmp_path / "other.pth")
+    with pytest.raises(SalattackError, match=r"other\.pth is not EfficientNet-Lite0"):
+        load_backbone(tmp_path / "other.pth")
 
 
 def test_evaluate_gives_a_perfect_model_full_marks(tmp_path):

@@ -147,7 +147,7 @@ def framework(
     edit: str,
     amplification: float = 10.0,
 ) -> Figure:
-    """Fig. 1 and 4: (a) photo → g → a convincing fake; (b) masked disruption → g → a broken one.
+    """Fig. 1 and 4: (a) photo → g → fake; (b) masked disruption → g → a fake that moved away.
 
     Args:
         photo: I_org, (3, H, W), as are ``fake`` = g(I_org), ``perturbed`` and ``broken``.

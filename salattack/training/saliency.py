@@ -10,7 +10,6 @@ import json
 import random
 import tarfile
 import time
-from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 from typing import Annotated
@@ -28,6 +27,7 @@ from torchvision.transforms.v2.functional import pil_to_tensor
 from tqdm import tqdm
 
 from ..errors import SalattackError
+from ..files import written_whole
 from ..saliency import Saliency, load_saliency
 from ..saliency.pfan import EfficientNetLite0, PFANLight
 from ..weights import fit, read_state_dict, sha256
@@ -171,20 +171,14 @@ def saliency_loss(logits: Tensor, target: Tensor) -> Tensor:
     return F.binary_cross_entropy_with_logits(logits, target) + (1 - iou).mean()
 
 
-def _write(save: Callable[[Path], object], path: Path) -> None:
-    """Write beside and rename: a kill leaves the old file or the new one."""
-    part = path.with_name(path.name + ".part")
-    save(part)
-    part.replace(path)
-
-
 def export(model: torch.nn.Module, path: Path) -> str:
     """Write the weights as half-precision safetensors and return the file's SHA-256."""
     state = {
         k: v.half().contiguous() if v.is_floating_point() else v
         for k, v in model.state_dict().items()
     }
-    _write(lambda part: save_file(state, part), Path(path))
+    with written_whole(path) as beside:
+        save_file(state, beside)
     return sha256(path)
 
 
@@ -278,7 +272,8 @@ def train(
     def checkpoint() -> None:
         state = {name: part.state_dict() for name, part in parts.items()}
         state |= {"settings": settings, "losses": losses}
-        _write(lambda part: torch.save(state, part), path)
+        with written_whole(path) as beside:
+            torch.save(state, beside)
         with (out / "loss.csv").open("w", newline="") as file:
             csv.writer(file).writerows([("step", "loss"), *enumerate(losses)])
 

@@ -41,7 +41,7 @@ HELD_OUT = 10  # grids, the last ones by number: never trained on
 LAMBDA_PAIR = 25.0  # distance to the recorded output
 LAMBDA_EDIT = 50.0  # the same between what differs among a face's edits
 LAMBDA_FEATURE = 10.0  # the same in the discriminator's features
-LAMBDA_SLOPE = 0.5  # weight of the image gradients in both distances below
+LAMBDA_SLOPE = 0.5  # image gradients, in each distance
 LAMBDA_REC = 10.0  # reconstruction (StarGAN, Eq. 4 and 6)
 LAMBDA_ADV = 0.5  # adversarial (StarGAN, Eq. 1)
 LAMBDA_CLS = 0.2  # attribute classification (StarGAN, Eq. 2, 3, 5 and 6)
@@ -318,7 +318,7 @@ def sample(
         return torch.randint(high, (size,), generator=rng)
 
     face, hair = draw(len(grids), batch_size), draw(len(HAIR), batch_size)
-    edit = torch.stack([hair, torch.full_like(hair, 3), torch.full_like(hair, 4)], 1).flatten()
+    edit = torch.stack([hair, *(torch.full_like(hair, i) for i in (3, 4))], 1).flatten()
     face = face.repeat_interleave(EDITS)
     pairs = from_uint8(torch.stack([grids.tiles[face, 0], grids.tiles[face, 1 + edit]]))
     crops, edits = pairs.flip(-1) if draw(2, 1) else pairs
@@ -360,7 +360,7 @@ def train(
         data: the folder of grids.
         out: the folder to write to.
         init: weights to start from, of the same width; random weights by default.
-        steps: at which to stop; the learning rate falls linearly to 0.
+        steps: at which to stop; the learning rate falls linearly to 0 there.
         batch_size: faces a step, each with `EDITS` edits.
         conv_dim: channels of the generator's first layer.
         discriminator_dim: channels of the discriminator's first layer.

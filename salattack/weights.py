@@ -8,11 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file, save_file
 from torch import nn
 
+from . import assets
 from .errors import SalattackError, one_of
+from .files import written_whole
 
 SHIPPED = Path(__file__).parent / "weights"
 
@@ -101,6 +103,7 @@ class Model:
         licence: of the weights.
         source: where the file comes from.
         shipped: whether the package holds the file.
+        asset: what `salattack.assets` knows it by, where it does not.
         image_size: side in pixels that the network was trained for.
     """
 
@@ -111,13 +114,15 @@ class Model:
     licence: str
     source: str
     shipped: bool
+    asset: str | None = None
     image_size: int
 
     def load(self, weights: str | Path | None = None, device: str = "auto") -> nn.Module:
         """Return the network, filled, frozen, in eval mode, on ``device``.
 
         Args:
-            weights: a file to use instead of the shipped one; required where none is shipped.
+            weights: a file to use instead of the shipped one or, where none is shipped, of the
+                one that `salattack assets fetch` brought.
             device: see `pick_device`.
 
         Raises:
@@ -128,23 +133,54 @@ class Model:
             UserWarning: a published file whose checksum is not the known one.
         """
         chosen = pick_device(device)
-        if weights is None and not self.shipped:
-            raise SalattackError(
-                f"{self.file} is not in the package; get it from {self.source} and pass its path"
-            )
-        if weights is None:
-            state = read_state_dict(SHIPPED / self.file, expected_sha256=self.sha256)
+        if weights is not None:
+            source = Path(weights)
+            network = self._filled(read_state_dict(source), source)
+        elif self.shipped:
+            source = SHIPPED / self.file
+            network = self._filled(read_state_dict(source, expected_sha256=self.sha256), source)
         else:
-            state = read_state_dict(weights)
-            if not self.shipped and self.sha256 and sha256(Path(weights)) != self.sha256:
-                warnings.warn(
-                    f"{Path(weights).name} is not the published {self.file} "
-                    f"(sha256 {self.sha256[:12]}… expected)",
-                    stacklevel=3,
-                )
-        state = self.prepare(state)
-        network = fit(self.build(state), state, Path(weights or self.file).name)
+            source = self._cached()
+            network = self._converted(source)
+        if not self.shipped and self.sha256 and (found := sha256(source)) != self.sha256:
+            warnings.warn(
+                f"{source.name} is not the published {self.file}: "
+                f"sha256 {found[:12]}…, expected {self.sha256[:12]}…",
+                stacklevel=3,
+            )
         return network.requires_grad_(False).eval().to(chosen)
+
+    def _filled(self, state: Mapping, source: Path) -> nn.Module:
+        state = self.prepare(state)
+        return fit(self.build(state), state, source.name)
+
+    def _cached(self) -> Path:
+        if not assets.known(self.asset).path.exists():
+            raise SalattackError(
+                f"{self.file} is not in the package; get it from {self.source}: "
+                f"run `salattack assets fetch {self.asset}`, or pass its path"
+            )
+        return assets.path(self.asset)
+
+    def _converted(self, source: Path) -> nn.Module:
+        """Fill the network from a cached file's safetensors copy, made once and kept beside it."""
+        copy, found = source.with_name(f"{self.asset}.safetensors"), sha256(source)
+        if _source_of(copy) == found:
+            return self._filled(read_state_dict(copy), copy)
+        network = self._filled(read_state_dict(source), source)
+        state = {key: value.contiguous() for key, value in network.state_dict().items()}
+        with written_whole(copy) as beside:
+            save_file(state, beside, {"source": source.name, "source_sha256": found})
+        return network
+
+
+def _source_of(copy: Path) -> str | None:
+    """Return the checksum of what a safetensors file was made from; None if that is unknown."""
+    try:
+        with safe_open(copy, "pt") as file:
+            return (file.metadata() or {}).get("source_sha256")
+    except (SafetensorError, OSError):
+        return None
 
 
 def pick_device(device: str = "auto") -> torch.device:

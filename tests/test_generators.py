@@ -52,7 +52,8 @@ def test_a_published_checkpoint_loads_without_its_running_statistics(tmp_path):
     assert not loaded.training and not any(p.requires_grad for p in loaded.parameters())
 
 
-def test_published_models_need_a_file():
+def test_published_models_need_a_file(tmp_path, monkeypatch):
+    monkeypatch.setenv("SALATTACK_CACHE", str(tmp_path))
     with pytest.raises(SalattackError, match=r"200000-G.ckpt is not in the package; get it from"):
         load_generator("stargan-celeba-256")
 

@@ -219,7 +219,8 @@ def test_code_in_a_checkpoint_is_not_executed(tmp_path):
     assert not mark.exists()
 
 
-def test_unknown_name_and_missing_weights():
+def test_unknown_name_and_missing_weights(tmp_path, monkeypatch):
+    monkeypatch.setenv("SALATTACK_CACHE", str(tmp_path))
     with pytest.raises(SalattackError, match="pfan-light, pfan-duts"):
         load_saliency("pfan")
     with pytest.raises(SalattackError, match=r"best-model_epoch-204.*1Sc7dgXCZjF4"):

@@ -6,6 +6,7 @@ from typing import Protocol
 
 from torch import Tensor
 
+from ..assets import ASSETS
 from ..errors import one_of
 from ..weights import Model
 from .stargan import ATTRIBUTES, StarGAN, edit_labels
@@ -34,15 +35,17 @@ def _stargan_like(state: Mapping) -> StarGAN:
     return StarGAN(conv_dim=first.shape[0], c_dim=first.shape[1] - 3)
 
 
-def _published(size: int, sha256: str, place: str) -> Model:
+def _published(size: int) -> Model:
+    asset = ASSETS[f"stargan-celeba-{size}"]
     return Model(
         build=_stargan_like,
         prepare=_parameters_only,
-        file="200000-G.ckpt",
-        sha256=sha256,
-        licence="MIT",
-        source=f"StarGAN's celeba-{size}x{size}-5attrs.zip ({place})",
+        file=asset.path.name,
+        sha256=asset.checksum.removeprefix("sha256:"),
+        licence=asset.licence,
+        source=f"StarGAN's celeba-{size}x{size}-5attrs.zip ({asset.address})",
         shipped=False,
+        asset=asset.name,
         image_size=size,
     )
 
@@ -58,16 +61,8 @@ GENERATORS: dict[str, Model] = {
         shipped=True,
         image_size=128,
     ),
-    "stargan-celeba-128": _published(
-        128,
-        "5d8ee48fa2f5232f4bc0919a9ec795409041181688a1e0f596adec754b3ddd5c",
-        "www.dropbox.com/s/7e966qq0nlxwte4",
-    ),
-    "stargan-celeba-256": _published(
-        256,
-        "399a26023ec159fd3a9ddd04603bcb0fb34b647588a9e4e8acc9bf7da3774d44",
-        "www.dropbox.com/s/zdq6roqf63m0v5f",
-    ),
+    "stargan-celeba-128": _published(128),
+    "stargan-celeba-256": _published(256),
 }
 
 
@@ -78,8 +73,8 @@ def load_generator(
 
     Args:
         name: a key of `GENERATORS`.
-        weights: a StarGAN file (.safetensors or torch checkpoint) of any ``conv_dim``; required
-            for the published models, which are not shipped.
+        weights: a StarGAN file (.safetensors or torch checkpoint) of any ``conv_dim``. Without
+            it a published model is taken from the cache (`salattack assets fetch`).
         device: "auto" takes CUDA where there is one.
 
     Raises:

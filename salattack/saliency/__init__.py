@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..assets import ASSETS
 from ..errors import SalattackError, one_of
 from ..weights import Model
 from .pfan import PFAN, PFANLight, PyramidAttention
@@ -102,11 +103,12 @@ SALIENCY_MODELS: dict[str, Model] = {
     "pfan-duts": Model(
         build=lambda _: PFAN(),
         prepare=_under_model,
-        file="best-model_epoch-204_mae-0.0505_loss-0.1370.pth",
+        file=ASSETS["pfan-duts"].path.name,
         sha256=None,
-        licence="none stated: trained on DUTS-TR (non-commercial)",
-        source="Google Drive, file id 1Sc7dgXCZjF4wVwBihmIry-Xk7wTqrJdr",
+        licence=ASSETS["pfan-duts"].licence,
+        source=ASSETS["pfan-duts"].address,
         shipped=False,
+        asset="pfan-duts",
         image_size=256,
     ),
 }
@@ -119,7 +121,8 @@ def load_saliency(
 
     Args:
         name: ``pfan-light`` (shipped) or ``pfan-duts`` (the widely used port, at full width).
-        weights: a file (.safetensors or torch checkpoint) to use; required for ``pfan-duts``.
+        weights: a file (.safetensors or torch checkpoint) to use. Without it ``pfan-duts`` is
+            taken from the cache (`salattack assets fetch`).
         device: "auto" takes CUDA where there is one.
 
     Returns:

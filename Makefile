@@ -3,11 +3,15 @@ PYTHON ?= python3
 BIN := .venv/bin
 # What `make reproduce` passes on, e.g. make reproduce PARAMETERS="n_images=100 faces=/data/celeba"
 PARAMETERS ?=
+# A larger sample of your own data, e.g. make reproduce PROFILE=tiny DATA=/data/celeba; goes on where it was stopped
+PROFILE ?=
+DATA ?=
 
 .PHONY: reproduce test lab lint notebooks lock clean
 
 reproduce: .venv/ready
-	$(BIN)/salattack reproduce $(foreach p,$(PARAMETERS),-p $(p))
+	$(BIN)/salattack reproduce $(if $(PROFILE),-p profile=$(PROFILE)) \
+		$(if $(DATA),-p "faces=$(DATA)") $(foreach p,$(PARAMETERS),-p $(p))
 
 test: .venv/ready
 	$(BIN)/python -m pytest

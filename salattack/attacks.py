@@ -18,6 +18,7 @@ from torch import Tensor
 from .blur import BLUR_FAMILY, GAUSSIAN, Blur
 from .errors import SalattackError, one_of
 from .generators import Generator
+from .regions import REGIONS
 
 
 class UnmovedWarning(UserWarning):
@@ -43,11 +44,17 @@ class Attack:
             averages the loss over all of them in every iteration (EoT).
         blur_target: "loss" blurs only what g sees and leaves the image sharp (Ruiz et al.);
             "iterate" blurs the image itself before each step.
-        region: "everywhere", or "saliency": start and steps are multiplied by the soft map M
-            (Eq. 4, 10), so that pixels with M = 0 keep their bits.
+        region: "everywhere", or a name of `salattack.regions.REGIONS`, "saliency" in the paper:
+            start and steps are multiplied by that soft map M (Eq. 4, 10), so that pixels with
+            M = 0 keep their bits.
         gradient_at: "iterate" takes the gradient at I^t; "masked" at I^t × M, Eq. 10 as printed.
         bound_by: "bound" limits the perturbation to τ (Eq. 6); "saliency" to τ × M (Eq. 4 with
             ε bounded by τ).
+        loss: "mse" (§ IV-A), "l1", or "features", the squared distance of perceptual features.
+        direction: "sign" steps as far on every pixel (Eq. 8–10); "gradient" steps along the
+            gradient itself, as far in root mean square, so that pixels which matter little
+            change little.
+        momentum: share μ of the steps before that is kept (Dong et al., CVPR 2018).
         seed: of the random start; each image's noise depends on the seed and its pixels alone,
             not on the batch it came in.
     """
@@ -59,9 +66,12 @@ class Attack:
     blurs: tuple[Blur, ...] = ()
     blur_schedule: Literal["cycle", "mean"] = "cycle"
     blur_target: Literal["loss", "iterate"] = "loss"
-    region: Literal["everywhere", "saliency"] = "everywhere"
+    region: str = "everywhere"
     gradient_at: Literal["iterate", "masked"] = "iterate"
     bound_by: Literal["bound", "saliency"] = "bound"
+    loss: Literal["mse", "l1", "features"] = "mse"
+    direction: Literal["sign", "gradient"] = "sign"
+    momentum: float = 0.0
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -73,10 +83,14 @@ class Attack:
             raise SalattackError(f"steps must be a whole number ≥ 1, got {self.steps!r}")
         if not self.start >= 0:
             raise SalattackError(f"start must be ≥ 0, got {self.start}")
+        if not self.momentum >= 0:
+            raise SalattackError(f"momentum must be ≥ 0, got {self.momentum}")
         for name, value, known in (
             ("blur_schedule", self.blur_schedule, ("cycle", "mean")),
             ("blur_target", self.blur_target, ("loss", "iterate")),
-            ("region", self.region, ("everywhere", "saliency")),
+            ("region", self.region, ("everywhere", *REGIONS)),
+            ("loss", self.loss, ("mse", "l1", "features")),
+            ("direction", self.direction, ("sign", "gradient")),
             ("gradient_at", self.gradient_at, ("iterate", "masked")),
             ("bound_by", self.bound_by, ("bound", "saliency")),
         ):
@@ -105,6 +119,7 @@ class Attack:
         target: Tensor,
         saliency_map: Tensor | None = None,
         *,
+        features: Callable[[Tensor], Tensor] | None = None,
         on_gradient: Callable[[int], object] | None = None,
     ) -> Tensor:
         """Disrupt a batch: the perturbed images I_ptb of Algorithm 1.
@@ -113,7 +128,8 @@ class Attack:
             generator: g, differentiable in its images; its parameters are left alone.
             images: I_org, (N, 3, H, W) float32 in [-1, 1].
             target: what g is asked for, one row an image.
-            saliency_map: M, (N, 1, H, W) in [0, 1]; exactly when ``region`` is "saliency".
+            saliency_map: M, (N, 1, H, W) in [0, 1], the ``region``; exactly when there is one.
+            features: of g's images, for the loss "features": (N, …).
             on_gradient: called with N after every gradient (progress).
 
         Returns:
@@ -128,13 +144,17 @@ class Attack:
         """
         _check_images(images)
         mask = self._mask(images, saliency_map)
+        if (self.loss == "features") != (features is not None):
+            raise SalattackError(f"loss={self.loss!r}: features belong to the loss 'features'")
+        distance = F.l1_loss if self.loss == "l1" else F.mse_loss
+        seen_in = features or _see_all
         with torch.no_grad():
-            clean = generator(images, target)  # g(I_org): the reference, computed once
+            clean = seen_in(generator(images, target))  # g(I_org): the reference, computed once
         reach = self.bound * (mask if self.bound_by == "saliency" else 1.0)
         low, high = (images - reach).clamp(min=-1), (images + reach).clamp(max=1)
         step = self.bound if self.step_size is None else self.step_size
 
-        x = images
+        x, velocity = images, torch.zeros_like(images)
         if self.start > 0:
             x = (x + self.start * mask * _noise(images, self.seed)).clamp(low, high)
         for t in range(self.steps):
@@ -146,10 +166,13 @@ class Attack:
             for blur in blurs:
                 seen = x.detach().requires_grad_()
                 view = blur(seen * mask if self.gradient_at == "masked" else seen)
-                gradient += _gradient(F.mse_loss(generator(view, target), clean), seen)
+                gradient += _gradient(distance(seen_in(generator(view, target)), clean), seen)
                 if on_gradient is not None:
                     on_gradient(len(images))
-            x = (x + step * gradient.sign() * mask).clamp(low, high)  # Eq. 9, 10; Eq. 6
+            if self.momentum:
+                velocity = self.momentum * velocity + gradient / _per_image(gradient.abs())
+                gradient = velocity
+            x = (x + step * self._direction(gradient, mask)).clamp(low, high)  # Eq. 9, 10; Eq. 6
 
         if still := int((x == images).flatten(1).all(1).sum()):
             warnings.warn(
@@ -160,13 +183,19 @@ class Attack:
             )
         return x
 
+    def _direction(self, gradient: Tensor, mask: Tensor) -> Tensor:
+        if self.direction == "sign":
+            return gradient.sign() * mask
+        gradient = gradient * mask
+        return gradient / _per_image(gradient.square()).sqrt()
+
     def _blurs_at(self, t: int) -> tuple[Callable[[Tensor], Tensor], ...]:
         if not self.blurs:
             return (_see_all,)
         return self.blurs if self.blur_schedule == "mean" else (self.blurs[t % len(self.blurs)],)
 
     def _mask(self, images: Tensor, saliency_map: Tensor | None) -> Tensor:
-        if (self.region == "saliency") != (saliency_map is not None):
+        if (self.region == "everywhere") != (saliency_map is None):
             raise SalattackError(
                 f"region={self.region!r} "
                 + ("takes no saliency_map" if saliency_map is not None else "needs a saliency_map")
@@ -182,6 +211,10 @@ class Attack:
         if not ((saliency_map >= 0) & (saliency_map <= 1)).all():
             raise SalattackError("the saliency_map must lie in [0, 1] without NaN")
         return saliency_map.to(images)
+
+
+def _per_image(values: Tensor) -> Tensor:
+    return values.flatten(1).mean(1).clamp(min=1e-30)[:, None, None, None]
 
 
 def _see_all(images: Tensor) -> Tensor:

@@ -3,13 +3,18 @@
 import ast
 import os
 import sys
+from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from . import __version__
-from .errors import SalattackError
+from .assets_cli import app as assets_app
+from .errors import SalattackError, one_of
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 app = typer.Typer(
     help=__doc__,
@@ -17,6 +22,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
+app.add_typer(assets_app, name="assets")
 
 Notebooks = Annotated[Path, typer.Option(help="Folder of the notebooks.")]
 Parameters = Annotated[
@@ -36,7 +42,7 @@ def _parameters(pairs: list[str] | None) -> dict:
         except (ValueError, SyntaxError):
             chosen[name] = text
     # Notebooks run in their own folder, paths are meant from here.
-    for name in ("faces", "generator_weights", "saliency_weights", "output"):
+    for name in ("faces", "generator_weights", "saliency_weights", "output", "ledger"):
         if isinstance(value := chosen.get(name), str) and (os.sep in value or Path(value).exists()):
             chosen[name] = str(Path(value).resolve())
     return chosen
@@ -59,6 +65,10 @@ def reproduce(
     table = run(notebooks, place, executed, settings)
     typer.echo(table.read_text())
     typer.echo(f"Figures, table and manifest: {place}/; executed notebooks: {executed}/")
+    if "profile" in settings:
+        from .ledger import Ledger
+
+        _report_failures(Ledger(settings.get("ledger", place / "ledger.sqlite")).failures())
 
 
 @app.command()
@@ -75,6 +85,83 @@ def run(
     target = output or Path("results/notebooks") / source.name
     run_notebook(source, target, _parameters(parameter))
     typer.echo(f"Executed: {target}")
+
+
+@app.command()
+def evaluate(
+    faces: Annotated[
+        str, typer.Argument(help="openpeople, CelebA's folder, or a folder of photos.")
+    ],
+    profile: Annotated[str, typer.Option(help="demo, tiny, small, middle, large or all.")] = "demo",
+    split: Annotated[str | None, typer.Option(help="Of CelebA or a folder of photos.")] = None,
+    attacker: Annotated[list[str] | None, typer.Option(help="All when left out.")] = None,
+    targets: Annotated[str, typer.Option(help="rotate, all, or one attribute.")] = "rotate",
+    bound: Annotated[float, typer.Option(help="L-infinity, in [-1, 1].")] = 0.05,
+    step_size: Annotated[float, typer.Option(help="In [-1, 1].")] = 0.01,
+    steps: Annotated[int, typer.Option(help="Iterations.")] = 10,
+    generator: Annotated[str, typer.Option(help="A name.")] = "stargan-celeba128-w32",
+    generator_weights: Annotated[str | None, typer.Option(help="Another weights file.")] = None,
+    saliency: Annotated[str, typer.Option(help="A name.")] = "pfan-light",
+    saliency_weights: Annotated[str | None, typer.Option(help="Another weights file.")] = None,
+    unit: Annotated[str, typer.Option(help="Range of photo errors.")] = "[0, 1]",
+    compute: Annotated[str, typer.Option(help="float32 or bfloat16 in the attack.")] = "float32",
+    batch_size: Annotated[int, typer.Option(help="Faces at a time.")] = 8,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda …")] = "auto",
+    seed: Annotated[int, typer.Option(help="Of starts, sample and intervals.")] = 0,
+    ledger: Annotated[Path, typer.Option(help="What is done; a restart goes on there.")] = Path(
+        "results/ledger.sqlite"
+    ),
+    output: Annotated[Path, typer.Option(help="The tables go here.")] = Path("results"),
+    engine: Annotated[str, typer.Option(help="local, or ray: a cluster.")] = "local",
+    workers: Annotated[int | None, typer.Option(help="With ray: how many processes.")] = None,
+) -> None:
+    """Measure Table I on a sample of any size; interrupt it and start it again as you like."""
+    from . import cluster, evaluation, tables
+    from .ledger import Ledger
+    from .study import open_study
+
+    if engine not in ("local", "ray"):
+        raise one_of("engine", engine, ("local", "ray"))
+    opened = partial(
+        open_study,
+        faces=faces,
+        n_images=evaluation.sample_size(profile),
+        split=split,
+        generator=generator,
+        generator_weights=generator_weights,
+        saliency=saliency,
+        saliency_weights=saliency_weights,
+        device=device,
+        compute=compute,
+        seed=seed,
+    )
+    study, kept = opened(), Ledger(ledger)
+    rows = evaluation.evaluate(
+        study,
+        evaluation.attackers(attacker, bound, step_size, steps, seed),
+        targets=targets,
+        batch_size=batch_size,
+        ledger=kept,
+        engine=partial(cluster.measure_on_ray, open_study=opened, workers=workers)
+        if engine == "ray"
+        else None,
+    )
+    tables.save_tables(rows, output, unit=unit, seed=seed)
+    typer.echo((output / "table_1.md").read_text())
+    typer.echo(
+        f"{rows['place'].nunique()} of {len(study.faces)} images; ledger {ledger}, {output}/"
+    )
+    _report_failures(kept.failures(len(study.faces)))
+
+
+def _report_failures(failures: "pd.DataFrame") -> None:
+    """End with exit code 3 where images could not be read."""
+    if failures.empty:
+        return
+    for face_id, reason in zip(failures["face_id"], failures["failure"], strict=True):
+        print(f"left out: {face_id}: {reason}", file=sys.stderr)
+    print(f"salattack: {len(failures)} images could not be read", file=sys.stderr)
+    raise typer.Exit(3)
 
 
 @app.command()

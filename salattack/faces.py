@@ -4,18 +4,23 @@ Images are float32 in [-1, 1], shape (3, H, W); uint8 only at the edges. Points 
 pixels with (0, 0) at the outer corner of the first pixel; 'left' is the image's left.
 """
 
+import hashlib
+import io
 import math
 import os
+import random
 import warnings
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
+from zipfile import ZipFile
 
 import numpy as np
 import openpeople as openpeople_package
 import pandas as pd
 import torch
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 from torch.utils.data import Dataset
 from torchvision.transforms import functional as transforms
@@ -60,17 +65,50 @@ def to_pil(image: Tensor) -> Image.Image:
     return Image.fromarray(to_uint8(image).permute(1, 2, 0).cpu().numpy())
 
 
+@lru_cache(maxsize=2)
+def _opened_zip(path: Path, changed: int, process: int) -> ZipFile:
+    return ZipFile(path)
+
+
+def open_zip(path: Path) -> ZipFile:
+    """Return an open zip, the same one again in a process: an index may be long.
+
+    Each process opens its own, since a handle that outlives a fork shares its position.
+    """
+    return _opened_zip(path, path.stat().st_mtime_ns, os.getpid())
+
+
+def _zip_of(path: Path) -> Path | None:
+    return next((p for p in path.parents if p.suffix == ".zip" and p.is_file()), None)
+
+
+def read_bytes(path: str | Path) -> bytes:
+    """Return the bytes of a file, or of a zip's member: ``photos.zip/folder/name.jpg``.
+
+    Raises:
+        OSError: the file or member does not exist or cannot be read; zips raise other types too.
+    """
+    path = Path(path)
+    if (archive := _zip_of(path)) is None:
+        return path.read_bytes()
+    try:
+        return open_zip(archive).read(path.relative_to(archive).as_posix())
+    except KeyError:
+        raise FileNotFoundError(path) from None
+
+
 def open_photo(path: str | Path) -> Image.Image:
     """Read a still picture completely and return it upright, as 8-bit RGB.
 
-    Grey, palette and CMYK pictures are converted, 16-bit grey is scaled to 8 bits, transparency
-    is composited on white, and the orientation in the EXIF data is applied.
+    The picture is a file, or a zip's member as in `read_bytes`. Grey, palette and CMYK
+    pictures are converted, 16-bit grey is scaled to 8 bits, transparency is composited on white,
+    and the orientation in the EXIF data is applied.
 
     Raises:
         SalattackError: the file is missing, damaged, no picture, too large or animated.
     """
     try:
-        with Image.open(path) as image:
+        with Image.open(io.BytesIO(read_bytes(path)) if _zip_of(Path(path)) else path) as image:
             # A phone's MPO is a JPEG with a depth or gain map behind it, not an animation.
             frames = 1 if image.format == "MPO" else getattr(image, "n_frames", 1)
             if frames == 1:
@@ -82,7 +120,8 @@ def open_photo(path: str | Path) -> Image.Image:
         message = f"{path} has more than {limit} pixels; shrink the picture"
         raise SalattackError(message) from None
     except Exception as error:  # decoders raise many types on damaged files
-        message = f"{path} is not a readable picture ({error}); replace or remove the file"
+        reason = "no known format" if isinstance(error, UnidentifiedImageError) else error
+        message = f"{path} is not a readable picture ({reason}); replace or remove the file"
         raise SalattackError(message) from error
     raise SalattackError(f"{path} is animated ({frames} frames); save one frame as a still picture")
 
@@ -163,22 +202,19 @@ def _extend(pixels: np.ndarray, margins: Sequence[tuple[int, int]], fade: float)
     return extended.round().astype(np.uint8)
 
 
-def preprocess(image: Image.Image, image_size: int = 128) -> Tensor:
+def preprocess(image: Image.Image, image_size: int = 128, crop: int = CROP) -> Tensor:
     """Cut and scale an aligned picture as StarGAN does: centre crop of 178, then bilinear.
 
     Args:
-        image: RGB, at least 178×178; CelebA's are 178×218.
+        image: RGB, at least ``crop`` pixels on both sides; CelebA's are 178×218.
         image_size: side of the result in pixels.
+        crop: side of the centre crop in pixels.
 
     Returns:
         (3, image_size, image_size) float32 in [-1, 1].
     """
-    return _square(image, CROP, image_size)
-
-
-def _square(image: Image.Image, side: int, image_size: int) -> Tensor:
-    crop = transforms.center_crop(image, [side, side])
-    return to_tensor(transforms.resize(crop, [image_size, image_size]))
+    square = transforms.center_crop(image, [crop, crop])
+    return to_tensor(transforms.resize(square, [image_size, image_size]))
 
 
 class Face(NamedTuple):
@@ -208,7 +244,7 @@ class Faces(Dataset[Face]):
     Attributes:
         ids: the N faces' names, in order.
         labels: (N, 5) float32 labels, 0 or 1, in the order of `ATTRIBUTES`.
-        sources: the N files that the faces are read from.
+        sources: the N files that the faces are read from, as `read_bytes` takes them.
     """
 
     def __init__(
@@ -239,6 +275,19 @@ class Faces(Dataset[Face]):
                 raise SalattackError(f"{n} images were asked for; ask for at least 1")
             n = slice(n)
         return Faces(self.table.iloc[n], self.read, self.image_size)
+
+    def checksum(self, index: int) -> str:
+        """Return the sha256 of the bytes of a face's source, in hexadecimal.
+
+        Raises:
+            SalattackError: the source is missing or damaged.
+        """
+        source = self.sources[index]
+        try:
+            return hashlib.sha256(read_bytes(source)).hexdigest()
+        except Exception as error:  # zips raise many types on damaged members
+            message = f"{source} cannot be read ({error}); replace or remove the file"
+            raise SalattackError(message) from error
 
     def landmarks(self, index: int) -> Tensor:
         """Return left eye, right eye and chin in the image that ``self[index]`` gives.
@@ -312,8 +361,10 @@ def _read_openpeople(row: pd.Series, image_size: int) -> Tensor:
     return preprocess(face, image_size)
 
 
-def folder(path: str | Path, image_size: int = 128) -> Faces:
-    """Return the photos of a folder, sorted by name: the largest centre square of each, resized.
+def folder(
+    path: str | Path, image_size: int = 128, split: str | None = None, seed: int = 0
+) -> Faces:
+    """Return the photos of a folder: the largest centre square of each, resized.
 
     The labels come from ``attributes.csv`` in the folder: a column ``file`` and one column of 0
     and 1 for each attribute. Without it every face gets `DEFAULT_LABELS` and a warning says so.
@@ -321,16 +372,24 @@ def folder(path: str | Path, image_size: int = 128) -> Faces:
     Args:
         path: a folder with JPEG, PNG, WebP, BMP or TIFF photos of faces.
         image_size: side of the images in pixels; no photo's shorter side may be less.
+        split: None sorts by name; "shuffled" mixes, so that the first n are a random sample, and
+            part of every larger one.
+        seed: of the order of "shuffled".
 
     Raises:
-        SalattackError: no folder, no photos, or a wrong or incomplete ``attributes.csv``.
+        SalattackError: no folder, no photos, an unknown split, or a wrong or incomplete
+            ``attributes.csv``.
     """
     path = Path(path)
+    if split not in (None, "shuffled"):
+        raise one_of("split of a plain folder", split, ("shuffled",))
     if not path.is_dir():
         raise SalattackError(f"{path} is not a folder; give a folder with photos")
     photos = sorted(p for p in path.glob("[!.]*") if p.suffix.lower() in SUFFIXES)
     if not photos:
         raise SalattackError(f"{path} holds no photos; known are {', '.join(SUFFIXES)}")
+    if split == "shuffled":
+        random.Random(seed).shuffle(photos)
     names = [photo.name for photo in photos]
     if (path / "attributes.csv").exists():
         labels = _read_attributes(path / "attributes.csv", names)
@@ -356,59 +415,22 @@ def _read_attributes(path: Path, names: list[str]) -> pd.DataFrame:
     return labels
 
 
-def _photo(row: pd.Series, least: int) -> Image.Image:
-    path = row["source"]
-    photo = open_photo(path)
+def require_sides(photo: Image.Image, least: int, path: str | Path) -> None:
+    """Refuse a picture with a side of less than ``least`` pixels.
+
+    Raises:
+        SalattackError: naming ``path`` and both sizes.
+    """
     if min(photo.size) < least:
         size = f"{photo.width}×{photo.height}"
         message = f"{path} is {size} pixels; both sides need at least {least}: use a larger photo"
         raise SalattackError(message)
-    return photo
 
 
 def _read_folder(row: pd.Series, image_size: int) -> Tensor:
-    photo = _photo(row, image_size)
-    return _square(photo, min(photo.size), image_size)
-
-
-def celeba(root: str | Path, image_size: int = 128) -> Faces:
-    """Return CelebA in its own layout, in the order of its list.
-
-    Args:
-        root: the folder with ``list_attr_celeba.txt`` and ``img_align_celeba/``.
-        image_size: side of the images in pixels.
-
-    Raises:
-        SalattackError: a part of the layout is missing, or the list is inconsistent.
-    """
-    images, listing = Path(root) / "img_align_celeba", Path(root) / "list_attr_celeba.txt"
-    for needed in (images, listing):
-        if not needed.exists():
-            raise SalattackError(f"{needed} does not exist; unpack CelebA's aligned set there")
-    try:
-        count, names, *lines = listing.read_text(encoding="utf-8").rstrip().splitlines()
-        count, names = int(count), names.split()
-        columns = [1 + names.index(name) for name in ATTRIBUTES]
-    except ValueError as error:
-        message = f"{listing} does not begin with a count and the attributes' names ({error})"
-        raise SalattackError(f"{message}; use CelebA's own file") from error
-    if len(lines) != count:
-        message = f"{listing} announces {count} rows and holds {len(lines)}; download it again"
-        raise SalattackError(message)
-    rows = []
-    for number, line in enumerate(lines, 3):
-        fields = line.split()
-        values = [fields[c] for c in columns] if len(fields) == len(names) + 1 else []
-        if not values or not set(values) <= {"1", "-1"}:
-            raise SalattackError(f"{listing} is damaged in line {number}; download it again")
-        rows.append([fields[0], os.fspath(images / fields[0]), *(int(v == "1") for v in values)])
-    return Faces(
-        pd.DataFrame(rows, columns=["face_id", "source", *ATTRIBUTES]), _read_celeba, image_size
-    )
-
-
-def _read_celeba(row: pd.Series, image_size: int) -> Tensor:
-    return preprocess(_photo(row, CROP), image_size)
+    photo = open_photo(row["source"])
+    require_sides(photo, image_size, row["source"])
+    return preprocess(photo, image_size, min(photo.size))
 
 
 def load_faces(
@@ -417,25 +439,35 @@ def load_faces(
     kind: str | Sequence[str] | None = None,
     n_images: int | None = None,
     image_size: int = 128,
+    split: str | None = None,
+    seed: int = 0,
 ) -> Faces:
     """Return a set of faces by name or path.
 
     Args:
-        source: "openpeople", a folder in CelebA's layout (it has ``list_attr_celeba.txt``), or
-            a plain folder of photos.
+        source: "openpeople", a folder in CelebA's layout (it has ``list_attr_celeba.txt``, or the
+            pictures' folder or zip), or a plain folder of photos.
         kind: of `KINDS`, for openpeople only.
         n_images: take the first so many, or all there are if fewer; all when None.
         image_size: side of the images in pixels.
+        split: of CelebA, see `salattack.celeba.celeba` ("stargan" when None); of a plain folder,
+            None (by name) or "shuffled".
+        seed: of the shuffled orders: the first n faces are part of the first n + 1.
 
     Raises:
         SalattackError: as `openpeople`, `celeba` and `folder`; ``n_images`` less than 1.
     """
+    from .celeba import celeba, is_celeba  # it needs this module
+
     if source == "openpeople":
+        if split is not None:
+            message = f"only CelebA and plain folders have splits; leave out the split {split!r}"
+            raise SalattackError(message)
         faces = openpeople(kind, image_size)
     elif kind is not None:
         raise SalattackError(f"only openpeople has kinds of faces; leave out the kind {kind!r}")
-    elif (Path(source) / "list_attr_celeba.txt").exists():
-        faces = celeba(source, image_size)
+    elif is_celeba(source):
+        faces = celeba(source, image_size, "stargan" if split is None else split, seed)
     else:
-        faces = folder(source, image_size)
+        faces = folder(source, image_size, split, seed)
     return faces if n_images is None else faces.subset(n_images)

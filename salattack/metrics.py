@@ -79,12 +79,21 @@ def feature_distance(first: Tensor, second: Tensor, features: Features) -> Tenso
     over layers. The features are those of the light PFAN's backbone, so that the numbers order
     pictures but are not comparable to published LPIPS values.
     """
-    total = first.new_zeros(len(first))
     with torch.no_grad():
-        for a, b in zip(features(first), features(second), strict=True):
-            a, b = (torch.nn.functional.normalize(f, dim=1) for f in (a, b))
-            total += (a - b).square().sum(1).mean((1, 2)).to(total)
-    return total
+        difference = unit_features(first, features) - unit_features(second, features)
+    return difference.square().sum(1)
+
+
+def unit_features(images: Tensor, features: Features) -> Tensor:
+    """Return what `feature_distance` compares, differentiable: (N, K) for (N, 3, H, W) images.
+
+    Every layer's features have unit length across channels and are divided by the root of their
+    places, so that the squared difference's sum is the distance.
+    """
+    pictures = images.unflatten(1, (-1, 3)).flatten(0, 1)  # one edit or several
+    layers = [torch.nn.functional.normalize(f, dim=1) for f in features(pictures)]
+    parts = [f.flatten(1) / (f.shape[-2] * f.shape[-1]) ** 0.5 for f in layers]
+    return torch.cat(parts, 1).reshape(len(images), -1)
 
 
 def _mean(values: Tensor, region: Tensor) -> Tensor:

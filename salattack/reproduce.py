@@ -14,8 +14,10 @@ from pathlib import Path
 
 import torch
 
+from . import assets
 from .errors import SalattackError, one_of
-from .faces import load_faces
+from .evaluation import sample_size
+from .faces import Faces, load_faces
 from .files import written_whole
 from .generators import GENERATORS
 from .notebook import checkout, unknown_parameters
@@ -138,6 +140,8 @@ def reproduce(notebooks: Path, output: Path, executed: Path, settings: Mapping) 
     runs = {}
     for number, (name, source) in enumerate(sources.items(), start=1):
         given = {key: value for key, value in settings.items() if key in known[name]}
+        if "profile" in given:  # such a run is long: it goes on where it was stopped
+            given = {"ledger": str(place / "ledger.sqlite")} | given
         parameters = DEMO.get(name, {}) | given | {"output": str(place)}
         say(f"[{number}/{len(sources)}] {name}")
         began = time.perf_counter()
@@ -160,12 +164,21 @@ def manifest(runs: Mapping, output: Path, settings: Mapping) -> dict:
     models = [GENERATORS[settings.get("generator", "stargan-celeba128-w32")]]
     models += [SALIENCY_MODELS[settings.get("saliency", "pfan-light")]]
     weights = {m.file: sha256(SHIPPED / m.file) for m in models if m.shipped}
-    for key in ("generator_weights", "saliency_weights"):
+    for key, model in zip(("generator_weights", "saliency_weights"), models, strict=True):
         if path := settings.get(key):
             weights[Path(path).name] = sha256(Path(path))
+        elif model.asset:
+            weights[model.file] = sha256(assets.path(model.asset))
     made = sorted(p for p in output.iterdir() if p.suffix in (".png", ".csv", ".md", ".tex"))
-    compared = runs["attack_comparison"]["parameters"]["n_images"]
-    faces = load_faces(settings.get("faces", "openpeople"), n_images=compared)
+    compared = runs["attack_comparison"]["parameters"]
+    faces = load_faces(
+        compared.get("faces", "openpeople"),
+        n_images=sample_size(compared["profile"])
+        if "profile" in compared
+        else compared["n_images"],
+        split=compared.get("split"),
+        seed=compared.get("seed", 0),
+    )
     return {
         "finished": datetime.now(UTC).isoformat(timespec="seconds"),
         "versions": {"python": platform.python_version()}
@@ -174,12 +187,16 @@ def manifest(runs: Mapping, output: Path, settings: Mapping) -> dict:
         "seed": settings.get("seed", 0),
         "notebooks": runs,
         "weights": weights,
-        "inputs": {
-            name: sha256(Path(source))
-            for name, source in zip(faces.ids, faces.sources, strict=True)
-        },
+        "inputs": {name: _checksum(faces, i) for i, name in enumerate(faces.ids)},
         "outputs": {path.name: sha256(path) for path in made},
     }
+
+
+def _checksum(faces: Faces, index: int) -> str | None:
+    try:
+        return faces.checksum(index)
+    except SalattackError:  # unreadable; the ledger says why
+        return None
 
 
 def hardware() -> dict:

@@ -1,7 +1,10 @@
 """Faces, g and f_sa together: what the figures show of them, clean and disrupted."""
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Literal
 
 import pandas as pd
 import torch
@@ -13,9 +16,13 @@ from .attacks import Attack
 from .errors import SalattackError, one_of
 from .faces import Faces, load_faces
 from .generators import ATTRIBUTES, GENERATORS, Generator, edit_labels, load_generator
-from .metrics import BACKGROUND, as_saved, fake_damage
-from .saliency import Saliency, load_saliency
-from .weights import pick_device
+from .metrics import BACKGROUND, as_saved, fake_damage, unit_features
+from .regions import REGIONS
+from .saliency import SALIENCY_MODELS, Saliency, load_saliency
+from .weights import Model, pick_device, sha256
+
+COMPUTE = ("float32", "bfloat16")
+COARSE = 0.01  # a start in [-1, 1] that bfloat16's steps, 0.004 to 0.008 there, still show
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,12 +34,27 @@ class Study:
         generator: g(·).
         saliency: f_sa(·), images to maps (Eq. 1).
         device: of the two networks.
+        compute: "float32", or "bfloat16" for the generator's arithmetic inside the attack, about
+            twice as fast where the processor has it; the image, its step and every measure stay
+            float32, and so do attackers that start within `COARSE` of the photo without a blur.
+        origin: names and checksums of the above, for a ledger or a manifest.
     """
 
     faces: Faces
     generator: Generator
     saliency: Saliency
     device: torch.device
+    compute: Literal["float32", "bfloat16"] = "float32"
+    origin: Mapping[str, object] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.compute not in COMPUTE:
+            raise one_of("arithmetic", self.compute, COMPUTE)
+
+    def settings(self) -> dict[str, object]:
+        """Return what every result depends on, as plain values."""
+        size = {"image_size": self.faces.image_size}
+        return {**self.origin, **size, "compute": self.compute, "device": self.device.type}
 
     def batches(self, batch_size: int = 8) -> Iterator[tuple[Tensor, Tensor, list[str]]]:
         """Yield photos (n, 3, H, W) in [-1, 1] and labels (n, 5) on the device, and face ids."""
@@ -40,26 +62,59 @@ class Study:
             yield images.to(self.device), labels.to(self.device), list(ids)
 
     def generate(self, images: Tensor, target: Tensor) -> Tensor:
-        """Return g(images) for (N, 3, H, W) images in [-1, 1], without gradients."""
+        """Return g(images) for (N, 3, H, W) images in [-1, 1], without gradients.
+
+        Targets (N, K, 5) ask for K edits of each image: (N, 3 K, H, W).
+        """
         with torch.no_grad():
+            return self._fine(images, target)
+
+    def _fine(self, images: Tensor, target: Tensor) -> Tensor:
+        if target.ndim == 2:
             return self.generator(images, target)
+        return torch.cat([self.generator(images, one) for one in target.unbind(1)], 1)
+
+    def saliency_map(self, images: Tensor) -> Tensor:
+        """Return M (N, 1, H, W) in [0, 1] of (N, 3, H, W) images in [-1, 1]."""
+        with torch.no_grad():
+            return self.saliency(images)
 
     def disrupt(
         self,
         photos: Tensor,
         target: Tensor,
         attack: Attack,
+        saliency_map: Tensor,
         on_gradient: Callable[[int], object] | None = None,
-    ) -> tuple[Tensor, Tensor]:
-        """Run Algorithm 1 on (N, 3, H, W) photos: return I_ptb and the map M (N, 1, H, W).
+    ) -> Tensor:
+        """Run Algorithm 1 on (N, 3, H, W) photos: return I_ptb.
 
-        M is computed for every attacker, since it also tells the background; it reaches the
-        attackers of the salient region alone.
+        Args:
+            photos: I_org in [-1, 1].
+            target: see `Attack`.
+            attack: the attacker.
+            saliency_map: M (N, 1, H, W); the attack's ``region`` is made of it.
+            on_gradient: see `Attack`.
+
+        Raises:
+            SalattackError: a loss on features, with a saliency model that gives none.
         """
-        with torch.no_grad():
-            saliency_map = self.saliency(photos)
-        region = saliency_map if attack.region == "saliency" else None
-        return attack(self.generator, photos, target, region, on_gradient=on_gradient), saliency_map
+        region = features = None
+        if attack.region != "everywhere":
+            fakes = self.generate(photos, target)
+            region = REGIONS[attack.region](photos, fakes, saliency_map)
+        if attack.loss == "features":
+            if not hasattr(self.saliency, "feature_maps"):
+                raise SalattackError("this saliency model has no features; use pfan-light")
+            features = partial(unit_features, features=self.saliency.feature_maps)
+        # bfloat16 has 8 bits: it cannot see the loss's slope ±0.001 beside the photo.
+        fine = self.compute == "float32" or (not attack.blurs and attack.start < COARSE)
+        generator = self._fine if fine else self._coarse
+        return attack(generator, photos, target, region, features=features, on_gradient=on_gradient)
+
+    def _coarse(self, images: Tensor, target: Tensor) -> Tensor:
+        with torch.autocast(self.device.type, getattr(torch, self.compute)):
+            return self._fine(images, target).float()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -118,12 +173,13 @@ def edit_faces(study: Study, attack: Attack, aimed_at: str = "each") -> Edits:
     labels = study.faces.labels.to(study.device)
     targets = [edit_labels(labels, name) for name in ATTRIBUTES]
     chosen = [name for name in ATTRIBUTES if aimed_at in ("each", name)]
+    saliency_map = study.saliency_map(photos)
     perturbed = {}
     with progress_bar(len(chosen) * len(photos) * attack.gradients) as bar:
         for name in chosen:
             bar.set_description(f"{len(photos)} images · against {name}")
             target = targets[ATTRIBUTES.index(name)]
-            disrupted, saliency_map = study.disrupt(photos, target, attack, bar.update)
+            disrupted = study.disrupt(photos, target, attack, saliency_map, bar.update)
             perturbed[name] = as_saved(disrupted)
     against = [perturbed.get(name, perturbed.get(aimed_at)) for name in ATTRIBUTES]
     pairs = list(zip(against, targets, strict=True))
@@ -147,6 +203,9 @@ def open_study(
     saliency_weights: str | None = None,
     image_size: int | None = None,
     device: str = "auto",
+    compute: str = "float32",
+    split: str | None = None,
+    seed: int = 0,
 ) -> Study:
     """Load what an experiment needs, by name.
 
@@ -160,6 +219,9 @@ def open_study(
         saliency_weights: a file to use in place of the shipped weights.
         image_size: side in pixels; None takes what the generator was trained for.
         device: "auto" takes CUDA where there is one.
+        compute: see `Study`.
+        split: of the faces, see `load_faces`.
+        seed: of the order in which a split is drawn.
 
     Raises:
         SalattackError: an unknown name, or files that do not fit.
@@ -168,16 +230,34 @@ def open_study(
     size = GENERATORS[generator].image_size if image_size is None else image_size
     if size < 16 or size % 4:
         raise SalattackError(f"image_size must be a multiple of 4 from 16 up, got {size}")
+    f_sa = load_saliency(saliency, saliency_weights, device)
     return Study(
-        faces=load_faces(faces, kind=kind, n_images=n_images, image_size=size),
+        faces=load_faces(
+            faces, kind=kind, n_images=n_images, image_size=size, split=split, seed=seed
+        ),
         generator=g,
-        saliency=load_saliency(saliency, saliency_weights, device),
+        saliency=f_sa,
         device=pick_device(device),
+        compute=compute,
+        origin={
+            "generator": [generator, _checksum(GENERATORS[generator], generator_weights)],
+            "saliency": [saliency, _checksum(SALIENCY_MODELS[saliency], saliency_weights)],
+            "split": [split, seed],
+        },
     )
 
 
+def _checksum(model: Model, weights: str | None) -> str | None:
+    return model.sha256 if weights is None else sha256(Path(weights))
+
+
 def edit_targets(labels: Tensor, attributes: Sequence[str]) -> Tensor:
-    """Return (N, 5) targets that edit each face in its own attribute, by StarGAN's rule."""
+    """Return (N, 5) targets that edit each face in its own attribute, by StarGAN's rule.
+
+    Or (N, 5, 5) targets of all edits at once, where every attribute is "joint".
+    """
+    if set(attributes) == {"joint"}:
+        return torch.stack([edit_labels(labels, name) for name in ATTRIBUTES], 1)
     rows = (edit_labels(row[None], name) for row, name in zip(labels, attributes, strict=True))
     return torch.cat(list(rows))
 

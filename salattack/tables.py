@@ -9,10 +9,11 @@ from scipy.stats import bootstrap
 
 from .attacks import LABELS
 from .errors import SalattackError, one_of
-from .evaluation import PRECISIONS
+from .evaluation import PRECISIONS, PROFILES
 from .files import written_whole
 
 PRINTED = Path(__file__).parent / "data" / "table_1_printed.csv"
+PAIRED = ("l1", "l2_x100", "damage_l2")  # measures whose difference to I-FGSM is taken face by face
 UNITS = {"[0, 1]": 0.5, "[-1, 1]": 1.0}  # name → what one unit of [-1, 1] is in it
 
 
@@ -31,8 +32,9 @@ def table_1(
     Returns:
         A row per attacker, in order of appearance: ``faces``; mean, ``_low`` and ``_high`` (95 %
         bootstrap interval over faces, each averaged over its attributes first) of ``l1``,
-        ``l2_x100``, ``background_l1``, ``ssim``, ``damage_l2`` and ``success``; ``l1_ratio`` and
-        ``l2_ratio`` to I-FGSM where it is there; and the printed averages as ``paper_…``.
+        ``l2_x100``, ``background_l1``, ``ssim``, ``damage_l2`` and ``success``; where I-FGSM is
+        there, ``l1_ratio`` and ``l2_ratio`` to it, and the paired difference to it, face by face,
+        of `PAIRED` as ``…_difference`` with its interval; the printed averages as ``paper_…``.
 
     Raises:
         SalattackError: an unknown unit or precision.
@@ -48,13 +50,19 @@ def table_1(
         l2_x100=lambda r: 100 * r["l2"] * scale**2,
     )
     measures = ["l1", "l2_x100", "background_l1", "ssim", "damage_l2", "success"]
+    groups = {
+        name: group.groupby("face_id")[measures].mean()
+        for name, group in rows.groupby("attacker", sort=False)
+    }
     table = {}
-    for name, group in rows.groupby("attacker", sort=False):
-        faces = group.groupby("face_id")[measures].mean()
+    for name, faces in groups.items():
+        columns = {measure: faces[measure] for measure in measures}
+        if "i-fgsm" in groups:
+            columns |= {f"{m}_difference": faces[m] - groups["i-fgsm"][m] for m in PAIRED}
         table[name] = {"faces": len(faces)} | {
-            f"{measure}{end}": value
-            for measure in measures
-            for end, value in _interval(faces[measure].dropna().to_numpy(), seed).items()
+            f"{column}{end}": value
+            for column, values in columns.items()
+            for end, value in interval(values.dropna().to_numpy(), seed).items()
         }
     result = pd.DataFrame.from_dict(table, orient="index").rename_axis("attacker")
     result["faces"] = result["faces"].astype(int)
@@ -67,14 +75,46 @@ def table_1(
     return result
 
 
-def _interval(values: np.ndarray, seed: int) -> dict[str, float]:
+def interval(values: np.ndarray, seed: int) -> dict[str, float]:
+    """Return the mean of (N,) values, and its 95 % bootstrap interval as ``_low``, ``_high``."""
     mean = values.mean() if len(values) else np.nan
     if len(values) < 2 or np.ptp(values) == 0:  # nothing to resample
         low = high = mean if len(values) > 1 else np.nan
     else:
-        interval = bootstrap((values,), np.mean, method="percentile", rng=seed)
+        batch = max(1, 10**7 // len(values))  # bounds the memory of large samples
+        interval = bootstrap((values,), np.mean, method="percentile", rng=seed, batch=batch)
         low, high = interval.confidence_interval
     return {"": mean, "_low": low, "_high": high}
+
+
+def by_sample_size(
+    rows: pd.DataFrame, *, unit: str = "[0, 1]", precision: str = "uint8", seed: int = 0
+) -> pd.DataFrame:
+    """Return `table_1` for each of the paper's samples that these rows hold, and for all of them.
+
+    Args:
+        rows: from `evaluate`; a sample is its first so many faces, by ``place``.
+        unit: see `table_1`.
+        precision: see `table_1`.
+        seed: see `table_1`.
+
+    Returns:
+        The rows of `table_1` for each ``sample``, the index's first level, with that sample's
+        printed values as ``paper_l1`` and ``paper_l2_x100``.
+    """
+    n = int(rows["place"].max()) + 1
+    printed = printed_table_1().set_index(["sample", "attacker"])
+    sizes = {k: size for k, size in PROFILES.items() if k != "demo" and size and size <= n}
+    if n not in sizes.values():
+        sizes["all"] = n
+    parts = {}
+    for name, size in sizes.items():
+        chosen = rows[rows["place"] < size]
+        parts[name] = table_1(chosen, unit=unit, precision=precision, seed=seed)
+        for measure in ("l1", "l2_x100"):
+            paper = printed[measure].get(name)
+            parts[name][f"paper_{measure}"] = np.nan if paper is None else paper
+    return pd.concat(parts, names=["sample"]).drop(columns=["paper_l1_ratio", "paper_l2_ratio"])
 
 
 def printed_table_1() -> pd.DataFrame:
@@ -113,13 +153,46 @@ def findings(rows: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame.from_dict(lines, orient="index").rename_axis("Attacker")
 
 
+def _with_interval(row: pd.Series, key: str, digits: int, factor: float = 1) -> str:
+    value, low, high = (row[f"{key}{end}"] * factor for end in ("", "_low", "_high"))
+    text = f"{value:.{digits}f}"
+    return text if np.isnan(low) else f"{text} [{low:.{digits}f}, {high:.{digits}f}]"
+
+
+def presentable_sizes(table: pd.DataFrame) -> pd.DataFrame:
+    """Return `by_sample_size`'s result as text, with the paired differences to I-FGSM."""
+
+    def difference(row: pd.Series, measure: str, digits: int) -> str:
+        key = f"{measure}_difference"
+        if row.name[1] == "i-fgsm" or np.isnan(row.get(key, np.nan)):
+            return "–"
+        return _with_interval(row, key, digits)
+
+    def paper(row: pd.Series) -> str:
+        printed = row["paper_l1"], row["paper_l2_x100"]
+        return "–" if np.isnan(printed).any() else "{:.3f} / {:.3f}".format(*printed)
+
+    return pd.DataFrame(
+        [
+            {
+                "Sample": row.name[0],
+                "Images": int(row["faces"]),
+                "Attacker": LABELS.get(row.name[1], row.name[1]),
+                "L1": _with_interval(row, "l1", 4),
+                "L2 × 100": _with_interval(row, "l2_x100", 4),
+                "paper L1 / L2": paper(row),
+                "damage L2": _with_interval(row, "damage_l2", 3),
+                "L1 − I-FGSM's": difference(row, "l1", 4),
+                "L2 × 100 − I-FGSM's": difference(row, "l2_x100", 4),
+                "damage − I-FGSM's": difference(row, "damage_l2", 3),
+            }
+            for _, row in table.iterrows()
+        ]
+    ).set_index("Sample")
+
+
 def presentable(table: pd.DataFrame) -> pd.DataFrame:
     """Return `table_1`'s result as text, for Markdown and LaTeX."""
-
-    def with_interval(row: pd.Series, key: str, digits: int, factor: float = 1) -> str:
-        value, low, high = (row[f"{key}{end}"] * factor for end in ("", "_low", "_high"))
-        text = f"{value:.{digits}f}"
-        return text if np.isnan(low) else f"{text} [{low:.{digits}f}, {high:.{digits}f}]"
 
     def both(row: pd.Series, prefix: str, digits: Mapping[str, int]) -> str:
         values = [row.get(prefix + key, np.nan) for key in digits]
@@ -131,24 +204,34 @@ def presentable(table: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(
         {
             LABELS[str(name)]: {
-                "L1": with_interval(row, "l1", 4),
-                "L2 × 100": with_interval(row, "l2_x100", 4),
+                "L1": _with_interval(row, "l1", 4),
+                "L2 × 100": _with_interval(row, "l2_x100", 4),
                 "paper L1 / L2": both(row, "paper_", {"l1": 3, "l2_x100": 3}),
                 "to I-FGSM": both(row, "", ratios),
                 "paper to I-FGSM": both(row, "paper_", ratios),
-                "background L1": with_interval(row, "background_l1", 4),
-                "SSIM": with_interval(row, "ssim", 3),
-                "damage L2": with_interval(row, "damage_l2", 3),
-                "broken %": with_interval(row, "success", 0, 100),
+                "background L1": _with_interval(row, "background_l1", 4),
+                "SSIM": _with_interval(row, "ssim", 3),
+                "damage L2": _with_interval(row, "damage_l2", 3),
+                "broken %": _with_interval(row, "success", 0, 100),
             }
             for name, row in table.iterrows()
         }
     ).T.rename_axis("Attacker")
 
 
-def save_tables(rows: pd.DataFrame, table: pd.DataFrame, folder: str | Path) -> list[Path]:
-    """Write the raw rows and Table I (CSV, Markdown, LaTeX), each beside its place and renamed."""
+def save_tables(
+    rows: pd.DataFrame,
+    folder: str | Path,
+    *,
+    unit: str = "[0, 1]",
+    seed: int = 0,
+) -> list[Path]:
+    """Write the raw rows and Table I (CSV, Markdown, LaTeX), each beside its place and renamed.
+
+    And Table I by sample size, where the rows hold one of the paper's samples.
+    """
     folder = Path(folder)
+    table = table_1(rows, unit=unit, seed=seed)
     text = presentable(table)
     # LaTeX has no × and – in its old encodings, and % starts a comment.
     tex = text.rename(columns=lambda c: c.replace("×", r"$\times$").replace("%", r"\%"))
@@ -159,6 +242,10 @@ def save_tables(rows: pd.DataFrame, table: pd.DataFrame, folder: str | Path) -> 
         folder / "table_1.md": text.to_markdown() + "\n",
         folder / "table_1.tex": tex.to_latex(),
     }
+    if rows["place"].max() + 1 >= PROFILES["tiny"]:
+        sizes = by_sample_size(rows, unit=unit, seed=seed)
+        files[folder / "table_1_by_size.csv"] = sizes.to_csv(float_format="%.6g")
+        files[folder / "table_1_by_size.md"] = presentable_sizes(sizes).to_markdown() + "\n"
     for path, content in files.items():
         with written_whole(path) as beside:
             beside.write_text(content, encoding="utf-8")

@@ -19,6 +19,9 @@ VARIANTS |= {
     "on the iterate": attacker("spread-spectrum", blur_target="iterate", region="saliency"),
     "gradient masked": attacker("saliency-aware", gradient_at="masked"),
     "bound by saliency": attacker("saliency-aware", bound_by="saliency"),
+    "along the gradient": attacker("saliency-aware", direction="gradient"),
+    "with momentum": attacker("i-fgsm", momentum=1.0),
+    "in l1": attacker("i-fgsm", loss="l1"),
 }
 every_variant = pytest.mark.parametrize("name", VARIANTS)
 
@@ -222,6 +225,9 @@ def test_strength_keeps_what_makes_an_attacker():
         ({"step_size": 0.0}, "step_size must be > 0"),
         ({"start": -1.0}, "start must be ≥ 0"),
         ({"region": "face"}, "unknown region 'face'; known: everywhere, saliency"),
+        ({"loss": "lpips"}, "unknown loss 'lpips'; known: mse, l1, features"),
+        ({"direction": "up"}, "unknown direction 'up'; known: sign, gradient"),
+        ({"momentum": -1.0}, "momentum must be ≥ 0"),
         ({"blur_schedule": "x"}, "unknown blur_schedule 'x'; known: cycle, mean"),
         ({"gradient_at": "masked"}, "set region='saliency'"),
         ({"speed": 3}, "unknown attack parameter 'speed'; known: bound, step_size"),
@@ -230,6 +236,43 @@ def test_strength_keeps_what_makes_an_attacker():
 def test_refuses_bad_parameters(change, message):
     with pytest.raises(SalattackError, match=message):
         attacker("i-fgsm", **change)
+
+
+def test_a_step_along_the_gradient_has_its_size_and_direction(generator, photos, target):
+    attack = attacker("saliency-aware", direction="gradient", region="everywhere", steps=1)
+    attack = replace(attack, bound=1.0, step_size=0.001)
+    moved = attack(generator, photos, target) - photos
+    inside = (photos.abs() < 0.95).all()  # nothing was clipped, or only there
+    image = photos.clone().requires_grad_()
+    clean = generator(photos, target)
+    (g,) = torch.autograd.grad(F.mse_loss(generator(GAUSSIAN(image), target), clean), image)
+    cosine = F.cosine_similarity(moved.flatten(1), g.flatten(1))
+    assert (cosine > (0.999 if inside else 0.9)).all()
+    assert moved.square().flatten(1).mean(1).sqrt() == pytest.approx(0.001, rel=0.2)
+
+
+def test_momentum_keeps_the_steps_before(generator, photos, target):
+    once = replace(attacker("i-fgsm", momentum=1.0), steps=1)
+    assert torch.equal(
+        once(generator, photos, target), replace(once, momentum=0.0)(generator, photos, target)
+    )
+    more = replace(once, steps=4)
+    assert not torch.equal(
+        more(generator, photos, target), replace(more, momentum=0.0)(generator, photos, target)
+    )
+
+
+def test_a_loss_on_features_needs_features(generator, photos, target):
+    with pytest.raises(SalattackError, match="features belong to the loss 'features'"):
+        attacker("i-fgsm", loss="features")(generator, photos, target)
+
+    def colour(images):
+        return images.mean((2, 3))
+
+    attack = attacker("i-fgsm", loss="features", steps=2)
+    result = attack(generator, photos, target, features=colour)
+    clean, fake = (colour(generator(x, target)) for x in (photos, result))
+    assert F.mse_loss(fake, clean) > 0
 
 
 def test_refuses_an_unknown_attacker():

@@ -3,11 +3,12 @@ import pandas as pd
 import pytest
 import torch
 
-from salattack import evaluation, tables
+from salattack import evaluation, metrics, tables
 from salattack import study as studies
-from salattack.attacks import ATTACKERS, LABELS
+from salattack.attacks import ATTACKERS, LABELS, attacker
 from salattack.errors import SalattackError
 from salattack.generators import ATTRIBUTES, edit_labels
+from salattack.regions import REGIONS
 
 
 @pytest.fixture(scope="module")
@@ -49,7 +50,7 @@ def test_the_same_run_gives_the_same_table(study, rows, attacks):
 def test_rows_are_measured_on_what_is_saved(study, rows, attacks):
     photos, labels, ids = next(study.batches(3))
     target = studies.edit_targets(labels, ATTRIBUTES[:3])
-    perturbed, _ = study.disrupt(photos, target, attacks["i-fgsm"])
+    perturbed = study.disrupt(photos, target, attacks["i-fgsm"], study.saliency_map(photos))
     bits = ((perturbed + 1) * 127.5).round() - ((photos + 1) * 127.5).round()
     expected = bits.abs().flatten(1).mean(1) / 127.5
     found = rows.query("attacker == 'i-fgsm' and precision == 'uint8'").set_index("face_id")["l1"]
@@ -71,7 +72,8 @@ def test_saliency_aware_changes_the_photo_less_on_every_sample(rows):
 def table_of(values):
     frame = pd.DataFrame(values, columns=["face_id", "attacker", "l1", "l2"])
     filler = {"background_l1": 0.1, "ssim": 0.9, "damage_l2": 0.2, "success": 1.0}
-    return frame.assign(attribute="Male", precision="uint8", **filler)
+    place = pd.factorize(frame["face_id"])[0]
+    return frame.assign(attribute="Male", precision="uint8", place=place, **filler)
 
 
 def test_table_1_by_hand():
@@ -92,6 +94,53 @@ def test_table_1_by_hand():
     assert other.loc["i-fgsm", "l2_x100"] == pytest.approx(0.3)
 
 
+def test_paired_differences_by_hand():
+    rows = table_of(
+        [
+            ("a", "i-fgsm", 0.04, 0.002),
+            ("b", "i-fgsm", 0.06, 0.004),
+            ("a", "pgd", 0.03, 0.002),
+            ("b", "pgd", 0.05, 0.002),
+        ]
+    )
+    line = tables.table_1(rows).loc["pgd"]
+    assert line["l1_difference"] == pytest.approx(-0.005)
+    # Face by face the difference is the same, however much the faces differ.
+    assert line["l1_difference_low"] == pytest.approx(-0.005)
+    assert line["l1_difference_high"] == pytest.approx(-0.005)
+    assert line["l2_x100_difference_low"] == pytest.approx(-0.05)
+    assert line["l2_x100_difference_high"] == pytest.approx(0)
+
+
+def test_tables_by_sample_size(tmp_path):
+    values = [(f"f{i:03}", "i-fgsm", 0.04 if i < 100 else 0.06, 0.002) for i in range(150)]
+    rows = table_of(values)
+    sizes = tables.by_sample_size(rows)
+    assert sizes.loc[("tiny", "i-fgsm"), "l1"] == pytest.approx(0.02)
+    assert sizes.loc[("all", "i-fgsm"), "l1"] == pytest.approx((0.02 * 2 + 0.03) / 3)
+    assert list(sizes["faces"]) == [100, 150]
+    assert sizes.loc[("tiny", "i-fgsm"), "paper_l2_x100"] == 0.089
+    assert np.isnan(sizes.loc[("all", "i-fgsm"), "paper_l1"])
+    tables.save_tables(rows, tmp_path)
+    text = (tmp_path / "table_1_by_size.md").read_text()
+    assert "0.020 / 0.089" in text and "| tiny" in text
+
+
+def test_bfloat16_keeps_the_measures(study, rows, attacks):
+    from dataclasses import replace
+
+    coarse = evaluation.evaluate(
+        replace(study, compute="bfloat16"), attacks, batch_size=3, progress=False
+    )
+    ours, theirs = (r.groupby("attacker")[["l1", "damage_l2"]].mean() for r in (rows, coarse))
+    assert not coarse.equals(rows)
+    assert np.allclose(ours["l1"], theirs["l1"], rtol=0.01)
+    assert np.allclose(ours["damage_l2"], theirs["damage_l2"], rtol=0.1)
+    # I-FGSM starts nearer to the photo than bfloat16 resolves, and stays in float32.
+    same = [r.query("attacker == 'i-fgsm'").reset_index(drop=True) for r in (rows, coarse)]
+    pd.testing.assert_frame_equal(*same)
+
+
 def test_a_face_counts_once_however_many_edits_it_was_attacked_on():
     rows = table_of([("a", "pgd", 0.02, 0.1), ("a", "pgd", 0.04, 0.1), ("b", "pgd", 0.06, 0.1)])
     assert tables.table_1(rows).loc["pgd", "l1"] == pytest.approx(0.045 / 2)
@@ -107,7 +156,7 @@ def test_printed_values_are_the_papers():
 
 def test_tables_are_written_in_every_format(rows, tmp_path):
     table = tables.table_1(rows)
-    paths = tables.save_tables(rows, table, tmp_path)
+    paths = tables.save_tables(rows, tmp_path)
     assert {p.name for p in paths} == {p.name for p in tmp_path.iterdir()}
     back = pd.read_csv(tmp_path / "table_1.csv").set_index("attacker")
     assert back["l1"].to_numpy() == pytest.approx(table["l1"].to_numpy(), rel=1e-5)
@@ -151,7 +200,10 @@ def test_stargan_rule_for_targets():
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda: evaluation.aims("Smiling", 0, 1), "unknown target 'Smiling'; known: rotate, all"),
+        (
+            lambda: evaluation.aims("Smiling", 0, 1),
+            "unknown target 'Smiling'; known: rotate, all, joint",
+        ),
         (lambda: edit_labels(torch.zeros(1, 5), "Smiling"), "unknown attribute 'Smiling'; known"),
         (
             lambda: evaluation.attackers(["cw"], 0.05, 0.01, 10),
@@ -164,6 +216,7 @@ def test_stargan_rule_for_targets():
         (lambda: studies.open_study(saliency="eye"), "unknown saliency model 'eye'; known"),
         (lambda: studies.open_study(n_images=0), "at least 1"),
         (lambda: studies.open_study(image_size=30), "multiple of 4"),
+        (lambda: studies.open_study(compute="int4"), "unknown arithmetic 'int4'; known: float32"),
         (lambda: studies.open_study(faces="nowhere"), "nowhere is not a folder"),
     ],
 )
@@ -179,6 +232,51 @@ def test_refuses_unknown_units_and_precisions(rows, study, attacks):
         tables.table_1(rows, precision="bf16")
     with pytest.raises(SalattackError, match="batch_size must be ≥ 1"):
         evaluation.evaluate(study, attacks, batch_size=0, progress=False)
+
+
+def test_joint_is_one_disruption_against_all_five(study):
+    attack = {"i-fgsm": evaluation.attackers(["i-fgsm"], 0.05, 0.02, 2)["i-fgsm"]}
+    joint = evaluation.evaluate(study, attack, targets="joint", progress=False)
+    assert set(joint["attribute"]) == {"joint"} and len(joint) == 4 * 2
+    photos, labels, _ = next(study.batches(4))
+    target = studies.edit_targets(labels, ["joint"] * 4)
+    fakes = study.generate(photos, target)
+    assert target.shape == (4, 5, 5) and fakes.shape == (4, 15, 64, 64)
+    male = study.generate(photos, edit_labels(labels, "Male"))
+    assert torch.allclose(fakes[:, 9:12], male, atol=1e-5)
+
+
+@pytest.mark.parametrize("region", REGIONS)
+def test_every_region_is_a_map_and_confines(study, region):
+    photos, labels, _ = next(study.batches(4))
+    target = studies.edit_targets(labels, ["joint"] * 4 if region == "edited" else ATTRIBUTES[:4])
+    saliency_map = study.saliency_map(photos)
+    mask = REGIONS[region](photos, study.generate(photos, target), saliency_map)
+    assert mask.shape == (4, 1, 64, 64) and mask.min() >= 0 and mask.max() <= 1
+    assert 0.02 < mask.mean() < 0.98
+    attack = attacker("saliency-aware", region=region, steps=1)
+    moved = study.disrupt(photos, target, attack, saliency_map) - photos
+    assert moved.abs().amax((1, 2, 3)).min() > 0
+    assert ((moved.abs() <= 0.01 * mask + 1e-6) | (mask > 1)).all()
+
+
+def test_the_random_region_has_the_same_area_elsewhere(study):
+    photos, _, _ = next(study.batches(4))
+    m = study.saliency_map(photos)
+    shuffled = REGIONS["random"](photos, photos, m)
+    assert torch.equal(shuffled.flatten(1).sort(1).values, m.flatten(1).sort(1).values)
+    assert not torch.equal(shuffled, m)
+    assert torch.equal(shuffled, REGIONS["random"](photos, photos, m))
+
+
+def test_a_loss_on_features_runs_in_a_study(study):
+    photos, labels, _ = next(study.batches(2))
+    target = studies.edit_targets(labels, ATTRIBUTES[:2])
+    m = study.saliency_map(photos)
+    attack = attacker("i-fgsm", loss="features", steps=2)
+    moved = study.disrupt(photos, target, attack, m)
+    fakes = [study.generate(x, target) for x in (photos, moved)]
+    assert (metrics.feature_distance(*fakes, study.saliency.feature_maps) > 0).all()
 
 
 def test_every_attacker_has_a_label():

@@ -1,5 +1,6 @@
-"""Faces: geometry, manifest, the three sources, and every bad input."""
+"""Faces: geometry, manifest, the shipped set, folders, and every bad input."""
 
+import hashlib
 import struct
 import zlib
 
@@ -15,7 +16,6 @@ from salattack.errors import SalattackError
 from salattack.faces import (
     Face,
     align,
-    celeba,
     folder,
     load_faces,
     open_photo,
@@ -243,6 +243,10 @@ def test_entry_point_refuses_impossible_requests(tmp_path):
         load_faces(tmp_path, kind="selfie")
     with pytest.raises(SalattackError, match="is not a folder"):
         load_faces(tmp_path / "nowhere")
+    with pytest.raises(SalattackError, match="only CelebA and plain folders have splits; leave"):
+        load_faces(split="test")
+    with pytest.raises(SalattackError, match="split of a plain folder 'test'; known: shuffled"):
+        load_faces(tmp_path, split="test")
 
 
 # --- open_photo ---------------------------------------------------------------------------
@@ -410,6 +414,43 @@ def test_folder_refuses_a_wrong_table(tmp_path, text, message):
         folder(tmp_path)
 
 
+@pytest.mark.filterwarnings("ignore:.*no attributes.csv")
+def test_folder_shuffled_gives_nested_random_samples(tmp_path):
+    for i in range(30):
+        save(tmp_path / f"{i:02}.png", (20, 20), (i, 0, 0))
+    by_name = load_faces(tmp_path, image_size=8)
+    assert by_name.ids == sorted(by_name.ids)
+    every = load_faces(tmp_path, image_size=8, split="shuffled")
+    assert every.ids != by_name.ids
+    assert sorted(every.ids) == by_name.ids
+    for n in (1, 5, 29, 100):
+        sample = load_faces(tmp_path, image_size=8, split="shuffled", n_images=n)
+        assert sample.ids == every.ids[:n]
+    assert load_faces(tmp_path, image_size=8, split="shuffled", seed=1).ids != every.ids
+    assert to_uint8(every[3].image)[0, 0, 0].item() == int(every.ids[3][:2])
+
+
+def test_shuffled_photos_keep_their_labels(tmp_path):
+    lines = ["file," + ",".join(ATTRIBUTES)]
+    for i in range(8):
+        save(tmp_path / f"{i}.png", (20, 20))
+        lines.append(f"{i}.png,0,0,0,{i % 2},{i // 4}")
+    (tmp_path / "attributes.csv").write_text("\n".join(lines))
+    photos = load_faces(tmp_path, image_size=8, split="shuffled")
+    for name, labels in zip(photos.ids, photos.labels.tolist(), strict=True):
+        assert labels == [0, 0, 0, int(name[0]) % 2, int(name[0]) // 4]
+
+
+def test_checksum_is_that_of_the_file(tmp_path):
+    (tmp_path / "attributes.csv").write_text(f"file,{','.join(ATTRIBUTES)}\na.png,0,0,0,0,0\n")
+    path = save(tmp_path / "a.png")
+    photos = load_faces(tmp_path)
+    assert photos.checksum(0) == hashlib.sha256(path.read_bytes()).hexdigest()
+    path.unlink()
+    with pytest.raises(SalattackError, match=r"a.png cannot be read .*; replace or remove"):
+        photos.checksum(0)
+
+
 def test_folder_without_photos(tmp_path):
     with pytest.raises(SalattackError, match=r"holds no photos; known are \.jpg"):
         folder(tmp_path)
@@ -420,63 +461,3 @@ def test_folder_refuses_a_small_photo_by_name(tmp_path):
     save(tmp_path / "small.png", (400, 127))
     with pytest.raises(SalattackError, match=r"small.png is 400×127 .* at least 128: use a larger"):
         folder(tmp_path)[0]
-
-
-# --- CelebA -------------------------------------------------------------------------------
-
-NAMES = ["Smiling", "Young", "Male", "Brown_Hair", "Blond_Hair", "Black_Hair", "Bald"]
-ROWS = ["000001.jpg -1  1 -1 -1 -1  1 -1", "000002.jpg  1 -1  1 -1  1 -1 -1"]
-
-
-def write_celeba(root, lines, size=(178, 218)):
-    (root / "img_align_celeba").mkdir()
-    for name in ("000001.jpg", "000002.jpg"):
-        save(root / "img_align_celeba" / name, size)
-    (root / "list_attr_celeba.txt").write_bytes("\r\n".join([*lines, ""]).encode())
-
-
-def test_celeba_is_read_by_column_name_with_windows_lines(tmp_path):
-    write_celeba(tmp_path, ["2", " ".join(NAMES), *ROWS])
-    faces = load_faces(tmp_path, image_size=64)
-    assert faces.ids == ["000001.jpg", "000002.jpg"]
-    assert faces.labels.tolist() == [[1, 0, 0, 0, 1], [0, 1, 0, 1, 0]]
-    assert faces[1].image.shape == (3, 64, 64)
-    assert faces[1].image[0].mean() > 0.98
-    assert len(load_faces(tmp_path, n_images=1)) == 1
-
-
-@pytest.mark.parametrize(
-    ("lines", "message"),
-    [
-        (["3", " ".join(NAMES), *ROWS], "announces 3 rows and holds 2"),
-        (["1", " ".join(NAMES), *ROWS], "announces 1 rows and holds 2"),
-        (["2", " ".join(NAMES), ROWS[0], "000002.jpg 1 1"], "damaged in line 4"),
-        (["2", " ".join(NAMES), ROWS[0], ROWS[1].replace("1 ", "2 ")], "damaged in line 4"),
-        (["2", " ".join(NAMES[2:]), *ROWS], "does not begin with a count and the attributes"),
-        ([" ".join(NAMES), *ROWS], "does not begin with a count"),
-        ([], "does not begin with a count"),
-    ],
-    ids=["missing-row", "extra-row", "short-row", "value", "names", "no-count", "empty"],
-)
-def test_celeba_refuses_a_wrong_list(tmp_path, lines, message):
-    write_celeba(tmp_path, lines)
-    with pytest.raises(SalattackError, match=message):
-        celeba(tmp_path)
-
-
-def test_celeba_without_its_parts(tmp_path):
-    with pytest.raises(SalattackError, match=r"img_align_celeba does not exist; unpack"):
-        celeba(tmp_path)
-    (tmp_path / "img_align_celeba").mkdir()
-    with pytest.raises(SalattackError, match=r"list_attr_celeba.txt does not exist; unpack"):
-        celeba(tmp_path)
-
-
-def test_celeba_refuses_a_small_or_missing_picture_by_name(tmp_path):
-    write_celeba(tmp_path, ["2", " ".join(NAMES), *ROWS], size=(178, 170))
-    (tmp_path / "img_align_celeba" / "000002.jpg").unlink()
-    faces = celeba(tmp_path)
-    with pytest.raises(SalattackError, match=r"000001.jpg is 178×170 pixels; .* at least 178"):
-        faces[0]
-    with pytest.raises(SalattackError, match=r"000002.jpg does not exist"):
-        faces[1]

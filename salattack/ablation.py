@@ -1,0 +1,183 @@
+"""The ablation studies that the paper announces (§ I) and does not print.
+
+Every variant differs from the paper's attacker in one choice, the rest being alike.
+"""
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import pandas as pd
+import torch
+
+from .attacks import Attack, attacker
+from .blur import BLUR_FAMILY
+from .errors import one_of
+from .evaluation import evaluate
+from .generators import ATTRIBUTES
+from .ledger import Ledger
+from .metrics import as_saved, fake_damage
+from .study import Study, edit_targets, progress_bar
+from .tables import interval
+
+PLATEAU = {"start": 0.001}  # a way off the plateau for what has neither blur nor start
+PAPER: dict[str, object] = {}
+
+# Question → variant → what it changes in the paper's attacker.
+ABLATIONS: dict[str, dict[str, dict[str, object]]] = {
+    "mask": {
+        "PFAN, soft (paper)": PAPER,
+        "none": {"region": "everywhere"},
+        "PFAN, binary": {"region": "binary"},
+        "PFAN, complement": {"region": "complement"},
+        "an ellipse": {"region": "ellipse"},
+        "random, same area": {"region": "random"},
+        "what g edits": {"region": "edited"},
+        "PFAN × what g edits": {"region": "salient-edited"},
+    },
+    "blur": {
+        "σ 1 in the loss (paper)": PAPER,
+        "none": {"blurs": (), **PLATEAU},
+        "σ 1 on the iterate": {"blur_target": "iterate", **PLATEAU},
+        "cycle of nine": {"blurs": BLUR_FAMILY},
+        "mean of nine": {"blurs": BLUR_FAMILY, "blur_schedule": "mean"},
+    },
+    "gradient": {"at I (paper)": PAPER, "at I × M": {"gradient_at": "masked"}},
+    "bound": {"τ (paper)": PAPER, "τ × M": {"bound_by": "saliency"}},
+    "start": {
+        "at the photo (paper)": PAPER,
+        "±0.001": {"start": 0.001},
+        "in the ball": {"start": 0.05},
+    },
+    "loss": {"MSE (paper)": PAPER, "L1": {"loss": "l1"}, "features": {"loss": "features"}},
+    "step": {
+        "sign (paper)": PAPER,
+        "sign, momentum 1": {"momentum": 1.0},
+        "gradient": {"direction": "gradient"},
+        "gradient, momentum 1": {"direction": "gradient", "momentum": 1.0},
+    },
+}
+
+
+def ablate(
+    study: Study,
+    questions: Sequence[str] | None = None,
+    *,
+    steps: Sequence[int] = (1, 5, 10, 20, 50),
+    bounds: Sequence[float] = (0.01, 0.02, 0.05, 0.1),
+    strength: tuple[float, float, int] = (0.05, 0.01, 10),
+    targets: str = "rotate",
+    batch_size: int = 8,
+    ledger: Ledger | None = None,
+    progress: bool = True,
+) -> pd.DataFrame:
+    """Run the variants of `ABLATIONS`, and the paper's attacker at other steps and bounds.
+
+    Args:
+        study: faces and models.
+        questions: of `ABLATIONS`, "steps" and "bounds"; all when None.
+        steps: numbers of steps to compare, at the same bound and step.
+        bounds: bounds to compare, the step being a fifth of each.
+        strength: bound, step_size and steps of all the others.
+        targets: see `salattack.evaluation.aims`.
+        batch_size: faces at a time.
+        ledger: see `evaluate`.
+        progress: show a bar.
+
+    Returns:
+        The rows of `evaluate` for what is saved, each under its ``question`` and ``variant``; a
+        variant that several questions share is computed once.
+
+    Raises:
+        SalattackError: an unknown question, or as `evaluate`.
+    """
+    bound, step_size, count = strength
+    paper = attacker("saliency-aware").with_strength(bound, step_size, count)
+    variants = {
+        question: {label: _changed(paper, changes, bound) for label, changes in choices.items()}
+        for question, choices in ABLATIONS.items()
+    }
+    variants["steps"] = {f"{n}": replace(paper, steps=n) for n in steps}
+    variants["bounds"] = {f"{b:g}": paper.with_strength(b, 0.2 * b, count) for b in bounds}
+    chosen = list(variants) if questions is None else questions
+    for question in chosen:
+        if question not in variants:
+            raise one_of("question", question, variants)
+    names: dict[Attack, str] = {}
+    for question in chosen:
+        for label, attack in variants[question].items():
+            names.setdefault(attack, f"{question}: {label}")
+    attacks = {name: attack for attack, name in names.items()}
+    rows = evaluate(
+        study, attacks, targets=targets, batch_size=batch_size, ledger=ledger, progress=progress
+    )
+    rows = rows[rows["precision"] == "uint8"]
+    return pd.concat(
+        [
+            rows[rows["attacker"] == names[attack]].assign(question=question, variant=label)
+            for question in chosen
+            for label, attack in variants[question].items()
+        ],
+        ignore_index=True,
+    )
+
+
+def _changed(paper: Attack, changes: dict[str, object], bound: float) -> Attack:
+    attack = replace(paper, **changes)
+    return replace(attack, start=bound) if attack.start == 0.05 else attack  # the whole ball
+
+
+def summary(rows: pd.DataFrame, seed: int = 0) -> pd.DataFrame:
+    """Return a row per question and variant: the change of the photo and the damage.
+
+    Photo errors in [0, 1], damage in [-1, 1], ``_low`` and ``_high`` the 95 % interval over faces;
+    ``damage_per_l2`` is damage over L2, both in [-1, 1], as a share of the question's first
+    variant, the paper's.
+    """
+    rows = rows.assign(
+        l1=rows["l1"] / 2, l2_x100=25 * rows["l2"], background_l1=rows["background_l1"] / 2
+    )
+    table = {}
+    for key, group in rows.groupby(["question", "variant"], sort=False):
+        measures = ["l1", "l2_x100", "background_l1", "ssim", "damage_l2", "success"]
+        faces = group.groupby("face_id")[measures].mean()
+        table[key] = {
+            f"{measure}{end}": value
+            for measure in measures
+            for end, value in interval(faces[measure].dropna().to_numpy(), seed).items()
+        } | {"damage_per_l2": faces["damage_l2"].mean() / faces["l2_x100"].mean()}
+    result = pd.DataFrame.from_dict(table, orient="index")
+    result.index = pd.MultiIndex.from_tuples(result.index, names=["question", "variant"])
+    first = result.groupby(level="question", sort=False)["damage_per_l2"].transform("first")
+    return result.assign(damage_per_l2=result["damage_per_l2"] / first)
+
+
+def transfer(
+    study: Study, attack: Attack, *, batch_size: int = 8, progress: bool = True
+) -> pd.DataFrame:
+    """Return how much a photo that was disrupted against one edit breaks the others.
+
+    Returns:
+        Mean ``damage_l2`` in [-1, 1] of the saved photos: a row for each edit aimed at, and for
+        all of them jointly; a column for each edit that is then asked for.
+
+    Raises:
+        SalattackError: a face that cannot be read.
+    """
+    damage = {aim: [] for aim in (*ATTRIBUTES, "joint")}
+    work = len(study.faces) * len(damage) * attack.gradients
+    with progress_bar(work, hidden=not progress) as bar:
+        for photos, labels, _ in study.batches(batch_size):
+            saliency_map = study.saliency_map(photos)
+            edits = edit_targets(labels, ["joint"] * len(photos))
+            clean = study.generate(photos, edits).unflatten(1, (-1, 3))
+            for aim, parts in damage.items():
+                bar.set_description(f"against {aim}")
+                target = edit_targets(labels, [aim] * len(photos))
+                moved = study.disrupt(photos, target, attack, saliency_map, bar.update)
+                broken = study.generate(as_saved(moved), edits).unflatten(1, (-1, 3))
+                each = fake_damage(clean.flatten(0, 1), broken.flatten(0, 1))["damage_l2"]
+                parts.append(each.view(len(photos), -1).cpu())
+    table = {aim: torch.cat(parts).mean(0).tolist() for aim, parts in damage.items()}
+    return pd.DataFrame.from_dict(table, orient="index", columns=list(ATTRIBUTES)).rename_axis(
+        "aimed at"
+    )

@@ -1,0 +1,51 @@
+"""Where a perturbation may go: soft maps in [0, 1], by name, for the mask ablation.
+
+The paper's is "saliency", PFAN's map as it is (Eq. 1). Each is a function of the photos I_org,
+(N, 3, H, W) in [-1, 1], their fakes g(I_org), (N, 3 K, H, W) for K edits, and the saliency map M,
+(N, 1, H, W); it returns such a map.
+"""
+
+import zlib
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+THRESHOLD = 0.5  # of the binary map
+
+
+def _ellipse(photos: Tensor, fakes: Tensor, saliency_map: Tensor) -> Tensor:
+    """CelebA's mean face, in the geometry of its aligned crops: no network at all."""
+    height, width = photos.shape[-2:]
+    y = (torch.arange(height, device=photos.device) + 0.5) / height
+    x = (torch.arange(width, device=photos.device) + 0.5) / width
+    inside = ((x - 0.5) / 0.27) ** 2 + ((y[:, None] - 0.58) / 0.37) ** 2 <= 1
+    return inside.to(photos).expand_as(saliency_map)
+
+
+def _random(photos: Tensor, fakes: Tensor, saliency_map: Tensor) -> Tensor:
+    """M's own values at random places: the same area, the same softness, no sense."""
+    shuffled = []
+    for photo, values in zip(photos.cpu(), saliency_map, strict=True):
+        source = torch.Generator().manual_seed(zlib.crc32(photo.contiguous().numpy().tobytes()))
+        order = torch.randperm(values.numel(), generator=source).to(values.device)
+        shuffled.append(values.flatten()[order].view_as(values))
+    return torch.stack(shuffled)
+
+
+def _edited(photos: Tensor, fakes: Tensor, saliency_map: Tensor) -> Tensor:
+    """Where the generator changes the photo, |g(x) − x|, the strongest place being 1."""
+    fakes = fakes.unflatten(1, (-1, 3))  # of one edit or of several
+    change = (fakes - photos[:, None]).abs().mean((1, 2))[:, None]
+    return change / change.flatten(1).amax(1).clamp(min=1e-8)[:, None, None, None]
+
+
+REGIONS: dict[str, Callable[[Tensor, Tensor, Tensor], Tensor]] = {
+    "saliency": lambda photos, fakes, m: m,
+    "binary": lambda photos, fakes, m: (m >= THRESHOLD).to(m),
+    "complement": lambda photos, fakes, m: 1 - m,
+    "ellipse": _ellipse,
+    "random": _random,
+    "edited": _edited,
+    "salient-edited": lambda photos, fakes, m: m * _edited(photos, fakes, m),
+}

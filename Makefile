@@ -7,7 +7,7 @@ PARAMETERS ?=
 PROFILE ?=
 DATA ?=
 
-.PHONY: reproduce test lab lint notebooks lock clean
+.PHONY: reproduce test lab lint notebooks bench train models-report lock clean
 
 reproduce: .venv/ready
 	$(BIN)/salattack reproduce $(if $(PROFILE),-p profile=$(PROFILE)) \
@@ -30,13 +30,30 @@ notebooks: .venv/ready
 		$(BIN)/salattack run $$(basename $$name .ipynb) -o $$name || exit 1; \
 	done
 
+# Seconds per image and iteration, and the machine's own rate; run nothing else beside it.
+bench: .venv/ready
+	$(BIN)/python -m salattack.benchmark
+
+# DATA holds stargan-celeba128-outputs/ and saliency/ as the model cards describe them. Both go on where
+# they were stopped, and write to results/.
+train: .venv/ready
+	$(BIN)/python -m salattack.training.saliency train \
+		"$(DATA)/saliency/duts_tr_192.tar" results/pfan-light
+	$(BIN)/python -m salattack.training.stargan train \
+		"$(DATA)/stargan-celeba128-outputs" results/stargan \
+		--init salattack/weights/stargan-celeba128-w32.safetensors
+
+# The shipped weights, measured anew against their bars.
+models-report: .venv/ready
+	$(BIN)/python -m salattack.training.report "$(DATA)"
+
 .venv/ready: pyproject.toml requirements.lock
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 		{ echo "salattack needs Python 3.11 or newer; set PYTHON=/path/to/python3.11"; exit 1; }
 	@echo "Building .venv (some minutes, once)"
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check \
-		-c requirements.lock -e '.[notebooks,test]'
+		-c requirements.lock -e '.[notebooks,ray,protect,train,test]'
 	touch .venv/ready
 
 # After a change of the dependencies: newest versions that fit, names and versions only.

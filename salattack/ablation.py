@@ -5,6 +5,7 @@ Every variant differs from the paper's attacker in one choice, the rest being al
 
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 
 import pandas as pd
 import torch
@@ -13,11 +14,12 @@ from .attacks import Attack, attacker
 from .blur import BLUR_FAMILY
 from .errors import one_of
 from .evaluation import evaluate
+from .files import written_whole
 from .generators import ATTRIBUTES
 from .ledger import Ledger
 from .metrics import as_saved, fake_damage
 from .study import Study, edit_targets, progress_bar
-from .tables import interval
+from .tables import interval, with_interval
 
 PLATEAU = {"start": 0.001}  # a way off the plateau for what has neither blur nor start
 PAPER: dict[str, object] = {}
@@ -149,6 +151,32 @@ def summary(rows: pd.DataFrame, seed: int = 0) -> pd.DataFrame:
     result.index = pd.MultiIndex.from_tuples(result.index, names=["question", "variant"])
     first = result.groupby(level="question", sort=False)["damage_per_l2"].transform("first")
     return result.assign(damage_per_l2=result["damage_per_l2"] / first)
+
+
+def presentable(table: pd.DataFrame) -> pd.DataFrame:
+    """Return `summary`'s result as text, question by question."""
+    text = {
+        "L1": ("l1", 4),
+        "L2 × 100": ("l2_x100", 4),
+        "background L1": ("background_l1", 4),
+        "damage L2": ("damage_l2", 3),
+    }
+    columns = {
+        label: [with_interval(row, key, digits) for _, row in table.iterrows()]
+        for label, (key, digits) in text.items()
+    }
+    columns["broken %"] = (100 * table["success"]).round().astype(int).to_numpy()
+    columns["damage per L2"] = table["damage_per_l2"].round(2).to_numpy()
+    return pd.DataFrame(columns, index=table.index)
+
+
+def save(table: pd.DataFrame, folder: str | Path) -> None:
+    """Write `summary`'s result as ``ablation.csv`` and ``ablation.md``, whole or not at all."""
+    with written_whole(Path(folder) / "ablation.csv") as beside:
+        table.to_csv(beside, float_format="%.6g")
+    with written_whole(Path(folder) / "ablation.md") as beside:
+        text = presentable(table).reset_index().to_markdown(index=False)
+        beside.write_text(text + "\n", encoding="utf-8")
 
 
 def transfer(

@@ -261,7 +261,12 @@ ATTACKERS: dict[str, Attack] = {
     "spread-spectrum": Attack(blurs=BLUR_FAMILY),  # Ruiz et al., § 3.5
     "eot-blur": Attack(blurs=BLUR_FAMILY, blur_schedule="mean"),
     "saliency-aware": Attack(blurs=(GAUSSIAN,), region="saliency"),  # Eq. 10, § IV-A
+    # Ours: along the gradient, so that pixels which matter little change little. A few go far.
+    "gradient-weighted": Attack(bound=0.2, step_size=0.004, start=PLATEAU, direction="gradient"),
 }
+
+# Bound and step relative to the others', where all are run at one strength.
+RELATIVE = {"gradient-weighted": (4.0, 0.4)}
 
 LABELS = {
     "fgsm": "FGSM",
@@ -270,7 +275,20 @@ LABELS = {
     "spread-spectrum": "Spread-Spectrum",
     "eot-blur": "EoT-Blur",
     "saliency-aware": "Saliency-Aware",
+    "gradient-weighted": "Gradient-Weighted",
 }
+
+
+def at_strength(name: str, bound: float, step_size: float, steps: int) -> Attack:
+    """Return a preset at the strength that the others have at this bound and step.
+
+    Raises:
+        SalattackError: an unknown attacker, or a value out of range.
+    """
+    if name not in ATTACKERS:
+        raise one_of("attacker", name, ATTACKERS)
+    by_bound, by_step = RELATIVE.get(name, (1.0, 1.0))
+    return ATTACKERS[name].with_strength(by_bound * bound, by_step * step_size, steps)
 
 
 def attacker(name: str, **changes: object) -> Attack:

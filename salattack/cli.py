@@ -1,6 +1,7 @@
 """The command line: one clear line for what a user can mend, and no traceback."""
 
 import ast
+import json
 import os
 import sys
 from functools import partial
@@ -12,6 +13,8 @@ import typer
 from . import __version__
 from .assets_cli import app as assets_app
 from .errors import SalattackError, one_of
+from .protect_cli import protect
+from .verify_cli import verify
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -23,6 +26,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.add_typer(assets_app, name="assets")
+app.command()(protect)
+app.command()(verify)
 
 Notebooks = Annotated[Path, typer.Option(help="Folder of the notebooks.")]
 Parameters = Annotated[
@@ -117,7 +122,9 @@ def evaluate(
 ) -> None:
     """Measure Table I on a sample of any size; interrupt it and start it again as you like."""
     from . import cluster, evaluation, tables
+    from .files import written_whole
     from .ledger import Ledger
+    from .reproduce import provenance
     from .study import open_study
 
     if engine not in ("local", "ray"):
@@ -147,6 +154,9 @@ def evaluate(
         else None,
     )
     tables.save_tables(rows, output, unit=unit, seed=seed)
+    run = provenance() | {"settings": kept.settings(), "faces": study.faces.ids}
+    with written_whole(output / "run.json") as beside:
+        beside.write_text(json.dumps(run, indent=2) + "\n")
     typer.echo((output / "table_1.md").read_text())
     typer.echo(
         f"{rows['place'].nunique()} of {len(study.faces)} images; ledger {ledger}, {output}/"

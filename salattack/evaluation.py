@@ -12,7 +12,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from .attacks import ATTACKERS, LABELS, Attack
+from .attacks import ATTACKERS, LABELS, Attack, at_strength
 from .errors import SalattackError, one_of
 from .generators import ATTRIBUTES
 from .ledger import Ledger
@@ -67,13 +67,7 @@ def attackers(
         SalattackError: an unknown attacker, bound < 0, step_size ≤ 0 or steps < 1.
     """
     chosen = list(ATTACKERS) if names is None else names
-    for name in chosen:
-        if name not in ATTACKERS:
-            raise one_of("attacker", name, ATTACKERS)
-    return {
-        name: replace(ATTACKERS[name].with_strength(bound, step_size, steps), seed=seed)
-        for name in chosen
-    }
+    return {name: replace(at_strength(name, bound, step_size, steps), seed=seed) for name in chosen}
 
 
 class Chunk(NamedTuple):

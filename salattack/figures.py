@@ -15,10 +15,12 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor
 
+from .attacks import LABELS
 from .faces import to_uint8
 from .files import written_whole
 
 if TYPE_CHECKING:
+    import pandas as pd
     from IPython.display import Image
 
 DPI = 300  # print
@@ -207,14 +209,116 @@ def preview(figure: Figure) -> "Image":
     return Image(buffer.getvalue())
 
 
-def save(figure: Figure, path: str | Path) -> Path:
+def save(figure: Figure, path: str | Path, *, vector: bool = False) -> Path:
     """Write a figure at print quality, beside its place and then renamed; return the path.
 
     The format follows the suffix (PNG, PDF, ...); folders are made. No date goes into the file,
-    so that the same figure gives the same bytes.
+    so that the same figure gives the same bytes. ``vector`` writes it as PDF beside it too.
     """
     path = Path(path)
+    if vector:
+        save(figure, path.with_suffix(".pdf"))
     undated = {"CreationDate": None} if path.suffix == ".pdf" else {}
     with written_whole(path) as beside:
         figure.savefig(beside, dpi=DPI, metadata=undated)
     return path
+
+
+def robustness(table: "pd.DataFrame") -> Figure:
+    """What each edit of the disrupted photo leaves of the damage, a panel per attacker.
+
+    Shape and place alone carry it: it needs no colour.
+
+    Args:
+        table: from `salattack.robustness.summarise`; the first transform is the untouched picture.
+    """
+    transforms, attackers = (table.index.unique(name) for name in ("transform", "attacker"))
+    y = range(len(transforms))
+    with matplotlib.rc_context(FONT):
+        figure = Figure(figsize=(7.0, 0.19 * len(transforms) + 0.95), layout="constrained")
+        panels = figure.subplots(1, len(attackers), sharex=True, sharey=True, squeeze=False)[0]
+        for axes, name in zip(panels, attackers, strict=True):
+            rows = table.xs(name, level="attacker").loc[transforms]
+            left = 100 * rows[["remaining", "remaining_low", "remaining_high"]]
+            axes.axvline(100, color="0.6", lw=0.8, ls="--", zorder=0)
+            axes.hlines(y, left["remaining_low"], left["remaining_high"], color="0.45", lw=1.6)
+            axes.plot(left["remaining"], y, "o", color="black", ms=3.5)
+            for place, value in zip(y, left["remaining"], strict=True):
+                axes.annotate(
+                    f"{value:.0f}".replace("nan", "–"),
+                    (1, place),
+                    (3, 0),
+                    xycoords=("axes fraction", "data"),
+                    textcoords="offset points",
+                    va="center",
+                    fontsize=6.5,
+                )
+            untouched = rows["damage_l2"].iloc[0]
+            axes.set_title(f"{LABELS.get(name, name)}\n(MSE {untouched:.3f})", fontsize=7)
+            axes.grid(axis="y", color="0.9", lw=0.6)
+            axes.set_axisbelow(True)
+            axes.spines[["top", "right"]].set_visible(False)
+            axes.tick_params(axis="y", length=0)
+        panels[0].set_yticks(y, transforms)
+        panels[0].invert_yaxis()
+        panels[0].set_xlim(left=0)
+        faces = table["faces"].max()
+        figure.supxlabel(
+            "Damage that is left (% of that on the untouched 8-bit picture, whose MSE in [-1, 1] "
+            f"is in the title)\nBars: 95 % interval over {faces} faces",
+            fontsize=8,
+        )
+    return figure
+
+
+def paper_reading(table: "pd.DataFrame") -> Figure:
+    """Table I's averages as printed, and what a few readings of the paper give for them.
+
+    Args:
+        table: some rows of `salattack.paper_reading.rank`, up to five, in order of appearance.
+    """
+    from .paper_reading import MEASURES, PRINTED, printed
+
+    attackers = [name for name in PRINTED if f"{name} l1" in table]
+    paper, labels = printed(attackers), ("$L^1$", "$L^2$ × 100")
+    with matplotlib.rc_context(FONT):
+        figure = Figure(figsize=(7.0, 2.35 + 0.17 * len(table)), layout="constrained")
+        panels = figure.subplots(1, 2, sharey=True)
+        for column, (axes, measure) in enumerate(zip(panels, MEASURES, strict=True)):
+            for y, name in enumerate(attackers):
+                axes.plot(2 * [paper[y, column]], [y - 0.36, y + 0.36], color="black", lw=1.6)
+                for place, (_, row) in enumerate(table.iterrows()):
+                    axes.plot(
+                        row[f"{name} {measure}"],
+                        y + 0.62 * ((place + 0.5) / len(table) - 0.5),
+                        marker="osD^v"[place],
+                        color="black",
+                        markerfacecolor="white" if place % 2 else "0.55",
+                        markersize=4.5,
+                    )
+            axes.set_xlabel(labels[column])
+            axes.set_xlim(left=0)
+            axes.grid(axis="x", color="0.9", lw=0.6)
+            axes.set_axisbelow(True)
+            axes.spines[["top", "right"]].set_visible(False)
+        panels[0].set_yticks(range(len(attackers)), [LABELS[name] for name in attackers])
+        panels[0].invert_yaxis()
+        handles = [
+            axes.plot([], [], color="black", lw=1.6)[0],
+            *(
+                axes.plot([], [], "osD^v"[i], color="black", mfc="white" if i % 2 else "0.55")[0]
+                for i in range(len(table))
+            ),
+        ]
+        texts = [
+            f"{r.strength}; {r.attackers}; errors {r.arithmetic} (distance {r.distance:.2f})"
+            for r in table.itertuples()
+        ]
+        figure.legend(
+            handles,
+            ["printed (average of Table I)", *texts],
+            loc="outside lower left",
+            fontsize=7,
+            frameon=False,
+        )
+    return figure

@@ -76,6 +76,10 @@ class Ledger:
                 )
             self.db.executemany("insert or ignore into settings values (?, ?)", texts.items())
 
+    def settings(self) -> dict[str, object]:
+        """Return what the measurements depend on, as `settle` was told."""
+        return {name: json.loads(text) for name, text in self._read("select * from settings")}
+
     def missing(
         self, places: Sequence[int], ids: Sequence[str], attacker: str, attributes: Sequence[str]
     ) -> list[int]:

@@ -32,8 +32,17 @@ NOTEBOOKS = (
     "attack_comparison",
     "attribute_visualization",
     "models",
+    "trade_off",
+    "ablation",
+    "robustness",
+    "paper_reading",
 )
-DEMO = {"attack_comparison": {"n_images": 20}}  # the shipped default, beyond what CI affords
+DEMO = {  # the shipped default, beyond what CI affords
+    "attack_comparison": {"n_images": 20},
+    "trade_off": {"n_images": 8, "steps": 10},
+    "ablation": {"n_images": 4, "strength": [0.1, 0.02, 10], "steps": [1, 5, 10, 20, 50]},
+    "robustness": {"n_images": 8},
+}
 PACKAGES = ("torch", "torchvision", "torchmetrics", "numpy", "scipy", "pillow", "openpeople")
 
 
@@ -117,6 +126,9 @@ def strip(notebook: Mapping) -> None:
 def reproduce(notebooks: Path, output: Path, executed: Path, settings: Mapping) -> Path:
     """Run every notebook, and write the figures, the table and ``manifest.json``.
 
+    And, at the end, the verdicts on the paper's claims, and a static page of it all in
+    ``report/``: beside ``executed`` for the committed figures, else in ``output``.
+
     Args:
         notebooks: their folder.
         output: where figures and table go.
@@ -130,6 +142,9 @@ def reproduce(notebooks: Path, output: Path, executed: Path, settings: Mapping) 
         SalattackError: a setting that no notebook has, or a notebook that failed.
     """
     import papermill
+
+    from . import report  # which strips notebooks as this module does
+    from .verify import premises, verify
 
     sources = {name: find_notebook(name, notebooks) for name in NOTEBOOKS}
     known = {name: set(papermill.inspect_notebook(str(path))) for name, path in sources.items()}
@@ -149,8 +164,15 @@ def reproduce(notebooks: Path, output: Path, executed: Path, settings: Mapping) 
         seconds = time.perf_counter() - began
         say(f"[{number}/{len(sources)}] {name} done in {seconds:.0f} s")
         runs[name] = {"parameters": parameters, "seconds": round(seconds, 1)}
+    strength = runs["attack_comparison"]["parameters"]
+    claims, given = verify(output, strength), premises(output, strength)
+    report.save_claims(claims, output, given)
     with written_whole(output / "manifest.json") as beside:
         beside.write_text(json.dumps(manifest(runs, output, settings), indent=2) + "\n")
+    place = (executed.parent if output == root / "figures" else output) / "report"
+    pages = [executed / source.name for source in sources.values()]
+    index = report.write_report(claims, output, pages, place)
+    say(f"\n{report.as_text(claims, given)}\nReport: {index}")
     return output / "table_1.md"
 
 
@@ -169,7 +191,9 @@ def manifest(runs: Mapping, output: Path, settings: Mapping) -> dict:
             weights[Path(path).name] = sha256(Path(path))
         elif model.asset:
             weights[model.file] = sha256(assets.path(model.asset))
-    made = sorted(p for p in output.iterdir() if p.suffix in (".png", ".csv", ".md", ".tex"))
+    made = sorted(
+        p for p in output.iterdir() if p.suffix in (".png", ".pdf", ".csv", ".md", ".tex")
+    )
     compared = runs["attack_comparison"]["parameters"]
     faces = load_faces(
         compared.get("faces", "openpeople"),
@@ -179,16 +203,22 @@ def manifest(runs: Mapping, output: Path, settings: Mapping) -> dict:
         split=compared.get("split"),
         seed=compared.get("seed", 0),
     )
-    return {
-        "finished": datetime.now(UTC).isoformat(timespec="seconds"),
-        "versions": {"python": platform.python_version()}
-        | {name: metadata.version(name) for name in ("salattack", *PACKAGES)},
-        "hardware": hardware(),
+    return provenance() | {
         "seed": settings.get("seed", 0),
         "notebooks": runs,
         "weights": weights,
         "inputs": {name: _checksum(faces, i) for i, name in enumerate(faces.ids)},
         "outputs": {path.name: sha256(path) for path in made},
+    }
+
+
+def provenance() -> dict:
+    """Return when, with which versions and on what hardware this process runs."""
+    return {
+        "finished": datetime.now(UTC).isoformat(timespec="seconds"),
+        "versions": {"python": platform.python_version()}
+        | {name: metadata.version(name) for name in ("salattack", *PACKAGES)},
+        "hardware": hardware(),
     }
 
 

@@ -1,5 +1,6 @@
 """Faces, g and f_sa together: what the figures show of them, clean and disrupted."""
 
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -96,9 +97,34 @@ class Study:
             saliency_map: M (N, 1, H, W); the attack's ``region`` is made of it.
             on_gradient: see `Attack`.
 
+        Returns:
+            I_ptb, like the photos. Where the memory does not hold the batch, it is halved.
+
         Raises:
             SalattackError: a loss on features, with a saliency model that gives none.
         """
+        try:
+            return self._disrupt(photos, target, attack, saliency_map, on_gradient)
+        except RuntimeError as error:
+            if len(photos) == 1 or not _out_of_memory(error):
+                raise
+        half = len(photos) // 2
+        warnings.warn(
+            f"{len(photos)} images at a time are too many for the memory: going on with {half}; "
+            "give a smaller batch_size",
+            stacklevel=2,
+        )
+        parts = zip(*(t.split(half) for t in (photos, target, saliency_map)), strict=True)
+        return torch.cat([self.disrupt(x, t, attack, m, on_gradient) for x, t, m in parts])
+
+    def _disrupt(
+        self,
+        photos: Tensor,
+        target: Tensor,
+        attack: Attack,
+        saliency_map: Tensor,
+        on_gradient: Callable[[int], object] | None,
+    ) -> Tensor:
         region = features = None
         if attack.region != "everywhere":
             fakes = self.generate(photos, target)
@@ -115,6 +141,10 @@ class Study:
     def _coarse(self, images: Tensor, target: Tensor) -> Tensor:
         with torch.autocast(self.device.type, getattr(torch, self.compute)):
             return self._fine(images, target).float()
+
+
+def _out_of_memory(error: RuntimeError) -> bool:
+    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -100,7 +100,8 @@ def by_sample_size(
 
     Returns:
         The rows of `table_1` for each ``sample``, the index's first level, with that sample's
-        printed values as ``paper_l1`` and ``paper_l2_x100``.
+        printed values as ``paper_l1`` and ``paper_l2_x100``. An attacker is in a sample only if
+        it was run on as many of its faces as any other.
     """
     n = int(rows["place"].max()) + 1
     printed = printed_table_1().set_index(["sample", "attacker"])
@@ -110,6 +111,8 @@ def by_sample_size(
     parts = {}
     for name, size in sizes.items():
         chosen = rows[rows["place"] < size]
+        faces = chosen.groupby("attacker")["place"].nunique()
+        chosen = chosen[chosen["attacker"].isin(faces.index[faces == faces.max()])]
         parts[name] = table_1(chosen, unit=unit, precision=precision, seed=seed)
         for measure in ("l1", "l2_x100"):
             paper = printed[measure].get(name)
@@ -153,7 +156,8 @@ def findings(rows: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame.from_dict(lines, orient="index").rename_axis("Attacker")
 
 
-def _with_interval(row: pd.Series, key: str, digits: int, factor: float = 1) -> str:
+def with_interval(row: pd.Series, key: str, digits: int, factor: float = 1) -> str:
+    """Return a row's value and its interval, if it has one, as text."""
     value, low, high = (row[f"{key}{end}"] * factor for end in ("", "_low", "_high"))
     text = f"{value:.{digits}f}"
     return text if np.isnan(low) else f"{text} [{low:.{digits}f}, {high:.{digits}f}]"
@@ -166,7 +170,7 @@ def presentable_sizes(table: pd.DataFrame) -> pd.DataFrame:
         key = f"{measure}_difference"
         if row.name[1] == "i-fgsm" or np.isnan(row.get(key, np.nan)):
             return "–"
-        return _with_interval(row, key, digits)
+        return with_interval(row, key, digits)
 
     def paper(row: pd.Series) -> str:
         printed = row["paper_l1"], row["paper_l2_x100"]
@@ -178,10 +182,10 @@ def presentable_sizes(table: pd.DataFrame) -> pd.DataFrame:
                 "Sample": row.name[0],
                 "Images": int(row["faces"]),
                 "Attacker": LABELS.get(row.name[1], row.name[1]),
-                "L1": _with_interval(row, "l1", 4),
-                "L2 × 100": _with_interval(row, "l2_x100", 4),
+                "L1": with_interval(row, "l1", 4),
+                "L2 × 100": with_interval(row, "l2_x100", 4),
                 "paper L1 / L2": paper(row),
-                "damage L2": _with_interval(row, "damage_l2", 3),
+                "damage L2": with_interval(row, "damage_l2", 3),
                 "L1 − I-FGSM's": difference(row, "l1", 4),
                 "L2 × 100 − I-FGSM's": difference(row, "l2_x100", 4),
                 "damage − I-FGSM's": difference(row, "damage_l2", 3),
@@ -204,15 +208,15 @@ def presentable(table: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(
         {
             LABELS[str(name)]: {
-                "L1": _with_interval(row, "l1", 4),
-                "L2 × 100": _with_interval(row, "l2_x100", 4),
+                "L1": with_interval(row, "l1", 4),
+                "L2 × 100": with_interval(row, "l2_x100", 4),
                 "paper L1 / L2": both(row, "paper_", {"l1": 3, "l2_x100": 3}),
                 "to I-FGSM": both(row, "", ratios),
                 "paper to I-FGSM": both(row, "paper_", ratios),
-                "background L1": _with_interval(row, "background_l1", 4),
-                "SSIM": _with_interval(row, "ssim", 3),
-                "damage L2": _with_interval(row, "damage_l2", 3),
-                "broken %": _with_interval(row, "success", 0, 100),
+                "background L1": with_interval(row, "background_l1", 4),
+                "SSIM": with_interval(row, "ssim", 3),
+                "damage L2": with_interval(row, "damage_l2", 3),
+                "broken %": with_interval(row, "success", 0, 100),
             }
             for name, row in table.iterrows()
         }

@@ -4,16 +4,19 @@ The paper's Table I shows the change alone, at one strength. Here every attacker
 bounds, and compared where it does the same damage, or changes the photo as much.
 """
 
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from scipy.stats import bootstrap
+from scipy.stats import DegenerateDataWarning, bootstrap
 
-from .attacks import ATTACKERS
-from .errors import SalattackError, one_of
+from .attacks import at_strength
+from .errors import SalattackError
 from .evaluation import evaluate
+from .files import written_whole
 from .ledger import Ledger
 from .study import Study
 
@@ -44,12 +47,9 @@ def curves(
     """
     if len(set(bounds)) < 2:
         raise SalattackError(f"a curve needs two different bounds or more, got {list(bounds)}")
-    for name in attackers:
-        if name not in ATTACKERS:
-            raise one_of("attacker", name, ATTACKERS)
     attacks = {
         f"{name} @ {bound:g}": replace(
-            ATTACKERS[name].with_strength(bound, STEP_SHARE * bound, steps), seed=seed
+            at_strength(name, bound, STEP_SHARE * bound, steps), seed=seed
         )
         for name in attackers
         for bound in sorted(set(bounds))
@@ -154,6 +154,33 @@ def area(
     ).rename_axis("attacker")
 
 
+def answer(at_equal_damage: pd.DataFrame, background: pd.DataFrame) -> str:
+    """Say in a line what the mask buys at equal damage.
+
+    Args:
+        at_equal_damage: `at_equal` of ``damage_l2`` and ``l2``, with Saliency-Aware among them.
+        background: the same for ``background_l1``.
+    """
+
+    def ratio(table: pd.DataFrame) -> str:
+        row = table.loc["saliency-aware"]
+        return f"{row['ratio']:.2f} [{row['ratio_low']:.2f}, {row['ratio_high']:.2f}]"
+
+    level = at_equal_damage["level"].iloc[0]
+    return (
+        f"For the same damage (MSE {level:.3f}) the saliency-aware attack changes the photo by "
+        f"{ratio(at_equal_damage)} of I-FGSM's L2, and its background by {ratio(background)} of "
+        "I-FGSM's L1."
+    )
+
+
+def save(folder: str | Path, **tables: pd.DataFrame) -> None:
+    """Write tables as ``trade_off_NAME.csv``, each beside its place and renamed."""
+    for name, table in tables.items():
+        with written_whole(Path(folder) / f"trade_off_{name}.csv") as beside:
+            table.to_csv(beside, float_format="%.6g")
+
+
 def _by_face(rows: pd.DataFrame, *measures: str) -> dict[str, list[np.ndarray]]:
     """Return for each attacker one (faces, bounds) array a measure, faces in the same order."""
     tables = {}
@@ -174,13 +201,15 @@ def _interval(
     value = statistic(everyone)
     low = high = np.nan
     if len(everyone) > 1 and not np.isnan(value):
-        drawn = bootstrap(
-            (everyone,),
-            statistic,
-            vectorized=False,
-            n_resamples=RESAMPLES,
-            method="percentile",
-            rng=seed,
-        ).bootstrap_distribution
+        with warnings.catch_warnings():  # a ratio may be the same for all faces: no spread
+            warnings.simplefilter("ignore", DegenerateDataWarning)
+            drawn = bootstrap(
+                (everyone,),
+                statistic,
+                vectorized=False,
+                n_resamples=RESAMPLES,
+                method="percentile",
+                rng=seed,
+            ).bootstrap_distribution
         low, high = np.nanpercentile(drawn, [2.5, 97.5])
     return {name: value, f"{name}_low": low, f"{name}_high": high}

@@ -6,7 +6,14 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from salattack.attacks import ATTACKERS, Attack, UnmovedWarning, _noise, attacker
+from salattack.attacks import (
+    ATTACKERS,
+    Attack,
+    UnmovedWarning,
+    _noise,
+    at_strength,
+    attacker,
+)
 from salattack.blur import BLUR_FAMILY, GAUSSIAN, Blur
 from salattack.errors import SalattackError
 
@@ -53,7 +60,7 @@ def results(generator, photos, target, saliency_map):
 @every_variant
 def test_stays_within_the_bound_and_the_range(name, results, photos):
     result = results(name)
-    assert (result - photos).abs().max() <= BOUND + 1e-6
+    assert (result - photos).abs().max() <= VARIANTS[name].bound + 1e-6
     assert result.min() >= -1 and result.max() <= 1
     assert result.dtype == torch.float32 and result.shape == photos.shape
 
@@ -210,6 +217,9 @@ def test_gradients_counted_are_gradients_taken(generator, photos, target, salien
 def test_strength_keeps_what_makes_an_attacker():
     assert ATTACKERS["fgsm"].with_strength(0.1, 0.01, 10).steps == 1
     assert ATTACKERS["pgd"].with_strength(0.1, 0.01, 7).start == 0.1
+    ours = at_strength("gradient-weighted", 0.05, 0.01, 10)
+    assert ours == ATTACKERS["gradient-weighted"] and ours.bound == 0.2
+    assert at_strength("i-fgsm", 0.05, 0.01, 10) == ATTACKERS["i-fgsm"]
     assert ATTACKERS["i-fgsm"].with_strength(0.1, 0.02, 7) == Attack(
         bound=0.1, step_size=0.02, steps=7, start=0.001
     )

@@ -1,3 +1,4 @@
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -6,6 +7,7 @@ import pytest
 
 from salattack.cli import _parameters
 from salattack.errors import SalattackError
+from salattack.faces import load_faces, to_pil
 from salattack.files import written_whole
 
 ROOT = Path(__file__).parents[1]
@@ -24,7 +26,7 @@ def salattack(*arguments):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["run", "table"], "salattack: unknown notebook 'table'; known: attack_comparison"),
+        (["run", "table"], "salattack: unknown notebook 'table'; known: ablation"),
         (["run", "framework", "-p", "n_image=3"], "unknown notebook parameter 'n_image'"),
         (["run", "framework", "-p", "n_images"], "a parameter is NAME=VALUE, got 'n_images'"),
         (["reproduce", "-p", "images=3"], "unknown notebook parameter 'images'; known: aimed_at"),
@@ -79,3 +81,27 @@ def test_importing_the_package_is_light():
     code = "import sys, salattack; print({'torch', 'pandas', 'matplotlib'} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "set()"
+
+
+def test_evaluate_says_what_it_left_out_and_goes_on(tmp_path):
+    album, out = tmp_path / "album", tmp_path / "out"
+    album.mkdir()
+    shipped = load_faces(n_images=3)
+    for i in range(20):
+        to_pil(shipped[i % 3].image).save(album / f"{i:02}.png")
+    (album / "20.png").write_text("no picture")
+    arguments = ["evaluate", str(album), "--profile", "tiny", "--attacker", "fgsm"]
+    arguments += ["--ledger", str(out / "ledger.sqlite"), "--output", str(out)]
+    done = salattack(*arguments)
+    assert done.returncode == 3
+    assert "left out: 20.png" in done.stderr and "1 images could not be read" in done.stderr
+    assert "20 of 21 images" in done.stdout and "| FGSM" in done.stdout
+    run = json.loads((out / "run.json").read_text())
+    assert len(run["faces"]) == 21 and run["settings"]["fgsm.bound"] == 0.05
+    table = (out / "table_1.md").read_bytes()
+    (album / "20.png").unlink()
+    again = salattack(*arguments)  # all the rest is in the ledger
+    assert again.returncode == 0 and (out / "table_1.md").read_bytes() == table
+    other = salattack(*arguments, "--bound", "0.1")
+    assert other.returncode == 1 and "fgsm.bound was 0.05, now 0.1" in other.stderr
+    assert salattack(*arguments, "--engine", "slurm").returncode == 1

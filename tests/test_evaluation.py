@@ -121,6 +121,10 @@ def test_tables_by_sample_size(tmp_path):
     assert list(sizes["faces"]) == [100, 150]
     assert sizes.loc[("tiny", "i-fgsm"), "paper_l2_x100"] == 0.089
     assert np.isnan(sizes.loc[("all", "i-fgsm"), "paper_l1"])
+    partial = rows.query("place < 120").assign(attacker="pgd")
+    both = tables.by_sample_size(pd.concat([rows, partial]))
+    assert set(both.loc["tiny"].index) == {"i-fgsm", "pgd"}
+    assert set(both.loc["all"].index) == {"i-fgsm"}  # PGD did not see all of them
     tables.save_tables(rows, tmp_path)
     text = (tmp_path / "table_1_by_size.md").read_text()
     assert "0.020 / 0.089" in text and "| tiny" in text
@@ -277,6 +281,34 @@ def test_a_loss_on_features_runs_in_a_study(study):
     moved = study.disrupt(photos, target, attack, m)
     fakes = [study.generate(x, target) for x in (photos, moved)]
     assert (metrics.feature_distance(*fakes, study.saliency.feature_maps) > 0).all()
+
+
+@pytest.mark.filterwarnings("error")
+def test_a_batch_that_is_too_large_is_halved_and_said_once(study):
+    from dataclasses import replace
+
+    photos, labels, _ = next(study.batches(4))
+    target = studies.edit_targets(labels, ATTRIBUTES[:4])
+    m = study.saliency_map(photos)
+    attack = attacker("saliency-aware", steps=1)
+    whole = study.disrupt(photos, target, attack, m)
+    generator = study.generator
+
+    def small(images, labels):
+        if len(images) > 2:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return generator(images, labels)
+
+    with pytest.warns(UserWarning, match="4 images at a time .* going on with 2") as said:
+        halved = replace(study, generator=small).disrupt(photos, target, attack, m)
+    assert len(said) == 1
+    assert ((halved - whole).abs() < 0.001).float().mean() > 0.99
+
+    def none(images, labels):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    with pytest.raises(torch.OutOfMemoryError):
+        replace(study, generator=none).disrupt(photos[:1], target[:1], attack, m[:1])
 
 
 def test_every_attacker_has_a_label():

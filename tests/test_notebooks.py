@@ -97,7 +97,7 @@ def test_papermills_own_injection_is_checked():
 
 
 def test_unknown_notebooks_are_refused(tmp_path):
-    with pytest.raises(SalattackError, match="unknown notebook 'table'; known: attack_comparison"):
+    with pytest.raises(SalattackError, match="unknown notebook 'table'; known: ablation"):
         find_notebook("table", FOLDER)
     with pytest.raises(SalattackError, match="no notebooks in"):
         find_notebook("framework", tmp_path)

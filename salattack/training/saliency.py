@@ -452,7 +452,7 @@ def _weak_labels(photos: Path, teacher: Path, out: Path, count: int = 1250, seed
 def _evaluate(
     pairs: Path, name: str = "pfan-light", weights: Annotated[Path | None, typer.Option()] = None
 ) -> None:
-    typer.echo(json.dumps(evaluate(load_saliency(name, weights), pairs), indent=2))
+    typer.echo(json.dumps(evaluate(load_saliency(name, weights, "cpu"), pairs), indent=2))
 
 
 if __name__ == "__main__":

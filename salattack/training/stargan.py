@@ -32,7 +32,7 @@ from ..files import written_whole
 from ..generators import ATTRIBUTES, Generator, StarGAN, edit_labels, load_generator
 from ..generators.stargan import HAIR
 from ..metrics import fake_damage
-from ..weights import fit, read_state_dict
+from ..weights import fit, pick_device, read_state_dict
 
 TILE = 128
 COLUMNS = 1 + len(ATTRIBUTES)
@@ -71,6 +71,10 @@ class Grids:
 
     def __getitem__(self, index: Tensor | slice) -> "Grids":
         return Grids(tiles=self.tiles[index], labels=self.labels[index], grid=self.grid[index])
+
+    def to(self, device: torch.device) -> "Grids":
+        """Return the faces on another device, where that of a GPU holds them all."""
+        return Grids(tiles=self.tiles.to(device), labels=self.labels.to(device), grid=self.grid)
 
     def split(self, held_out: int = HELD_OUT) -> tuple["Grids", "Grids"]:
         """Return the faces to train on and those of the last ``held_out`` grids.
@@ -237,7 +241,7 @@ def evaluate(
     targets = held.targets()
 
     def run(images: Tensor, target: Tensor) -> Tensor:
-        with torch.autocast("cpu", torch.bfloat16, enabled=bfloat16):
+        with torch.autocast(images.device.type, torch.bfloat16, enabled=bfloat16):
             return generator(images, target).float()
 
     ours, still, similar = torch.zeros(5), torch.zeros(5), 0.0
@@ -250,8 +254,8 @@ def evaluate(
             with torch.no_grad():
                 fake = run(crops, targets[part, edit])
             official = tiles[:, 1 + edit]
-            ours[edit] += (fake - official).abs().mean((1, 2, 3)).sum()
-            still[edit] += (crops - official).abs().mean((1, 2, 3)).sum()
+            ours[edit] += (fake - official).abs().mean((1, 2, 3)).sum().cpu()
+            still[edit] += (crops - official).abs().mean((1, 2, 3)).sum().cpu()
             similar += float(ssim(fake, official, data_range=2.0, reduction="sum"))
         crops = crops[: max(0, count - start)]
         if len(crops):
@@ -345,6 +349,7 @@ def train(
     held_out: int = HELD_OUT,
     seed: int = 0,
     threads: int = 1,
+    device: str = "auto",
     checkpoint_seconds: float = 50,
     evaluate_seconds: float = 600,
     evaluate_faces: int = 20,
@@ -369,6 +374,7 @@ def train(
         held_out: grids that are not trained on, the last ones.
         seed: of the initial weights and of every draw.
         threads: that torch may use.
+        device: "auto" takes CUDA where there is one.
         checkpoint_seconds: between two checkpoints.
         evaluate_seconds: between two evaluations.
         evaluate_faces: how many held-out faces each uses; 16 of them are attacked.
@@ -379,14 +385,16 @@ def train(
     Raises:
         SalattackError: data, initial weights or a checkpoint that do not fit.
     """
+    place = pick_device(device)
     torch.set_num_threads(threads)
     torch.manual_seed(seed)
-    grids, held = load_grids(data).split(held_out)
+    grids, held = (part.to(place) for part in load_grids(data).split(held_out))
     targets = grids.targets()
     generator = StarGAN(conv_dim)
     judge = Discriminator(TILE, discriminator_dim, channels=6)
     if init is not None:
         fit(generator, read_state_dict(init), Path(init).name)
+    generator, judge = generator.to(place), judge.to(place)
     average = deepcopy(generator).requires_grad_(False)
     adams = [
         torch.optim.Adam(m.parameters(), rate, betas=(beta, 0.999), fused=True)
@@ -427,7 +435,7 @@ def train(
             average.requires_grad_(False)
             append(evaluation, step, {"weights": name, **row})
 
-    half = torch.autocast("cpu", torch.bfloat16)
+    half = torch.autocast(place.type, torch.bfloat16)
     saved = measured = time.monotonic()
     if first == 0:
         measure(0)
@@ -547,12 +555,13 @@ def train_classifier(
     """
     torch.manual_seed(seed)
     rng = torch.Generator().manual_seed(seed)
+    device = images.device
     widths = (3, 16, 32, 64, 96)
     layers: list[nn.Module] = [nn.AdaptiveAvgPool2d(64)]
     for a, b in itertools.pairwise(widths):
         layers += [nn.Conv2d(a, b, 3, 2, 1, bias=False), nn.BatchNorm2d(b), nn.ReLU()]
     head = [nn.Flatten(), nn.Dropout(0.5), nn.Linear(96 * 4 * 4, len(ATTRIBUTES))]
-    classifier = nn.Sequential(*layers, *head)
+    classifier = nn.Sequential(*layers, *head).to(device)
     adam = torch.optim.AdamW(classifier.parameters(), 2e-3)
     for step in range(steps):
         adam.param_groups[0]["lr"] = 2e-3 * (1 - step / steps)
@@ -593,7 +602,7 @@ def flip_rates(classifier: nn.Module, generator: Generator, held: Grids) -> pd.D
             tiles = from_uint8(held.tiles[part])
             for i, image in enumerate((generator(tiles[:, 0], target[part]), tiles[:, 1 + k])):
                 reached = (classifier(image)[:, k] > 0) == target[part, k].bool()
-                shares[i] += reached.sum() / len(index)
+                shares[i] += reached.sum().cpu() / len(index)
         ours, published = shares.tolist()
         accuracy = float(right[:, k].float().mean())
         rows.append((name, len(index), ours, published, accuracy))
@@ -607,8 +616,9 @@ app.command("train", help="Train a generator, or go on with a training that was 
 @app.command("evaluate")
 def _evaluate(data: Path, weights: Path) -> None:
     """Print the measurements of a weight file on the held-out grids, and its flip rates."""
-    trained, held = load_grids(data).split()
-    generator = load_generator(weights=weights, device="cpu")
+    place = pick_device()
+    trained, held = (part.to(place) for part in load_grids(data).split())
+    generator = load_generator(weights=weights)
     for name, value in evaluate(generator, held).items():
         typer.echo(f"{name:18} {value:.4f}")
     classifier = train_classifier(trained.tiles[:, 0], trained.labels)

@@ -1,0 +1,182 @@
+"""How fast the attack core is, against the machine's own rate and against the loop as published.
+
+Everything is measured in one run, on the shipped architecture with random weights where none are
+shipped. Nothing here is a test.
+"""
+
+import json
+import resource
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Annotated
+
+import pandas as pd
+import torch
+import torch.nn.functional as F
+import typer
+from torch import Tensor, nn
+from torch.utils.benchmark import Timer
+from torch.utils.flop_counter import FlopCounterMode
+
+from .attacks import ATTACKERS, LABELS
+from .errors import SalattackError
+from .evaluation import attackers
+from .files import written_whole
+from .generators import StarGAN
+from .reproduce import provenance
+from .saliency import load_saliency
+from .weights import pick_device
+
+MATRIX = 2048  # side of the matrices that give the machine's rate
+STRENGTH = 0.05, 0.01, 10  # Ruiz et al.'s bound, step and steps
+GIGA = 1e9
+
+
+def seconds(work: Callable[[], object], at_least: float = 1.0) -> float:
+    """Return the median time of ``work`` over ``at_least`` seconds, after a first call."""
+    timer = Timer("work()", globals={"work": work}, num_threads=torch.get_num_threads())
+    return timer.blocked_autorange(min_run_time=at_least).median
+
+
+def matmul_rate(device: torch.device, dtype: torch.dtype = torch.float32) -> float:
+    """Return the machine's rate on square matrices, in FLOP/s."""
+    a, b = (torch.rand(MATRIX, MATRIX, device=device, dtype=dtype) for _ in range(2))
+    return 2 * MATRIX**3 / seconds(lambda: a @ b)
+
+
+def reference_loop(generator: nn.Module, images: Tensor, target: Tensor) -> Tensor:
+    """I-FGSM as commonly published: for the comparison alone.
+
+    One image at a time, parameters that want gradients, a blur layer built anew in every
+    iteration, ``loss.backward()`` through all of it.
+    """
+    bound, step_size, steps = STRENGTH
+    results = []
+    for i in range(len(images)):
+        original, label = images[i : i + 1], target[i : i + 1]
+        with torch.no_grad():
+            clean = generator(original, label)
+        x = original + 0.001 * (2 * torch.rand_like(original) - 1)
+        for _ in range(steps):
+            x = x.detach().requires_grad_(True)
+            blur = nn.Conv2d(3, 3, 11, padding=5, groups=3, bias=False).to(x.device)
+            with torch.no_grad():  # a delta: the work of a blur, the result of none
+                blur.weight.zero_()
+                blur.weight[:, :, 5, 5] = 1
+            output = generator(blur(x), label)
+            generator.zero_grad()
+            loss = F.mse_loss(output, clean)
+            loss.backward()
+            adversarial = x + step_size * x.grad.sign()
+            delta = torch.clamp(adversarial - original, min=-bound, max=bound)
+            x = torch.clamp(original + delta, min=-1, max=1)
+        results.append(x.detach())
+    return torch.cat(results)
+
+
+def measure(
+    image_size: int, conv_dim: int, batch_size: int, names: Sequence[str], device: torch.device
+) -> Iterator[dict[str, object]]:
+    """Yield a row for each attacker, for the reference loop, and for the mask.
+
+    ``forward_ms`` is g's forward without gradients and ``iteration_ms`` one gradient step, both per
+    image, whole attacks divided by their gradients; ``forwards`` is their ratio; ``rate`` is
+    counted FLOPs over time as a share of the machine's matmul rate.
+    """
+    torch.manual_seed(0)
+    generator = StarGAN(conv_dim).requires_grad_(False).eval().to(device)
+    images = torch.rand(batch_size, 3, image_size, image_size, device=device) * 2 - 1
+    target = torch.eye(5, device=device)[torch.arange(batch_size) % 5]
+    saliency = load_saliency(device=str(device))
+    with torch.no_grad():
+        saliency_map = saliency(images)
+        forward = seconds(lambda: generator(images, target))
+        mask = seconds(lambda: saliency(images))
+    peak = matmul_rate(device)
+    with FlopCounterMode(display=False) as counter:
+        x = images.clone().requires_grad_()
+        generator(x, target).sum().backward()  # the counter cannot follow autograd.grad
+    flops = counter.get_total_flops()
+    common = {"px": image_size, "width": conv_dim, "batch": batch_size}
+
+    def row(name: str, iteration: float) -> dict[str, object]:
+        return {
+            **common,
+            "what": name,
+            "forward_ms": 1e3 * forward / batch_size,
+            "iteration_ms": 1e3 * iteration / batch_size,
+            "forwards": iteration / forward,
+            "rate": flops / iteration / peak,
+            "gflops": flops / iteration / GIGA,
+            "peak_mb": _peak_mb(device),
+        }
+
+    for name, attack in attackers(names, *STRENGTH).items():
+        region = saliency_map if attack.region == "saliency" else None
+        spent = seconds(lambda a=attack, r=region: a(generator, images, target, r))
+        yield row(LABELS[name], spent / attack.steps)
+    yield {**row("mask alone", mask), "rate": float("nan"), "gflops": float("nan")}
+    generator.requires_grad_(True)
+    spent = seconds(lambda: reference_loop(generator, images, target))
+    yield row("reference loop", spent / STRENGTH[2])
+
+
+def _peak_mb(device: torch.device) -> float:
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 2**20
+    scale = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * scale / 2**20
+
+
+def import_seconds() -> float:
+    """Return what importing the attack core costs beyond torch, in a fresh process."""
+    code = (
+        "import time, torch; t = time.perf_counter(); import salattack, salattack.attacks; "
+        "print(time.perf_counter() - t)"
+    )
+    runs = [subprocess.check_output([sys.executable, "-c", code], text=True) for _ in range(3)]
+    return min(float(run) for run in runs)
+
+
+def main(
+    sizes: Annotated[str, typer.Option(help="Image sides in pixels.")] = "128,256",
+    widths: Annotated[str, typer.Option(help="conv_dim of the generator.")] = "32,64",
+    batches: Annotated[str, typer.Option(help="Images at a time.")] = "1,16",
+    attacker: Annotated[list[str] | None, typer.Option(help="All when left out.")] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda …")] = "auto",
+    output: Annotated[Path, typer.Option(help="Tables go here.")] = Path("results"),
+) -> None:
+    """Measure and write ``benchmark.csv``, ``.md`` and ``.json``."""
+    place, names = pick_device(device), attacker or list(ATTACKERS)
+    rows = []
+    for size in map(int, sizes.split(",")):
+        for width in map(int, widths.split(",")):
+            for batch in map(int, batches.split(",")):
+                for row in measure(size, width, batch, names, place):
+                    rows.append(row)
+                    print(json.dumps(row), file=sys.stderr, flush=True)
+    table = pd.DataFrame(rows)
+    text = table.round({"forward_ms": 1, "iteration_ms": 1, "forwards": 2, "rate": 2, "gflops": 0})
+    text = text.astype({"peak_mb": int}).to_markdown(index=False)
+    facts = provenance() | {
+        "matmul_gflops": matmul_rate(place) / GIGA,
+        "import_s": import_seconds(),
+    }
+    for name, content in (
+        ("benchmark.csv", table.to_csv(index=False, float_format="%.6g")),
+        ("benchmark.md", text + "\n"),
+        ("benchmark.json", json.dumps(facts, indent=2) + "\n"),
+    ):
+        with written_whole(output / name) as beside:
+            beside.write_text(content, encoding="utf-8")
+    typer.echo(text)
+    typer.echo(json.dumps(facts, indent=2))
+
+
+if __name__ == "__main__":
+    try:
+        typer.run(main)
+    except SalattackError as error:
+        raise SystemExit(str(error)) from None

@@ -1,0 +1,246 @@
+"""Photos read and written with everything kept: orientation, transparency, profile, metadata.
+
+What is supported: JPEG, PNG and WebP; RGB with 8 bits a channel, in PNG and WebP with alpha. Pixels
+are held upright; a file keeps its stored orientation and the EXIF data that tells it.
+"""
+
+import struct
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+from PIL import Image, JpegImagePlugin, PngImagePlugin
+
+from .errors import SalattackError
+from .faces import Box
+
+FORMATS = {".jpg": "JPEG", ".jpeg": "JPEG", ".png": "PNG", ".webp": "WEBP"}
+NEW_JPEG = {"quality": 95, "subsampling": "4:4:4"}  # where the input was no JPEG
+LOSSLESS_WEBP = {"lossless": True, "exact": True, "quality": 50}  # quality is effort here
+BLOCK = 16  # px: JPEG's largest unit with the samplings that Pillow writes
+ORIENTATION = 0x0112  # EXIF tag
+XMP_IN_PNG = "XML:com.adobe.xmp"
+
+_T = Image.Transpose
+# EXIF orientation: from the stored pixels to upright ones, back, and where a point goes back to.
+_TURNS = {
+    1: (None, None, lambda x, y, w, h: (x, y)),
+    2: (_T.FLIP_LEFT_RIGHT, _T.FLIP_LEFT_RIGHT, lambda x, y, w, h: (w - x, y)),
+    3: (_T.ROTATE_180, _T.ROTATE_180, lambda x, y, w, h: (w - x, h - y)),
+    4: (_T.FLIP_TOP_BOTTOM, _T.FLIP_TOP_BOTTOM, lambda x, y, w, h: (x, h - y)),
+    5: (_T.TRANSPOSE, _T.TRANSPOSE, lambda x, y, w, h: (y, x)),
+    6: (_T.ROTATE_270, _T.ROTATE_90, lambda x, y, w, h: (y, w - x)),
+    7: (_T.TRANSVERSE, _T.TRANSVERSE, lambda x, y, w, h: (h - y, w - x)),
+    8: (_T.ROTATE_90, _T.ROTATE_270, lambda x, y, w, h: (h - y, x)),
+}
+
+
+@dataclass
+class Photo:
+    """A photo in memory: one 8-bit copy of its pixels, and what else its file held.
+
+    Attributes:
+        pixels: upright RGB.
+        alpha: upright L, or None.
+        format: "JPEG", "PNG" or "WEBP".
+        orientation: EXIF orientation of the file, 1 to 8.
+        kept: Pillow's save options that write the metadata again, in any format.
+        own: those for the photo's own format, which there go before ``kept``.
+        notes: what cannot be kept, one sentence each.
+    """
+
+    pixels: Image.Image
+    alpha: Image.Image | None
+    format: str
+    orientation: int
+    kept: dict[str, Any] = field(default_factory=dict)
+    own: dict[str, Any] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+
+    def stored_size(self) -> tuple[int, int]:
+        """Return width and height of the pixels as the file holds them."""
+        width, height = self.pixels.size
+        return (height, width) if self.orientation > 4 else (width, height)
+
+    def stored(self, image: Image.Image) -> Image.Image:
+        """Turn an upright picture as the file holds it."""
+        turn = _TURNS[self.orientation][1]
+        return image if turn is None else image.transpose(turn)
+
+    def upright(self, image: Image.Image) -> Image.Image:
+        """Turn a picture as the file holds it upright."""
+        turn = _TURNS[self.orientation][0]
+        return image if turn is None else image.transpose(turn)
+
+    def in_blocks(self, box: Box) -> Box:
+        """Grow an upright box to whole JPEG blocks of the stored picture, with one to spare.
+
+        A part cut out along blocks comes through compression as it does inside the whole photo;
+        the spare block is for the decoder's chroma filter, which looks across edges.
+        """
+        stored = self.stored_size()
+        left, top, right, bottom = _corners(box, self.pixels.size, self.orientation)
+        left, top = ((v // BLOCK - 1) * BLOCK for v in (left, top))
+        right, bottom = ((-(-v // BLOCK) + 1) * BLOCK for v in (right, bottom))
+        grown = max(left, 0), max(top, 0), min(right, stored[0]), min(bottom, stored[1])
+        back = {6: 8, 8: 6}.get(self.orientation, self.orientation)
+        return _corners(grown, stored, back)
+
+    def options(self, target_format: str) -> dict[str, Any]:
+        """Return Pillow's options to save in a format with all that can be kept.
+
+        Raises:
+            SalattackError: transparency cannot be kept in a JPEG.
+        """
+        if target_format == "JPEG" and self.alpha is not None:
+            raise SalattackError("a JPEG cannot keep transparency; write a .png or .webp")
+        options: dict[str, Any] = {"format": target_format, **self.kept}
+        if target_format == self.format:
+            return options | self.own
+        if target_format == "PNG" and "xmp" in options:
+            options["pnginfo"] = PngImagePlugin.PngInfo()
+            options["pnginfo"].add_itxt(XMP_IN_PNG, options["xmp"].decode("utf-8", "replace"))
+        return options | {"JPEG": NEW_JPEG, "PNG": {}, "WEBP": LOSSLESS_WEBP}[target_format]
+
+    def through_jpeg(self, part: Image.Image) -> Image.Image:
+        """Return an upright RGB part as it comes back from a JPEG written with `options`."""
+        own = self.own if self.format == "JPEG" else NEW_JPEG
+        keys = {"qtables", "subsampling", "quality"} & set(own)
+        buffer = BytesIO()
+        self.stored(part).save(buffer, "JPEG", **{key: own[key] for key in keys})
+        return self.upright(Image.open(buffer).convert("RGB"))
+
+
+def _corners(box: Box, size: tuple[int, int], orientation: int) -> Box:
+    """Return where a box of an upright picture of that size lies in the stored one."""
+    move = _TURNS[orientation][2]
+    xs, ys = zip(*(move(x, y, *size) for x, y in (box[:2], box[2:])), strict=True)
+    return min(xs), min(ys), max(xs), max(ys)
+
+
+def format_of(path: Path) -> str:
+    """Return the format that a file's suffix tells.
+
+    Raises:
+        SalattackError: none that is supported.
+    """
+    if path.suffix.lower() not in FORMATS:
+        raise SalattackError(f"{path} is not named as a photo; known are {', '.join(FORMATS)}")
+    return FORMATS[path.suffix.lower()]
+
+
+def read_photo(path: Path) -> Photo:
+    """Read a photo completely.
+
+    Raises:
+        SalattackError: no such file, damaged or truncated, no picture, too large, animated, or
+            with pixels that could not be written back as they are.
+    """
+    try:
+        with Image.open(path) as image:
+            kind = "JPEG" if image.format == "MPO" else image.format
+            if kind not in FORMATS.values():
+                reason = f"is {kind}; save it as JPEG, PNG or WebP"
+            elif image.format != "MPO" and getattr(image, "n_frames", 1) > 1:
+                reason = "is animated; save one frame as a still picture"
+            elif kind == "PNG" and next(_png_chunks(path))[1][8] > 8:
+                reason = "has 16 bits a channel; save it with 8"
+            elif image.mode not in ("RGB", "RGBA") or "transparency" in image.info:
+                reason = f"has pixels of the kind {image.mode}; save it as 8-bit RGB"
+            else:
+                return _read(image, kind, path)
+    except FileNotFoundError:
+        raise SalattackError(f"{path} does not exist; check the path") from None
+    except Image.DecompressionBombError:
+        limit = 2 * (Image.MAX_IMAGE_PIXELS or 0) // 10**6
+        raise SalattackError(f"{path} has more than {limit} megapixels; shrink it") from None
+    except Exception as error:  # decoders raise many types on damaged files
+        message = f"{path} is not a readable picture ({error}); replace the file"
+        raise SalattackError(message) from error
+    raise SalattackError(f"{path} {reason}")
+
+
+def _read(image: Image.Image, kind: str, path: Path) -> Photo:
+    image.load()  # the whole file: a truncated one raises here
+    info = image.info
+    orientation = image.getexif().get(ORIENTATION, 1)
+    orientation = orientation if orientation in _TURNS else 1
+    kept = {key: info[key] for key in ("exif", "icc_profile", "dpi") if info.get(key)}
+    if "exif" in kept:  # as JPEG begins it; the other writers take that away
+        kept["exif"] = b"Exif\0\0" + kept["exif"].removeprefix(b"Exif\0\0")
+    if xmp := info.get("xmp") or info.get(XMP_IN_PNG):
+        kept["xmp"] = xmp.encode() if isinstance(xmp, str) else xmp
+    own: dict[str, Any] = {}
+    notes = []
+    if kind == "JPEG":
+        own = _jpeg_settings(image)
+        if image.format == "MPO":
+            notes.append("a second picture in the file (a depth or gain map) is not kept")
+    elif kind == "WEBP":
+        own = LOSSLESS_WEBP
+    else:
+        own["pnginfo"] = PngImagePlugin.PngInfo()
+        for name, data in _png_chunks(path):
+            if name[:1].islower() and name not in (b"iCCP", b"eXIf", b"pHYs", b"tRNS"):
+                own["pnginfo"].add(name, data)
+    alpha = image.getchannel("A") if image.mode == "RGBA" else None
+    pixels = image.convert("RGB") if image.mode == "RGBA" else image.copy()
+    pixels.info = {}  # nothing of it is written unasked
+    turn = _TURNS[orientation][0]
+    if turn is not None:  # a flip is 0
+        pixels, alpha = pixels.transpose(turn), alpha and alpha.transpose(turn)
+    return Photo(pixels, alpha, kind, orientation, kept, own, notes)
+
+
+def _jpeg_settings(image: Any) -> dict[str, Any]:
+    """Return what writes a JPEG as this one is: its tables, sampling, and metadata segments."""
+    sampling = JpegImagePlugin.get_sampling(image)
+    extra = b""
+    # Every segment goes back as it is: Pillow's own options leave out IPTC and long XMP.
+    for name, data in image.applist:
+        code = 0xFE if name == "COM" else 0xE0 + int(name.removeprefix("APP"))
+        of_the_coding = code in (0xE0, 0xEE)  # JFIF, Adobe: Pillow writes its own
+        if not of_the_coding and not data.startswith(b"MPF\0"):
+            extra += struct.pack(">BBH", 0xFF, code, len(data) + 2) + data
+    return {
+        "qtables": image.quantization,
+        "subsampling": sampling if sampling >= 0 else 0,
+        "progressive": bool(image.info.get("progressive")),
+        "optimize": True,
+        "extra": extra,
+        **{"exif": b"", "icc_profile": None, "xmp": None},  # they are in extra
+    }
+
+
+def _png_chunks(path: Path) -> Iterator[tuple[bytes, bytes]]:
+    """Yield a PNG's chunks but the pixels."""
+    with path.open("rb") as file:
+        file.seek(8)
+        while len(head := file.read(8)) == 8:
+            length, name = struct.unpack(">I4s", head)
+            if name == b"IDAT":
+                file.seek(length + 4, 1)
+            else:
+                yield name, file.read(length)
+                file.seek(4, 1)
+
+
+def write_photo(photo: Photo, path: Path, target_format: str) -> None:
+    """Write a photo's pixels, its alpha, and everything that it kept.
+
+    Raises:
+        SalattackError: transparency, or metadata that the format cannot hold.
+        OSError: the place cannot be written to.
+    """
+    options = photo.options(target_format)
+    image = photo.stored(photo.pixels)
+    if photo.alpha is not None:
+        image = image.convert("RGBA")
+        image.putalpha(photo.stored(photo.alpha))
+    try:
+        image.save(path, **options)
+    except ValueError as error:
+        message = f"{path.name} cannot be written as {target_format} ({error}); choose another"
+        raise SalattackError(message) from error

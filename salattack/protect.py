@@ -1,0 +1,464 @@
+"""Protecting a photo: the disruption of each face, computed on the aligned crop, in the photo.
+
+A generator sees a face shrunk to its own resolution (s×s, 128 for the shipped one), so that the
+perturbation is a grid of s×s values, spread over the photo's pixels. What g sees of it is computed
+through that way there and back, through a slightly different alignment at every step (nobody
+aligns exactly as we do), and for a JPEG through the compression of the file that is written.
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from PIL import Image, ImageChops
+from torch import Tensor
+from torchmetrics.functional.image import structural_similarity_index_measure
+
+from .attacks import Attack, attacker
+from .detector import FoundFace, find_faces
+from .errors import SalattackError, one_of
+from .faces import (
+    CELEBA_SIZE,
+    CROP,
+    DEFAULT_LABELS,
+    Box,
+    Point,
+    _similarity,
+    align,
+    preprocess,
+    to_tensor,
+)
+from .files import written_whole
+from .generators import ATTRIBUTES, GENERATORS, Generator, edit_labels, load_generator
+from .metrics import fake_damage
+from .photo import Photo, format_of, read_photo, write_photo
+from .saliency import Saliency, load_saliency
+from .weights import pick_device
+
+STRENGTHS: dict[str, Attack] = {
+    name: attacker(
+        "saliency-aware", blurs=(), start=0.001, bound=bound, step_size=bound / 5, steps=steps
+    )
+    for name, bound, steps in (("gentle", 0.05, 20), ("normal", 0.1, 25), ("strong", 0.2, 30))
+}
+UNTOUCHED = 1 / 255  # saliency below which a pixel keeps its bits
+SEAM = 8  # px of the grid over which the perturbation fades out towards the crop's edge
+FINEST = 4  # × the grid: finer photos shrink to the crop alike
+FINE = 8  # photo pixels per aligned one above which a photo is averaged before it is aligned
+SHIFT, TURN, ZOOM = 2.0, 0.03, 0.03  # px of the grid, radians, ratio: how alignments differ
+VIEW = 1024  # px: long side of what a person looks at, for SSIM
+PATCHES = 32  # along each side of a face's part, for smooth changes of colour
+BAND = 1 << 21  # photo pixels computed at once: bounds the memory of a huge face
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where the generator's grid lies in an upright photo: photo = a · grid + b, complex numbers.
+
+    Attributes:
+        a: scale and turn, in photo pixels per pixel of the grid.
+        b: where the grid's corner lies.
+        size: the grid's side s in pixels.
+        face: whose place it is; None for the largest centre square.
+    """
+
+    a: complex
+    b: complex
+    size: int
+    face: FoundFace | None = None
+
+    @classmethod
+    def of_face(cls, face: FoundFace, size: int) -> "Place":
+        """Return the place that `align` and `preprocess` give a face."""
+        a, b = _similarity(face.left_eye, face.right_eye)
+        top = (CELEBA_SIZE[1] - CROP) / 2
+        return cls(a * CROP / size, b + a * 1j * top, size, face)
+
+    @classmethod
+    def of_frame(cls, photo_size: tuple[int, int], size: int) -> "Place":
+        """Return the place of the largest centre square, as a folder of photos is cut."""
+        side = min(photo_size)
+        corner = complex((photo_size[0] - side) // 2, (photo_size[1] - side) // 2)
+        return cls(complex(side / size), corner, size)
+
+    def box(self, photo_size: tuple[int, int]) -> Box:
+        """Return the photo's pixels that the grid can reach: left, top, right, bottom."""
+        corners = self.a * np.array([0, 1, 1j, 1 + 1j]) * self.size + self.b
+        width, height = photo_size
+        return (
+            max(0, math.floor(corners.real.min())),
+            max(0, math.floor(corners.imag.min())),
+            min(width, math.ceil(corners.real.max())),
+            min(height, math.ceil(corners.imag.max())),
+        )
+
+    def crop(self, image: Image.Image, origin: Point = (0, 0)) -> Tensor:
+        """Return what a generator is given of an upright photo, or of a part of it at ``origin``.
+
+        Returns:
+            (1, 3, s, s) float32 in [-1, 1].
+        """
+        corner = complex(*origin)
+        if self.face is None:
+            left, top = (round(v) for v in ((self.b - corner).real, (self.b - corner).imag))
+            side = round(self.a.real * self.size)
+            return preprocess(image.crop((left, top, left + side, top + side)), self.size, side)[
+                None
+            ]
+        eyes = [complex(*eye) - corner for eye in (self.face.left_eye, self.face.right_eye)]
+        m = max(1, math.floor(abs(self.a) * self.size / CROP / FINE))
+        if m > 1:
+            image, eyes = image.reduce(m), [eye / m for eye in eyes]
+        left, right = ((eye.real, eye.imag) for eye in eyes)
+        return preprocess(align(image, left, right, (0, 0, *image.size)), self.size)[None]
+
+    def shown(self) -> Tensor:
+        """Return the matrix (s, s) by which rows and columns of the grid come back from the photo.
+
+        Spread over the photo's pixels and shrunk as `align` and `preprocess` shrink: a low-pass.
+        """
+        n = min(round(abs(self.a) * self.size), FINEST * self.size)
+        sizes = (n, self.size) if self.face is None else (n, CROP, self.size)
+        rows = torch.eye(self.size)[None, None]
+        for side in sizes:
+            rows = F.interpolate(rows, (self.size, side), mode="bilinear", antialias=True)
+        return rows[0, 0].T
+
+
+@dataclass(frozen=True, kw_only=True)
+class Protector:
+    """The models and the strength, loaded once for many photos.
+
+    Attributes:
+        generator: g(·), what the protection is aimed at.
+        generator_name: its name in reports.
+        saliency: f_sa(·).
+        image_size: side of what g sees, in pixels.
+        strength: a key of `STRENGTHS`.
+        attack: the attacker of that strength, or one of your own in the salient region.
+        device: of the two networks.
+    """
+
+    generator: Generator
+    generator_name: str
+    saliency: Saliency
+    image_size: int
+    strength: str
+    attack: Attack
+    device: torch.device
+
+    def targets(self) -> Tensor:
+        """Return the (5, 5) labels of the five edits, of a face labelled `DEFAULT_LABELS`."""
+        labels = torch.tensor([[float(DEFAULT_LABELS[name]) for name in ATTRIBUTES]])
+        return torch.cat([edit_labels(labels, name) for name in ATTRIBUTES]).to(self.device)
+
+    @torch.no_grad()
+    def fakes(self, image: Tensor) -> Tensor:
+        """Return the five edits (5, 3, s, s) of one (1, 3, s, s) image in [-1, 1]."""
+        return self.generator(image.to(self.device).expand(5, -1, -1, -1), self.targets()).cpu()
+
+    def mask(self, image: Tensor) -> Tensor:
+        """Return where a (1, 3, s, s) image may change: M, (1, 1, s, s) in [0, 1].
+
+        Zero where the saliency is too low to change a bit, and fading out at the edges, beyond
+        which the photo goes on unchanged.
+        """
+        salient = self.saliency(image.to(self.device)).cpu()
+        ramp = torch.arange(self.image_size) + 0.5
+        ramp = torch.minimum(ramp, ramp.flip(0)).div(SEAM).clamp(max=1)
+        salient = salient * ramp * ramp[:, None]
+        return salient * (salient >= UNTOUCHED)
+
+
+def load_protector(
+    strength: str = "normal",
+    *,
+    generator: str = "stargan-celeba128-w32",
+    generator_weights: str | None = None,
+    saliency: str = "pfan-light",
+    saliency_weights: str | None = None,
+    device: str = "auto",
+) -> Protector:
+    """Load the models by name; see `load_generator` and `load_saliency`.
+
+    Raises:
+        SalattackError: an unknown name, or files that do not fit.
+    """
+    if strength not in STRENGTHS:
+        raise one_of("strength", strength, STRENGTHS)
+    return Protector(
+        generator=load_generator(generator, generator_weights, device),
+        generator_name=generator,
+        saliency=load_saliency(saliency, saliency_weights, device),
+        image_size=GENERATORS[generator].image_size,
+        strength=strength,
+        attack=STRENGTHS[strength],
+        device=pick_device(device),
+    )
+
+
+@dataclass(frozen=True)
+class FaceMeasure:
+    """What the written file holds of one face, against the photo; read back from disk.
+
+    Attributes:
+        face: the face; None for the whole frame.
+        box: the part of the upright photo that may have changed.
+        ssim: of that part, shrunk to `VIEW` pixels where it is larger.
+        tint: largest smooth change of colour in 8-bit steps: SSIM overlooks it, people do not.
+        l1: mean absolute change of that part in 8-bit steps, linf: the greatest.
+        damage: for each edit, the mean squared change of the fake in [-1, 1].
+        broken: edits whose damage exceeds `salattack.metrics.SUCCESS`.
+    """
+
+    face: FoundFace | None
+    box: Box
+    ssim: float
+    tint: float
+    l1: float
+    linf: int
+    damage: dict[str, float]
+    broken: int
+
+
+@dataclass(frozen=True)
+class Protected:
+    """What `protect_photo` did.
+
+    Attributes:
+        source: the photo, target: the protected one.
+        lossless: whether all that was not meant to change kept its bits.
+        identical: share of the photo's pixels that kept their bits, read back from disk.
+        places: where g's grid lay, one for each face.
+        faces: the measures of each.
+        notes: what could not be kept.
+    """
+
+    source: Path
+    target: Path
+    lossless: bool
+    identical: float
+    places: tuple[Place, ...]
+    faces: tuple[FaceMeasure, ...]
+    notes: tuple[str, ...]
+
+    def record(self) -> dict:
+        """Return the figures as plain values, for a line of JSON."""
+        return {
+            "lossless": self.lossless,
+            "identical": self.identical,
+            "faces": [asdict(face) for face in self.faces],
+            "notes": list(self.notes),
+        }
+
+
+def protect_photo(
+    source: str | Path,
+    target: str | Path,
+    protector: Protector,
+    *,
+    whole_frame: bool = False,
+    overwrite: bool = False,
+    on_step: Callable[[int, int, int], object] | None = None,
+) -> Protected:
+    """Write a photo whose faces are protected, each after the other; the original is only read.
+
+    Args:
+        source: JPEG, PNG or WebP, see `salattack.photo`.
+        target: the same; a PNG or WebP keeps every other pixel's bits.
+        protector: the models.
+        whole_frame: look for no faces and protect the largest centre square.
+        overwrite: an existing target is replaced.
+        on_step: called with the face's number from 1, the faces and the attack's steps so far.
+
+    Raises:
+        SalattackError: a photo that cannot be read or holds no face, a target that is a source,
+            exists, or cannot be written.
+    """
+    source, target = Path(source), Path(target)
+    form = check_target(source, target, overwrite=overwrite)
+    photo = read_photo(source)
+    photo.options(form)  # what cannot be written is said now
+    size = protector.image_size
+    if whole_frame:
+        places = [Place.of_frame(photo.pixels.size, size)]
+    else:
+        places = [Place.of_face(face, size) for face in find_faces(photo.pixels)]
+    if not places:
+        raise SalattackError(
+            f"no face found in {source}; --whole-frame protects the largest centre square instead"
+        )
+    with written_whole(target) as beside:
+        beside.touch()  # a place that cannot be written to is said before the work
+        for number, place in enumerate(places, 1):
+            steps = iter(range(1, protector.attack.gradients + 1))
+
+            def step(_: int, number: int = number, steps: object = steps) -> None:
+                if on_step is not None:
+                    on_step(number, len(places), next(steps))
+
+            _protect_face(photo, place, protector, form, step)
+        write_photo(photo, beside, form)
+        notes, photo = tuple(photo.notes), None  # the memory is needed to read it back
+        identical, faces = measure(source, beside, places, protector)
+    return Protected(source, target, form != "JPEG", identical, tuple(places), tuple(faces), notes)
+
+
+def check_target(source: Path, target: Path, *, overwrite: bool = False) -> str:
+    """Return the target's format.
+
+    Raises:
+        SalattackError: no known format, the source itself, or a file that exists.
+    """
+    form = format_of(target)
+    if target.exists() and source.exists() and target.samefile(source):
+        raise SalattackError(f"{target} is the photo itself; choose another place, it stays as is")
+    if target.exists() and not overwrite:
+        raise SalattackError(f"{target} exists; choose another place or pass --overwrite")
+    return form
+
+
+def _protect_face(
+    photo: Photo, place: Place, protector: Protector, form: str, step: Callable[[int], object]
+) -> None:
+    x0 = place.crop(photo.pixels)
+    mask = protector.mask(x0)
+    box = photo.in_blocks(place.box(photo.pixels.size))
+    before = photo.pixels.crop(box)
+
+    def encoded(delta: Tensor) -> Tensor:
+        part = photo.through_jpeg(_spread(before, box[:2], place, delta[0].cpu(), mask[0]))
+        return place.crop(part, box[:2])
+
+    view = _View(x0, place, protector, encoded if form == "JPEG" else None)
+    x0, on_device = x0.to(protector.device), mask.to(protector.device)
+    x = protector.attack(view, x0, protector.targets(), on_device, on_gradient=step)
+    after = _spread(before, box[:2], place, (x - x0)[0].cpu(), mask[0])
+    photo.pixels.paste(after, box[:2])
+
+
+class _View:
+    """What the five edits lose: a generator for `Attack`, zero where nothing is perturbed."""
+
+    def __init__(
+        self,
+        x0: Tensor,
+        place: Place,
+        protector: Protector,
+        encoded: Callable[[Tensor], Tensor] | None,
+    ) -> None:
+        self.x0, self.protector, self.encoded = x0.to(protector.device), protector, encoded
+        self.shown = place.shown().to(protector.device)
+        self.random = torch.Generator().manual_seed(protector.attack.seed)
+
+    def __call__(self, x: Tensor, target: Tensor) -> Tensor:
+        """Map one perturbed crop (1, 3, s, s) to the change of its five fakes (5, 3, s, s)."""
+        delta = x - self.x0
+        view = (self.x0 + self.shown @ delta @ self.shown.T).clamp(-1, 1)
+        if self.encoded is not None:  # straight through: the file's pixels, the linear gradient
+            view = view + (self.encoded(delta.detach()).to(view) - view).detach()
+        where = self._alignment().to(view)
+        edit = self.protector.generator
+        with torch.no_grad():
+            clean = edit(_moved(self.x0, where).expand(5, -1, -1, -1), target)
+        return edit(_moved(view, where).expand(5, -1, -1, -1), target) - clean
+
+    def _alignment(self) -> Tensor:
+        """Return a sampling grid (1, s, s, 2) as another detector's eyes would give."""
+        size = self.x0.shape[-1]
+        turn, zoom, *shift = (torch.rand(4, generator=self.random) * 2 - 1).tolist()
+        turn, zoom = TURN * turn, 1 + ZOOM * zoom
+        cos, sin = zoom * math.cos(turn), zoom * math.sin(turn)
+        x, y = (SHIFT * v * 2 / size for v in shift)
+        theta = torch.tensor([[[cos, -sin, x], [sin, cos, y]]])
+        return F.affine_grid(theta, [1, 3, size, size], align_corners=False)
+
+
+def _moved(image: Tensor, where: Tensor) -> Tensor:
+    return F.grid_sample(image, where, padding_mode="border", align_corners=False)
+
+
+def _spread(
+    part: Image.Image, origin: Point, place: Place, delta: Tensor, mask: Tensor
+) -> Image.Image:
+    """Return the part of a photo at ``origin`` with the perturbation spread over its pixels.
+
+    Args:
+        part: RGB; unchanged.
+        origin: left and top of the part in the upright photo.
+        place: where the grid lies.
+        delta: (3, s, s) in [-1, 1] units.
+        mask: M, (1, s, s); where it comes to less than `UNTOUCHED`, pixels keep their bits.
+    """
+    pixels = np.array(part)
+    layers = torch.cat([delta * 127.5, mask])[None]
+    rows = max(1, BAND // part.width)
+    for top in range(0, part.height, rows):
+        band = pixels[top : top + rows]
+        y, x = np.mgrid[top : top + len(band), : part.width] + 0.5
+        points = (x + 1j * y + complex(*origin) - place.b) / place.a / place.size * 2 - 1 - 1j
+        where = torch.from_numpy(np.stack([points.real, points.imag], -1)).float()[None]
+        values = F.grid_sample(layers, where, align_corners=False)[0].permute(1, 2, 0).numpy()
+        change = np.where(values[..., 3:] >= UNTOUCHED, values[..., :3], 0)
+        band[:] = (band + change).round().clip(0, 255)
+    return Image.fromarray(pixels)
+
+
+def measure(
+    source: Path, target: Path, places: list[Place], protector: Protector
+) -> tuple[float, list[FaceMeasure]]:
+    """Compare a protected file to its photo, both read from disk.
+
+    Returns:
+        The share of pixels with the same bits, and the measures of each place.
+
+    Raises:
+        SalattackError: a file that cannot be read.
+    """
+    before, after = read_photo(source).pixels, read_photo(target).pixels
+    width, height = before.size
+    rows, changed = max(1, BAND // width), 0
+    for top in range(0, height, rows):
+        band = (0, top, width, min(top + rows, height))
+        difference = ImageChops.difference(before.crop(band), after.crop(band))
+        changed += int(np.asarray(difference).any(2).sum())
+    faces = []
+    for place in places:
+        box = place.box(before.size)
+        difference = ImageChops.difference(before.crop(box), after.crop(box))
+        counts = np.array(difference.histogram()).reshape(3, 256).sum(0)
+        fakes, broken = (protector.fakes(place.crop(image)) for image in (before, after))
+        damage = fake_damage(fakes, broken)
+        faces.append(
+            FaceMeasure(
+                place.face,
+                box,
+                _ssim(before.crop(box), after.crop(box)),
+                _tint(before.crop(box), after.crop(box)),
+                float(counts @ np.arange(256) / counts.sum()),
+                int(counts.nonzero()[0].max()),
+                dict(zip(ATTRIBUTES, damage["damage_l2"].tolist(), strict=True)),
+                int(damage["success"].sum()),
+            )
+        )
+    return 1 - changed / (width * height), faces
+
+
+def _tint(before: Image.Image, after: Image.Image) -> float:
+    """Return the 99th percentile of the change of colour averages over `PATCHES`² patches."""
+    patches = (
+        np.asarray(image.resize((PATCHES, PATCHES), Image.Resampling.BOX), int)
+        for image in (before, after)
+    )
+    return float(np.percentile(np.abs(np.subtract(*patches)).max(2), 99))
+
+
+def _ssim(before: Image.Image, after: Image.Image) -> float:
+    for image in (before, after):
+        image.thumbnail((VIEW, VIEW), reducing_gap=2)
+    pair = (to_tensor(image)[None] for image in (after, before))
+    return structural_similarity_index_measure(*pair, data_range=(-1.0, 1.0)).item()

@@ -1,0 +1,530 @@
+import sys
+from dataclasses import replace
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image, ImageOps, PngImagePlugin
+from typer.testing import CliRunner
+
+from salattack import detector, protect
+from salattack.cli import app
+from salattack.detector import find_faces
+from salattack.errors import SalattackError
+from salattack.faces import load_faces, open_photo, preprocess
+from salattack.photo import ORIENTATION, read_photo, write_photo
+from salattack.protect import Place, _spread, _tint, load_protector, measure, protect_photo
+from salattack.protect_cli import _pairs
+from salattack.protect_report import write_report
+
+SELFIE = load_faces("openpeople").sources[0]
+
+
+@pytest.fixture(scope="module")
+def small():
+    """A shipped selfie, its face and shoulders, 480 px wide."""
+    return open_photo(SELFIE).crop((250, 200, 1450, 1500)).resize((480, 520))
+
+
+def exif(orientation=1):
+    data = Image.Exif()
+    data[ORIENTATION] = orientation
+    data[0x010F] = "A camera"
+    return data.tobytes()
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_every_orientation_is_read_upright_and_written_as_stored(tmp_path, small, orientation):
+    path = tmp_path / "photo.png"
+    small.resize((48, 52)).save(path, exif=exif(orientation))
+    photo = read_photo(path)
+    with Image.open(path) as image:
+        assert np.array_equal(photo.pixels, ImageOps.exif_transpose(image))
+        write_photo(photo, tmp_path / "again.png", "PNG")
+        with Image.open(tmp_path / "again.png") as again:
+            assert np.array_equal(image, again) and again.info["exif"] == image.info["exif"]
+    # A box around one pixel, followed through the stored picture and back.
+    marked = Image.new("RGB", photo.pixels.size)
+    marked.putpixel((11, 5), (255, 0, 0))
+    left, top, right, bottom = photo.in_blocks((11, 5, 12, 6))
+    assert left <= 11 < right and top <= 5 < bottom
+    photo.pixels = Image.new("RGB", (480, 520))  # far from every edge
+    grown = photo.in_blocks((100, 200, 150, 260))
+    x, y = photo.stored(_dot(photo.pixels.size, grown[:2])).getbbox()[:2]
+    u, v = photo.stored(_dot(photo.pixels.size, (grown[2] - 1, grown[3] - 1))).getbbox()[:2]
+    assert min(x, u) % 16 == min(y, v) % 16 == 0
+    assert (max(x, u) + 1) % 16 == (max(y, v) + 1) % 16 == 0
+
+
+def _dot(size, at):
+    image = Image.new("L", size)
+    image.putpixel(at, 255)
+    return image
+
+
+def test_a_jpeg_keeps_its_tables_sampling_and_every_segment(tmp_path, small):
+    path = tmp_path / "photo.jpg"
+    iptc = b"\xff\xed\x00\x1aPhotoshop 3.0\x008BIM-caption"[: 2 + 0x1A]
+    small.save(
+        path,
+        quality=83,
+        subsampling="4:2:0",
+        progressive=True,
+        exif=exif(6),
+        icc_profile=b"profile" * 20000,
+        xmp=b"<x/>",
+        comment=b"hello",
+        dpi=(300, 300),
+        extra=iptc,
+    )
+    write_photo(read_photo(path), tmp_path / "again.jpg", "JPEG")
+    with Image.open(path) as a, Image.open(tmp_path / "again.jpg") as b:
+        a.load(), b.load()
+        assert a.quantization == b.quantization and a.layer == b.layer
+        assert [s for s in a.applist if s[0] != "APP0"] == [s for s in b.applist if s[0] != "APP0"]
+        for key in ("exif", "icc_profile", "xmp", "comment", "dpi", "progressive"):
+            assert a.info[key] == b.info[key], key
+
+
+def test_a_part_comes_through_jpeg_as_in_the_whole_photo(tmp_path, small):
+    path = tmp_path / "photo.jpg"
+    small.save(path, quality=75, subsampling="4:2:0", exif=exif(6))
+    photo = read_photo(path)
+    box = photo.in_blocks((120, 100, 250, 260))
+    write_photo(photo, tmp_path / "again.jpg", "JPEG")
+    whole = read_photo(tmp_path / "again.jpg").pixels.crop((120, 100, 250, 260))
+    part = photo.through_jpeg(photo.pixels.crop(box))
+    part = part.crop((120 - box[0], 100 - box[1], 250 - box[0], 260 - box[1]))
+    assert np.array_equal(whole, part)
+
+
+def test_a_png_keeps_its_pixels_alpha_and_every_chunk(tmp_path, small):
+    rgba = small.convert("RGBA")
+    rgba.putalpha(Image.linear_gradient("L").resize(small.size))
+    info = PngImagePlugin.PngInfo()
+    info.add(b"gAMA", b"\x00\x00\xb1\x8f")
+    info.add_text("Author", "someone")
+    info.add_itxt("XML:com.adobe.xmp", "<x:xmpmeta>é</x:xmpmeta>")
+    path = tmp_path / "photo.png"
+    rgba.save(path, pnginfo=info, exif=exif(3), icc_profile=b"profile", dpi=(72, 72))
+    photo = read_photo(path)
+    write_photo(photo, tmp_path / "again.png", "PNG")
+    write_photo(photo, tmp_path / "again.webp", "WEBP")
+    with Image.open(path) as a, Image.open(tmp_path / "again.png") as b:
+        a.load(), b.load()
+        assert np.array_equal(a, b) and a.info == b.info
+        assert a.info["gamma"] and a.text == b.text
+    with Image.open(tmp_path / "again.webp") as c:
+        assert np.array_equal(rgba, c)
+        assert dict(c.getexif()) == dict(a.getexif()) and c.info["icc_profile"] == b"profile"
+        assert "é".encode() in c.info["xmp"]
+    with pytest.raises(SalattackError, match=r"cannot keep transparency; write a \.png"):
+        write_photo(photo, tmp_path / "again.jpg", "JPEG")
+
+
+def test_a_jpeg_written_as_png_is_lossless_and_keeps_what_it_can(tmp_path, small):
+    path = tmp_path / "photo.jpg"
+    small.save(path, exif=exif(8), icc_profile=b"profile", xmp=b"<x>\xc3\xa9</x>", dpi=(300, 300))
+    write_photo(read_photo(path), tmp_path / "again.png", "PNG")
+    with Image.open(path) as a, Image.open(tmp_path / "again.png") as b:
+        assert np.array_equal(a, b) and b.info["exif"] == a.info["exif"]
+        assert b.info["icc_profile"] == b"profile" and "<x>é</x>" in str(b.text)
+    write_photo(read_photo(tmp_path / "again.png"), tmp_path / "third.webp", "WEBP")
+    write_photo(read_photo(tmp_path / "third.webp"), tmp_path / "fourth.jpg", "JPEG")
+    with Image.open(path) as a, Image.open(tmp_path / "fourth.jpg") as b:
+        assert dict(b.getexif()) == dict(a.getexif()) and b.info["xmp"] == a.info["xmp"]
+        assert b.info["icc_profile"] == b"profile" and b.layer[0][1:3] == (1, 1)
+
+
+def _half(path):
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+BAD = {
+    "truncated.jpg": (lambda p, im: (im.save(p), _half(p)), "is not a readable picture .*replace"),
+    "truncated.png": (lambda p, im: (im.save(p), _half(p)), "is not a readable picture .*replace"),
+    "text.jpg": (lambda p, im: p.write_text("no photo"), "is not a readable picture"),
+    "empty.webp": (lambda p, im: p.write_bytes(b""), "is not a readable picture"),
+    "cmyk.jpg": (lambda p, im: im.convert("CMYK").save(p), "kind CMYK; save it as 8-bit RGB"),
+    "grey.png": (lambda p, im: im.convert("L").save(p), "kind L; save it as 8-bit RGB"),
+    "palette.png": (lambda p, im: im.quantize(16).save(p), "kind P; save it as 8-bit RGB"),
+    "key.png": (lambda p, im: im.save(p, transparency=(1, 2, 3)), "kind RGB; save it"),
+    "moving.png": (
+        lambda p, im: im.save(p, save_all=True, append_images=[ImageOps.mirror(im)]),
+        "is animated; save one frame",
+    ),
+    "really.png": (lambda p, im: im.save(p, "GIF"), "is GIF; save it as JPEG, PNG or WebP"),
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_what_could_not_be_written_back_is_refused(tmp_path, small, name):
+    make, message = BAD[name]
+    make(tmp_path / name, small.resize((96, 104)))
+    with pytest.raises(SalattackError, match=f"{name} .*{message}"):
+        read_photo(tmp_path / name)
+
+
+def test_too_large_missing_and_sixteen_bits_are_refused(tmp_path, small, monkeypatch):
+    with pytest.raises(SalattackError, match="does not exist; check the path"):
+        read_photo(tmp_path / "nowhere.png")
+    grey16 = np.full((8, 8), 40000, np.uint16)
+    Image.fromarray(grey16).save(tmp_path / "sixteen.png")
+    with pytest.raises(SalattackError, match="has 16 bits a channel; save it with 8"):
+        read_photo(tmp_path / "sixteen.png")
+    small.save(tmp_path / "large.png")
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100_000)
+    with pytest.raises(SalattackError, match="more than 0 megapixels; shrink it"):
+        read_photo(tmp_path / "large.png")
+
+
+# The detector
+
+
+def _true_eyes(index):
+    row = load_faces("openpeople").table.iloc[index]
+    return complex(row.left_eye_x, row.left_eye_y), complex(row.right_eye_x, row.right_eye_y)
+
+
+@pytest.mark.parametrize("index", [0, 3, 9, 10, 15, 19])
+def test_the_one_face_is_found_with_its_eyes(index):
+    photo = open_photo(load_faces("openpeople").sources[index])
+    height = photo.height
+    photo.thumbnail((800, 800))
+    (face,) = find_faces(photo)
+    left, right = (eye * photo.height / height for eye in _true_eyes(index))
+    reach = 0.12 * abs(right - left)
+    assert abs(complex(*face.left_eye) - left) < reach
+    assert abs(complex(*face.right_eye) - right) < reach
+    assert face.box[0] < face.left_eye[0] < face.right_eye[0] < face.box[2]
+
+
+def test_a_tilted_face_is_found_upright(small):
+    (straight,) = find_faces(small)
+    (tilted,) = find_faces(small.rotate(30, Image.Resampling.BICUBIC))
+    turn = np.exp(-1j * np.radians(30))
+    centre = complex(*small.size) / 2
+    for eye, turned in zip(straight[:2], tilted[:2], strict=True):
+        assert abs((complex(*eye) - centre) * turn + centre - complex(*turned)) < 12
+
+
+def test_forty_faces_are_found(small):
+    crowd = Image.new("RGB", (8 * 240, 5 * 260))
+    sources = load_faces("openpeople", kind="selfie").sources
+    for n in range(40):
+        face = open_photo(sources[n % 4]).crop((250, 200, 1450, 1500)).resize((240, 260))
+        crowd.paste(face, (n % 8 * 240, n // 8 * 260))
+    faces = find_faces(crowd)
+    cells = {(int(f.left_eye[0] // 240), int(f.left_eye[1] // 260)) for f in faces}
+    assert len(cells) == 40 == len(faces)
+
+
+def test_no_face_is_no_face_and_no_opencv_is_said(small, monkeypatch):
+    assert find_faces(Image.new("RGB", (300, 200), "green")) == []
+    assert find_faces(Image.new("RGB", (1, 1))) == []
+    monkeypatch.setitem(sys.modules, "cv2", None)
+    detector._cascades.cache_clear()
+    with pytest.raises(SalattackError, match=r"pip install 'salattack\[protect\]'"):
+        find_faces(small)
+    detector._cascades.cache_clear()
+
+
+# The geometry
+
+
+def test_the_grid_lies_where_the_crop_is_cut(small):
+    (face,) = find_faces(small)
+    place = Place.of_face(face, 128)
+    # A bright square on some pixels of the grid appears there in the crop.
+    delta = torch.zeros(3, 128, 128)
+    delta[:, 40:48, 70:78] = 0.6
+    dark = Image.new("RGB", small.size, (90, 90, 90))
+    bright = _spread(dark, (0, 0), place, delta, torch.ones(1, 128, 128))
+    crop = place.crop(bright)[0].mean(0) - place.crop(dark)[0].mean(0)
+    rows, columns = torch.arange(128)[:, None] + 0.5, torch.arange(128) + 0.5
+    y, x = ((crop * axis).sum() / crop.sum() for axis in (rows, columns))
+    assert y.item() == pytest.approx(44, abs=0.2) and x.item() == pytest.approx(74, abs=0.2)
+    # The linear way there and back is what the crop shows.
+    shown = place.shown()
+    assert (shown @ delta @ shown.T)[0].sub(crop).abs().max() < 0.06
+
+
+def test_a_part_of_a_photo_gives_the_crop_of_the_whole(small):
+    (face,) = find_faces(small)
+    for place in (Place.of_face(face, 128), Place.of_frame(small.size, 128)):
+        box = place.box(small.size)
+        part = place.crop(small.crop(box), box[:2])
+        inner = (part - place.crop(small))[..., 2:-2, 2:-2]  # edges were looked across
+        assert inner.abs().max() < 0.02
+    assert torch.equal(place.crop(small)[0], preprocess(small, 128, 480))  # as a folder is cut
+
+
+# Protecting
+
+
+@pytest.fixture(scope="module")
+def protector():
+    full = load_protector("normal", device="cpu")
+    return replace(full, attack=replace(full.attack, steps=3, step_size=0.03))
+
+
+@pytest.fixture(scope="module")
+def protected(tmp_path_factory, small, protector):
+    folder = tmp_path_factory.mktemp("protected")
+    small.transpose(Image.Transpose.ROTATE_90).save(folder / "фото 1.png", exif=exif(6))
+    before = (folder / "фото 1.png").read_bytes()
+    steps = []
+    done = protect_photo(
+        folder / "фото 1.png",
+        folder / "out" / "фото 1.png",
+        protector,
+        on_step=lambda *step: steps.append(step),
+    )
+    assert steps == [(1, 1, n) for n in (1, 2, 3)]
+    assert (folder / "фото 1.png").read_bytes() == before
+    return done
+
+
+def test_only_salient_pixels_of_the_face_change(protected, protector):
+    before, after = (read_photo(p).pixels for p in (protected.source, protected.target))
+    (place,) = protected.places
+    changed = np.abs(np.array(before, int) - np.array(after, int))
+    limit = 127.5 * protector.attack.bound + 0.5
+    assert 0 < changed.max() <= limit
+    # Where the mask is nought, seen through the same sampling, every bit is kept.
+    mask = protector.mask(place.crop(before))[0]
+    white = Image.new("RGB", before.size)
+    seen = _spread(white, (0, 0), place, mask.expand(3, -1, -1) * 2 * (mask > 0), mask)
+    untouched = np.array(seen).max(2) == 0
+    assert untouched.mean() > 0.3 and not changed[untouched].any()
+    left, top, right, bottom = place.box(before.size)
+    changed[top:bottom, left:right] = 0
+    assert not changed.any()
+
+
+def test_the_figures_are_of_the_file_on_disk(protected, protector):
+    (face,) = protected.faces
+    before, after = (read_photo(p).pixels for p in (protected.source, protected.target))
+    changed = np.abs(np.array(before, int) - np.array(after, int))
+    assert protected.lossless
+    assert protected.identical == pytest.approx(1 - changed.any(2).mean(), abs=1e-9)
+    left, top, right, bottom = face.box
+    assert face.l1 == pytest.approx(changed[top:bottom, left:right].mean())
+    assert face.linf == changed.max()
+    place = Place.of_face(face.face, 128)
+    a, b = (protector.fakes(place.crop(image)) for image in (before, after))
+    damage = (a - b).square().mean((1, 2, 3))
+    assert list(face.damage.values()) == pytest.approx(damage.tolist(), rel=1e-4)
+    assert min(face.damage.values()) > 1e-4 and 0.8 < face.ssim < 1
+
+
+def test_a_smooth_tint_is_seen_that_ssim_overlooks(small):
+    tinted = Image.merge(
+        "RGB", [b.point(lambda v, n=n: v + 8 * n) for n, b in enumerate(small.split())]
+    )
+    assert _tint(small, tinted) == pytest.approx(16, abs=1) and _tint(small, small) == 0
+    dots = np.random.default_rng(0).choice([-8, 8], (520, 480, 3))
+    noisy = Image.fromarray((np.array(small, int) + dots).clip(0, 255).astype(np.uint8))
+    assert _tint(small, noisy) < 6 < 0.8 * _tint(small, tinted)
+
+
+def test_the_protection_survives_the_way_through_the_photo(protected, protector):
+    """More damage than the same strength as noise does: it was aimed, and it arrived."""
+    (place,), (face,) = protected.places, protected.faces
+    before = read_photo(protected.source).pixels
+    noise = torch.rand(3, 128, 128, generator=torch.Generator().manual_seed(0)).sub(0.5).sign()
+    mask = protector.mask(place.crop(before))[0]
+    noisy = _spread(before, (0, 0), place, noise * mask * 0.09, mask)
+    a, b = (protector.fakes(place.crop(image)) for image in (before, noisy))
+    assert np.mean(list(face.damage.values())) > 3 * (a - b).square().mean().item()
+
+
+def test_a_jpeg_is_optimised_through_its_own_compression(tmp_path, small, protector):
+    path, out = tmp_path / "photo.jpg", tmp_path / "out.jpg"
+    stored = small.transpose(Image.Transpose.ROTATE_270)
+    stored.save(path, quality=60, subsampling="4:2:0", exif=exif(8), icc_profile=b"profile")
+    done = protect_photo(path, out, protector)
+    with Image.open(path) as a, Image.open(out) as b:
+        assert a.quantization == b.quantization and a.layer == b.layer
+        assert a.info["exif"] == b.info["exif"] and a.info["icc_profile"] == b.info["icc_profile"]
+    # The same photo and steps, blind to the compression, and compressed alike afterwards.
+    protect_photo(path, tmp_path / "blind.png", protector)
+    blind, photo = read_photo(tmp_path / "blind.png"), read_photo(path)
+    photo.pixels = blind.pixels
+    write_photo(photo, tmp_path / "blind.jpg", "JPEG")
+    _, (other,) = measure(path, tmp_path / "blind.jpg", done.places, protector)
+    assert not done.lossless
+    assert sum(done.faces[0].damage.values()) > 0.9 * sum(other.damage.values())
+
+
+def test_a_transparent_webp_keeps_its_alpha(tmp_path, small, protector):
+    rgba = small.convert("RGBA")
+    rgba.putalpha(Image.linear_gradient("L").resize(small.size))
+    rgba.save(tmp_path / "photo.webp", lossless=True, exact=True)
+    one = replace(protector, attack=replace(protector.attack, steps=1))
+    protect_photo(tmp_path / "photo.webp", tmp_path / "out.webp", one)
+    with Image.open(tmp_path / "out.webp") as out:
+        assert np.array_equal(out.getchannel("A"), rgba.getchannel("A"))
+        assert not np.array_equal(out, rgba)
+
+
+def test_no_face_is_said_and_the_whole_frame_offered(tmp_path, protector):
+    path = tmp_path / "green.png"
+    picture = Image.effect_noise((200, 150), 60).convert("RGB")
+    picture.save(path)
+    with pytest.raises(SalattackError, match=r"no face found in .*green.png; --whole-frame"):
+        protect_photo(path, tmp_path / "out.png", protector)
+    assert not (tmp_path / "out.png").exists()
+
+
+def test_the_whole_frame_is_protected_when_asked(tmp_path, small, protector):
+    small.crop((0, 40, 480, 500)).save(tmp_path / "in.png")
+    one = replace(protector, attack=replace(protector.attack, steps=1))
+    done = protect_photo(tmp_path / "in.png", tmp_path / "out.png", one, whole_frame=True)
+    assert done.faces[0].face is None and done.faces[0].box == (10, 0, 470, 460)
+    assert done.identical < 1
+
+
+def test_the_original_and_what_exists_are_never_harmed(tmp_path, small, protector):
+    path = tmp_path / "photo.png"
+    small.save(path)
+    before = path.read_bytes()
+    (tmp_path / "link.png").symlink_to(path)
+    (tmp_path / "hard.png").hardlink_to(path)
+    for target in (path, tmp_path / "link.png", tmp_path / "hard.png"):
+        with pytest.raises(SalattackError, match="is the photo itself; choose another place"):
+            protect_photo(path, target, protector, overwrite=True)
+    (tmp_path / "there.png").write_text("mine")
+    with pytest.raises(SalattackError, match=r"there.png exists; .*--overwrite"):
+        protect_photo(path, tmp_path / "there.png", protector)
+    with pytest.raises(SalattackError, match=r"cannot write .*choose another place"):
+        protect_photo(path, tmp_path / "there.png" / "out.png", protector)
+    with pytest.raises(SalattackError, match=r"is not named as a photo; known are \.jpg"):
+        protect_photo(path, tmp_path / "out.gif", protector)
+    assert path.read_bytes() == before and (tmp_path / "there.png").read_text() == "mine"
+    assert not list(tmp_path.glob(".*"))
+
+
+# The report
+
+
+class _Page(HTMLParser):
+    def __init__(self):
+        super().__init__()
+        self.images, self.tags, self.words = [], set(), ""
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.add(tag)
+        if tag == "img":
+            self.images.append(dict(attrs)["src"])
+
+    def handle_data(self, data):
+        self.words += data
+
+
+def test_the_report_stands_alone_and_says_what_was_measured(tmp_path, protected, protector):
+    write_report(protected, protector, tmp_path / "page.html")
+    page = _Page()
+    page.feed((tmp_path / "page.html").read_text(encoding="utf-8"))
+    (face,) = protected.faces
+    words = " ".join(page.words.split())
+    assert "script" not in page.tags and "link" not in page.tags
+    assert all(uri.startswith("data:image/webp;base64,") for uri in page.images)
+    assert len(page.images) == 2 + 4 + 10
+    assert f"SSIM {face.ssim:.2f}, tint {face.tint:.0f} of 255" in words
+    assert f"{face.broken} of 5 edits visibly broken" in words
+    assert "stargan-celeba128-w32" in words and "saved as JPEG, quality 40" in words
+    assert "фото 1.png" in words and "Every pixel outside the mask did" in words
+    for name, damage in face.damage.items():
+        assert f"{name.replace('_', ' ')}: damage {damage:.3f}" in words
+
+
+# The command
+
+
+@pytest.fixture
+def quick(monkeypatch):
+    quick = {name: replace(attack, steps=1) for name, attack in protect.STRENGTHS.items()}
+    monkeypatch.setattr(protect, "STRENGTHS", quick)
+
+
+def command(*arguments):
+    return CliRunner().invoke(app, ["protect", *map(str, arguments), "--device", "cpu"])
+
+
+def test_a_folder_is_protected_restarted_and_its_bad_photos_named(tmp_path, small, quick):
+    photos, out = tmp_path / "mes photos", tmp_path / "out"
+    (photos / "夏").mkdir(parents=True)
+    small.save(photos / "夏" / "二 人.jpg")
+    small.save(photos / "a.png")
+    (photos / "bad.jpg").write_bytes((photos / "夏" / "二 人.jpg").read_bytes()[:9000])
+    Image.new("RGB", (64, 64)).save(photos / "none.webp")
+    first = command(photos, "-o", out, "--report")
+    assert first.exit_code == 3
+    assert "2 of 4 photos are not protected" in first.output
+    assert "bad.jpg is not a readable picture" in first.output
+    assert "no face found in" in first.output
+    assert sorted(p.relative_to(out).as_posix() for p in out.rglob("*") if p.is_file()) == [
+        "a.png",
+        "a.png.html",
+        "salattack-protect.jsonl",
+        "夏/二 人.jpg",
+        "夏/二 人.jpg.html",
+    ]
+    stamp = (out / "a.png").stat().st_mtime_ns
+    again = command(photos, "-o", out)
+    assert again.exit_code == 3 and "2 photos were done before" in again.output
+    assert (out / "a.png").stat().st_mtime_ns == stamp
+    # Another strength does ours again; a file that is not ours any more is left alone.
+    (out / "夏" / "二 人.jpg").write_text("edited by hand")
+    other = command(photos, "-o", out, "--strength", "gentle")
+    assert other.exit_code == 3 and "二 人.jpg exists" in other.output
+    assert (out / "a.png").stat().st_mtime_ns != stamp
+    assert (out / "夏" / "二 人.jpg").read_text() == "edited by hand"
+
+
+def test_results_inside_a_folder_or_above_it_are_told_from_its_photos(tmp_path, monkeypatch):
+    (tmp_path / "in" / "out").mkdir(parents=True)
+    for name in ("in/a.png", "in/out/a.png"):
+        (tmp_path / name).touch()
+    monkeypatch.chdir(tmp_path)
+    assert _pairs([Path("in")], Path("in/out")) == [(Path("in/a.png"), Path("in/out/a.png"))]
+    assert len(_pairs([Path("in")], Path("other"))) == 2
+    assert len(_pairs([Path("in/out")], Path())) == 1
+
+
+def test_an_interrupted_photo_is_done_again(tmp_path, small, quick):
+    small.save(tmp_path / "a.png")
+    out = tmp_path / "out"
+    assert command(tmp_path / "a.png", "-o", out).exit_code == 0
+    record = out / "salattack-protect.jsonl"
+    begun, done = record.read_text().splitlines()
+    record.write_text(begun + "\n" + done[:50])  # cut as it was written
+    assert command(tmp_path / "a.png", "-o", out).exit_code == 0
+    record.write_text("")  # never ours
+    assert command(tmp_path / "a.png", "-o", out).exit_code == 3
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["a.png", "-o", "a.png", "--overwrite"], "a.png is the photo itself"),
+        (["a.png", "-o", "b.png", "--strength", "mild"], "unknown strength 'mild'; known: gentle"),
+        (["a.png", "b/a.png", "-o", "out"], "would both become out/a.png"),
+        (["a.png", "b", "-o", "b"], "b is one of the inputs; choose another output folder"),
+        (["b/a.png", "-o", "b"], "is one of the photos; choose another output folder"),
+        (["a.png", "b", "-o", "a.png"], "a.png is a file; give a folder"),
+        (["empty", "-o", "out"], "no photos in empty"),
+        (["gone.png", "-o", "out.png"], "gone.png does not exist; check the path"),
+    ],
+)
+def test_mistakes_are_said(tmp_path, small, quick, monkeypatch, arguments, message):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "b").mkdir()
+    (tmp_path / "empty").mkdir()
+    for name in ("a.png", "b/a.png"):
+        small.resize((48, 52)).save(name)
+    done = command(*arguments)
+    assert isinstance(done.exception, SalattackError) and message in str(done.exception)

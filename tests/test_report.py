@@ -1,0 +1,188 @@
+"""The static page: whole, readable without a network, and silent about the machine."""
+
+import json
+import re
+import shutil
+from hashlib import sha256
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from salattack import report, reproduce, verify
+from salattack.errors import SalattackError
+from salattack.samples import TABLE
+
+ROOT = Path(__file__).parents[1]
+FIGURES = ROOT / "figures"
+NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
+DOI = "https://doi.org/10.1109/TCSS.2023.3271121"
+
+
+class Page(HTMLParser):
+    """Tags with their attributes, and the text outside of styles."""
+
+    def __init__(self, path):
+        super().__init__()
+        self.tags, self.words, self._style = [], [], False
+        self.feed(path.read_text(encoding="utf-8"))
+        self.text = " ".join(" ".join(self.words).split())
+
+    def handle_starttag(self, tag, attributes):
+        self.tags.append((tag, dict(attributes)))
+        self._style = tag == "style"
+
+    def handle_endtag(self, tag):
+        self._style = False
+
+    def handle_data(self, data):
+        if not self._style:
+            self.words.append(data)
+
+    def all(self, tag):
+        return [attributes for name, attributes in self.tags if name == tag]
+
+
+@pytest.fixture(scope="module")
+def claims():
+    return verify.verify(FIGURES)
+
+
+@pytest.fixture(scope="module")
+def place(claims, tmp_path_factory):
+    place = tmp_path_factory.mktemp("run") / "report"
+    index = report.write_report(claims, FIGURES, NOTEBOOKS, place)
+    assert index == place / "index.html"
+    return place
+
+
+@pytest.fixture(scope="module")
+def pages(place):
+    return {path.name: Page(path) for path in sorted(place.iterdir())}
+
+
+def test_one_index_and_a_page_for_each_notebook(pages):
+    assert set(pages) == {"index.html", *(f"{path.stem}.html" for path in NOTEBOOKS)}
+
+
+def test_the_index_holds_claims_table_and_figures(pages, claims):
+    index = pages["index.html"]
+    for row in claims.itertuples():
+        for cell in (row.claim, row.source, row.printed, row.measured, row.because):
+            assert " ".join(cell.split()) in index.text
+        assert f"{report.MARKS[row.verdict]} {row.verdict}" in index.text
+    assert report.tally(claims) in index.text and verify.premises(FIGURES) in index.text
+    table = pd.read_csv(FIGURES / "table_1.csv", index_col="attacker")
+    for value in table["l1"]:
+        assert f"{value:.4f}" in index.text
+    figures = sorted(FIGURES.glob("*.png"))
+    images = index.all("img")
+    assert len(images) == len(figures) > 4
+    for image, path in zip(images, figures, strict=True):
+        assert image["src"].startswith("data:image/png;base64,") and len(image["src"]) > 50_000
+        assert report.FIGURES[path.stem][0] in index.text
+        assert image["alt"] == report.FIGURES[path.stem][1]
+
+
+def test_every_link_leads_somewhere(pages, place):
+    links = [link["href"] for link in pages["index.html"].all("a")]
+    assert links[0] == DOI
+    assert sorted(links[1:]) == sorted(name for name in pages if name != "index.html")
+    for name, page in pages.items():
+        if name != "index.html":
+            assert page.all("a")[0]["href"] == "index.html"
+            for link in page.all("a"):
+                href = link["href"].partition("#")[0]
+                assert "://" in href or not href or (place / href).is_file()
+
+
+def test_nothing_is_fetched(pages, place):
+    for name, page in pages.items():
+        assert not [t for t, _ in page.tags if t in ("script", "link", "iframe", "object", "embed")]
+        for tag, attributes in page.tags:
+            for key in ("src", "srcset", "data", "poster", "action"):
+                assert attributes.get(key, "data:").startswith("data:"), (name, tag)
+            if name == "index.html":
+                assert "http" not in attributes.get("href", "").replace(DOI, "")
+        styles = re.findall(r"<style.*?</style>", (place / name).read_text(), re.S)
+        assert not re.search(r"url\(|@import", " ".join(styles))
+
+
+def test_pictures_are_described_and_pages_are_pages(pages):
+    for page in pages.values():
+        assert all(image.get("alt") for image in page.all("img"))
+        assert page.all("html") == [{"lang": "en"}] and len(page.all("title")) == 1
+        assert len(page.all("h1")) == 1
+    assert pages["framework.html"].all("img")
+
+
+def test_no_machine_in_it(place):
+    for path in place.iterdir():
+        text = re.sub(r'"data:image/png;base64,[^"]*"', "", path.read_text(encoding="utf-8"))
+        assert not re.search(r"/(home|root|tmp|work|Users)/|site-packages|papermill", text), path
+        assert str(ROOT) not in text
+
+
+def test_notebooks_show_text_code_and_outputs(pages):
+    page = pages["attack_comparison.html"]
+    assert "Regenerates Table I" in page.text and "open_study (" in page.text
+    assert "Spread-Spectrum" in page.text and page.all("table")
+    assert "$[-1, 1]$" in page.text  # formulas stay as they are typed
+
+
+def test_other_figures_no_notebooks_and_marks_of_html(tmp_path, claims):
+    shutil.copy(FIGURES / TABLE, tmp_path)
+    strange = claims.assign(because="<script>alert(1)</script> & so on")
+    page = Page(report.write_report(strange, tmp_path, [], tmp_path / "report"))
+    assert not page.all("script") and "<script>alert(1)</script> & so on" in page.text
+    assert "This run wrote no figures." in page.text
+    assert "None of this run’s notebooks is there." in page.text
+    assert "strength not recorded" in page.text and "Made with salattack" in page.text
+    shutil.copy(FIGURES / "models_saliency.png", tmp_path / "my_own_figure.png")
+    page = Page(report.write_report(claims, tmp_path, [], tmp_path / "report"))
+    assert "My own figure" in page.text and page.all("img")[0]["alt"] == "My own figure"
+
+
+def test_claims_as_files(tmp_path, claims):
+    csv, markdown = report.save_claims(claims, tmp_path, "What is given.")
+    pd.testing.assert_frame_equal(pd.read_csv(csv, dtype=str, keep_default_na=False), claims)
+    text = markdown.read_text(encoding="utf-8")
+    assert text.startswith(f"{report.tally(claims)}\n\nWhat is given.\n\n| claim")
+    assert len(text.splitlines()) == 4 + 2 + len(claims)
+    (tmp_path / "file").write_text("")
+    shutil.copy(FIGURES / TABLE, tmp_path)
+    with pytest.raises(SalattackError, match="choose another place"):
+        report.save_claims(claims, tmp_path / "file", "")
+    with pytest.raises(SalattackError, match="choose another place"):
+        report.write_report(claims, tmp_path, [], tmp_path / "file")
+
+
+@pytest.mark.parametrize("committed", [True, False])
+def test_reproduce_ends_with_verdicts_and_report(tmp_path, monkeypatch, capsys, committed):
+    (tmp_path / "pyproject.toml").write_text("")
+    shutil.copytree(ROOT / "notebooks", tmp_path / "notebooks")
+    output = tmp_path / ("figures" if committed else "mine")
+    output.mkdir()
+
+    def run(source, target, parameters):  # what the notebooks would write is there already
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(source, target)
+        shutil.copy(FIGURES / TABLE, output)
+        shutil.copy(FIGURES / "table_1.md", output)
+
+    monkeypatch.setattr(reproduce, "run_notebook", run)
+    executed = tmp_path / "results" / "notebooks"
+    done = reproduce.reproduce(tmp_path / "notebooks", output, executed, {"bound": 0.1})
+    assert done == output / "table_1.md"
+    index = (tmp_path / "results" if committed else output) / "report" / "index.html"
+    for name in reproduce.NOTEBOOKS:
+        assert (index.parent / f"{name}.html").is_file()
+    assert "bound 0.1 and step 0.01 in [-1, 1], 10 steps" in Page(index).text
+    said = capsys.readouterr().err
+    assert said.rstrip().endswith(str(index))
+    outputs = json.loads((output / "manifest.json").read_text())["outputs"]
+    for name in ("claims.csv", "claims.md"):
+        assert outputs[name] == sha256((output / name).read_bytes()).hexdigest()
+    claims = pd.read_csv(output / "claims.csv")
+    assert len(claims) == 27 and claims["claim"].iloc[0] in said

@@ -59,6 +59,10 @@ FIGURES = {
         "Not in the paper: what is left of the damage when the photo is edited first",
         "A panel for each attacker: the damage left after each transform of the photo.",
     ),
+    "paper_reading": (
+        "Not in the paper: which reading of it gives Table I",
+        "For each attacker L1 and L2: the printed average, and the readings nearest to Table I.",
+    ),
 }
 
 

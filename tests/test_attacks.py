@@ -104,10 +104,11 @@ def test_batch_equals_one_by_one(name, results, generator, photos, target, salie
     # Sums round differently in a batch, and sign() turns a rounding into a step where the
     # gradient is about zero: all but a few pixels must agree.
     attack = replace(quick(name), steps=1)
+    small = 0.05 * (attack.bound if attack.step_size is None else attack.step_size)
     whole = run(attack, generator, photos, target, saliency_map)
     for i in range(len(photos)):
         one = run(attack, generator, photos[i : i + 1], target[i : i + 1], saliency_map[i : i + 1])
-        differing = (one - whole[i : i + 1]).abs() > 1e-6
+        differing = (one - whole[i : i + 1]).abs() > small
         assert differing.float().mean() < 0.002
 
 

@@ -39,6 +39,8 @@ class Attack:
         start: half-width of the uniform random start. I-FGSM taken literally starts at I_org,
             where the loss is at its minimum, its gradient exactly zero and sign(0) = 0: it never
             moves. ±0.001 (a comment in Ruiz et al.'s code) leaves that plateau.
+        start_in: "region" multiplies the start by M (Eq. 4); "everywhere" does not, as code would
+            that masks the steps alone: its background is noise. A reading of the paper, no more.
         blurs: what stands before g in the loss; empty for nothing.
         blur_schedule: "cycle" applies one blur an iteration in turn (Spread-Spectrum), "mean"
             averages the loss over all of them in every iteration (EoT).
@@ -63,6 +65,7 @@ class Attack:
     step_size: float | None = 0.01
     steps: int = 10
     start: float = 0.0
+    start_in: Literal["region", "everywhere"] = "region"
     blurs: tuple[Blur, ...] = ()
     blur_schedule: Literal["cycle", "mean"] = "cycle"
     blur_target: Literal["loss", "iterate"] = "loss"
@@ -86,6 +89,7 @@ class Attack:
         if not self.momentum >= 0:
             raise SalattackError(f"momentum must be ≥ 0, got {self.momentum}")
         for name, value, known in (
+            ("start_in", self.start_in, ("region", "everywhere")),
             ("blur_schedule", self.blur_schedule, ("cycle", "mean")),
             ("blur_target", self.blur_target, ("loss", "iterate")),
             ("region", self.region, ("everywhere", *REGIONS)),
@@ -96,6 +100,8 @@ class Attack:
         ):
             if value not in known:
                 raise one_of(name, value, known)
+        if self.start_in == "everywhere" and self.bound_by == "saliency":
+            raise SalattackError("bound_by='saliency' masks the start too: leave start_in as it is")
         needs_map = self.gradient_at == "masked" or self.bound_by == "saliency"
         if needs_map and self.region == "everywhere":
             raise SalattackError("gradient_at and bound_by use the map: set region='saliency'")
@@ -156,7 +162,8 @@ class Attack:
 
         x, velocity = images, torch.zeros_like(images)
         if self.start > 0:
-            x = (x + self.start * mask * _noise(images, self.seed)).clamp(low, high)
+            place = mask if self.start_in == "region" else 1.0
+            x = (x + self.start * place * _noise(images, self.seed)).clamp(low, high)
         for t in range(self.steps):
             blurs = self._blurs_at(t)
             if self.blur_target == "iterate" and self.blurs:

@@ -140,7 +140,7 @@ def _to_rgb(image: Image.Image) -> Image.Image:
     return image.convert("RGB")
 
 
-def _similarity(left_eye: Point, right_eye: Point) -> tuple[complex, complex]:
+def similarity(left_eye: Point, right_eye: Point) -> tuple[complex, complex]:
     """Return (a, b) with source = a * aligned + b, points as complex numbers x + iy."""
     source_left, source_right = complex(*left_eye), complex(*right_eye)
     left, right = (complex(*eye) for eye in CELEBA_EYES)
@@ -167,7 +167,7 @@ def align(image: Image.Image, left_eye: Point, right_eye: Point, box: Box) -> Im
     Raises:
         SalattackError: the eyes coincide or lie outside the box.
     """
-    a, b = _similarity(left_eye, right_eye)
+    a, b = similarity(left_eye, right_eye)
     for x, y in (left_eye, right_eye):
         if not (box[0] <= x <= box[2] and box[1] <= y <= box[3]):
             raise SalattackError(f"the eye at ({x}, {y}) is outside the box {tuple(box)}")
@@ -301,7 +301,7 @@ class Faces(Dataset[Face]):
         if not set(POINTS) <= set(self.table):
             raise SalattackError("these faces have no landmarks; use the openpeople faces")
         points = self.table.iloc[index][POINTS].to_numpy("float64").reshape(3, 2)
-        a, b = _similarity(tuple(points[0]), tuple(points[1]))
+        a, b = similarity(tuple(points[0]), tuple(points[1]))
         aligned = (points @ (1, 1j) - b) / a
         top = (CELEBA_SIZE[1] - CROP) / 2
         crop = np.stack([aligned.real, aligned.imag - top], 1) * self.image_size / CROP

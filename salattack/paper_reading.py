@@ -7,20 +7,18 @@ between the attackers (the ``shape``) are evidence about the attackers alone.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import fields, replace
 from itertools import product
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
-from torch import Tensor
 
 from .attacks import ATTACKERS, LABELS, Attack
 from .errors import SalattackError, one_of
 from .evaluation import evaluate
 from .files import written_whole
-from .generators import Generator
 from .ledger import Ledger
 from .metrics import BACKGROUND
 from .study import Study
@@ -48,49 +46,6 @@ STRENGTHS = {
     "bound 0.2, step 0.02": Strength(0.2, 0.02),  # 0.1 in [0, 1]: ten steps just reach it
     "bound 0.2, step 0.04": Strength(0.2, 0.04),
 }
-
-
-@dataclass(frozen=True, kw_only=True)
-class StartsEverywhere(Attack):
-    """A masked attacker whose random start is not masked: what code does that masks only steps.
-
-    Its background is noise, against Eq. 4. It is here as a reading of the paper, not to be used.
-    """
-
-    start_in: str = "everywhere"
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if (self.gradient_at, self.bound_by) != ("iterate", "bound"):
-            raise SalattackError(
-                "a start everywhere needs gradient_at and bound_by left as they are"
-            )
-
-    def __call__(
-        self,
-        generator: Generator,
-        images: Tensor,
-        target: Tensor,
-        saliency_map: Tensor | None = None,
-        **options: object,
-    ) -> Tensor:
-        """Disrupt a batch; see `Attack.__call__`."""
-        attack = _MaskedSteps(
-            **{field.name: getattr(self, field.name) for field in fields(Attack)},
-            step_map=self._mask(images, saliency_map),
-        )
-        return attack(generator, images, target, saliency_map, **options)
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class _MaskedSteps(Attack):
-    step_map: Tensor
-
-    def _mask(self, images: Tensor, saliency_map: Tensor | None) -> Tensor:
-        return images.new_ones(1)
-
-    def _direction(self, gradient: Tensor, mask: Tensor) -> Tensor:
-        return super()._direction(gradient, self.step_map)
 
 
 class AttackReading(NamedTuple):
@@ -220,7 +175,7 @@ def _attackers(strength: str, reading: str) -> dict[str, Attack]:
         attacks[name] = replace(attack, start=how.bound) if name in chosen.ball else attack
     aware = replace(attacks["saliency-aware"], **chosen.aware)
     if chosen.unmasked:
-        aware = StartsEverywhere(**{f.name: getattr(aware, f.name) for f in fields(Attack)})
+        aware = replace(aware, start_in="everywhere")
     return attacks | {"saliency-aware": aware}
 
 

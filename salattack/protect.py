@@ -27,9 +27,9 @@ from .faces import (
     DEFAULT_LABELS,
     Box,
     Point,
-    _similarity,
     align,
     preprocess,
+    similarity,
     to_tensor,
 )
 from .files import written_whole
@@ -74,7 +74,7 @@ class Place:
     @classmethod
     def of_face(cls, face: FoundFace, size: int) -> "Place":
         """Return the place that `align` and `preprocess` give a face."""
-        a, b = _similarity(face.left_eye, face.right_eye)
+        a, b = similarity(face.left_eye, face.right_eye)
         top = (CELEBA_SIZE[1] - CROP) / 2
         return cls(a * CROP / size, b + a * 1j * top, size, face)
 

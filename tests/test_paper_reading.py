@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -16,7 +18,6 @@ from salattack.paper_reading import (
     STRENGTHS,
     Arithmetic,
     Reading,
-    StartsEverywhere,
     attackers,
     best,
     concentration,
@@ -92,7 +93,7 @@ def test_every_reading_gives_the_four_attackers_at_its_strength(strength, readin
         assert (attack.bound, attack.step_size, attack.steps) == STRENGTHS[strength]
         in_ball = name in ATTACK_READINGS[reading].ball
         assert attack.start == (attack.bound if in_ball else ATTACKERS[name].start)
-        assert isinstance(attack, StartsEverywhere) == (
+        assert (attack.start_in == "everywhere") == (
             name == "saliency-aware" and "unmasked" in reading
         )
 
@@ -133,7 +134,9 @@ def test_unknown_readings_are_refused(study):
 
 @pytest.fixture(scope="module")
 def unmasked():
-    return StartsEverywhere(bound=0.1, step_size=0.01, steps=1, start=0.1, region="saliency")
+    return Attack(
+        bound=0.1, step_size=0.01, steps=1, start=0.1, start_in="everywhere", region="saliency"
+    )
 
 
 def test_an_unmasked_start_leaves_noise_in_the_background(
@@ -152,7 +155,7 @@ def test_an_unmasked_start_leaves_noise_in_the_background(
 
 
 def test_its_background_is_the_start_alone(unmasked, generator, photos, target, saliency_map):
-    more = StartsEverywhere(bound=0.1, step_size=0.05, steps=1, start=0.1, region="saliency")
+    more = replace(unmasked, step_size=0.05)
     first, second = (a(generator, photos, target, saliency_map) for a in (unmasked, more))
     background = (saliency_map == 0).expand_as(photos)
     assert torch.equal(first[background], second[background])
@@ -166,10 +169,9 @@ def test_with_nothing_masked_it_is_the_unmasked_attack(unmasked, generator, phot
     assert torch.equal(unmasked(generator, photos, target, ones), expected)
 
 
-@pytest.mark.parametrize("changes", [{"gradient_at": "masked"}, {"bound_by": "saliency"}])
-def test_an_unmasked_start_refuses_what_contradicts_it(changes):
-    with pytest.raises(SalattackError, match="needs gradient_at and bound_by left as they are"):
-        StartsEverywhere(region="saliency", **changes)
+def test_an_unmasked_start_refuses_a_bound_that_masks_it(unmasked):
+    with pytest.raises(SalattackError, match="bound_by='saliency' masks the start"):
+        replace(unmasked, bound_by="saliency")
 
 
 def test_an_unmasked_start_needs_its_map(unmasked, generator, photos, target):

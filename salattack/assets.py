@@ -118,6 +118,36 @@ ASSETS: dict[str, Asset] = {
             "399a26023ec159fd3a9ddd04603bcb0fb34b647588a9e4e8acc9bf7da3774d44",
         ),
         Asset(
+            name="stargan-v2-celeba-hq-256",
+            file="stargan-v2-celeba-hq-256/100000_nets_ema.ckpt",
+            address="https://www.dropbox.com/s/96fmei6c93o8b8t/100000_nets_ema.ckpt?dl=1",
+            licence="CC BY-NC 4.0",
+            source="https://github.com/clovaai/stargan-v2",
+        ),
+        Asset(
+            name="attgan-celeba-128",
+            file="attgan-celeba-128/128_shortcut1_inject1_none.pth",
+            address="http://bit.ly/attgan-pretrain",  # a folder of zips: by hand
+            licence="code MIT; trained on CelebA (non-commercial)",
+            source="https://github.com/elvisyjlin/AttGAN-PyTorch",
+        ),
+        Asset(
+            name="ganimation-celeba-128",
+            file="ganimation-celeba-128/30_net_gen.pth",
+            # A folder: by hand.
+            address="https://drive.google.com/drive/folders/1DJHeeLwZ3OsbiesvH7UM44cB3NxhebxF",
+            licence="code MIT; trained on CelebA (non-commercial)",
+            source="https://github.com/donydchen/ganimation_replicate",
+        ),
+        Asset(
+            name="cyclegan-vangogh-256",
+            file="cyclegan-vangogh-256/style_vangogh.pth",
+            address="http://efrosgans.eecs.berkeley.edu/cyclegan/pretrained_models/"
+            "style_vangogh.pth",
+            licence="BSD",
+            source="https://github.com/junyanz/pytorch-CycleGAN-and-pix2pix",
+        ),
+        Asset(
             name="pfan-duts",
             file="pfan-duts/best-model_epoch-204_mae-0.0505_loss-0.1370.pth",
             address="https://drive.google.com/uc?id=1Sc7dgXCZjF4wVwBihmIry-Xk7wTqrJdr",

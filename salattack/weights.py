@@ -77,9 +77,9 @@ def fit(module: nn.Module, state: Mapping, source: str) -> nn.Module:
     misfits = [f"{k}: missing" for k in own if k not in state]
     misfits += [f"{k}: not in {type(module).__name__}" for k in state if k not in own]
     misfits += [
-        f"{k}: shape {tuple(state[k].shape)} instead of {tuple(own[k].shape)}"
+        f"{k}: shape {tuple(getattr(state[k], 'shape', ()))} instead of {tuple(own[k].shape)}"
         for k in own
-        if k in state and state[k].shape != own[k].shape
+        if k in state and getattr(state[k], "shape", None) != own[k].shape
     ]
     if misfits:
         more = f" and {len(misfits) - 3} more" if len(misfits) > 3 else ""

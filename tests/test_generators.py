@@ -1,14 +1,61 @@
 import pickle
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
+from kornia.color import rgb_to_lab
 from safetensors.torch import save_file
 from torch import nn
 
+from salattack.attacks import ATTACKERS, attacker
 from salattack.errors import SalattackError
-from salattack.generators import GENERATORS, StarGAN, load_generator
+from salattack.generators import (
+    GENERATORS,
+    AttGAN,
+    CycleGAN,
+    Ensemble,
+    GANimation,
+    StarGAN,
+    StarGANv2,
+    load_generator,
+)
+from salattack.study import open_study
 from salattack.weights import SHIPPED, fit, read_state_dict
+
+CYCLEGAN, GANIMATION = "cyclegan-vangogh-256", "ganimation-celeba-128"
+ATTGAN, STARGAN_V2 = "attgan-celeba-128", "stargan-v2-celeba-hq-256"
+ADAPTERS = (CYCLEGAN, GANIMATION, ATTGAN, STARGAN_V2)
+every_adapter = pytest.mark.parametrize("name", ADAPTERS)
+
+
+def small(name):
+    """A narrow network of the entry's architecture, its parameters the same in every test."""
+    torch.manual_seed(0)
+    if name == STARGAN_V2:
+        return StarGANv2(4, 8, 64, style_dim=8, latent_dim=4, hidden=8).eval()
+    build = {
+        CYCLEGAN: lambda: CycleGAN(8, 2),
+        GANIMATION: lambda: GANimation(8, repeat_num=2),
+        ATTGAN: lambda: AttGAN(4),
+    }
+    network = build[name]().eval()
+    for parameter in network.parameters():
+        if name == ATTGAN and parameter.ndim == 4:  # whose statistics do not keep the scale
+            nn.init.kaiming_normal_(parameter)
+    return network
+
+
+def targets(name, n):
+    """Targets of n images, in each network's own terms."""
+    torch.manual_seed(1)
+    if name == GANIMATION:
+        return torch.rand(n, 17)
+    if name == ATTGAN:
+        return torch.randint(2, (n, 13)) - 0.5
+    if name == STARGAN_V2:
+        return small(name).style_of_latent(torch.randn(n, 4), torch.arange(n) % 2).detach()
+    return torch.zeros(n, 1)
 
 
 def test_the_published_size_and_names():
@@ -122,3 +169,342 @@ def test_a_list_is_not_a_state_dict(tmp_path):
     torch.save([1, 2], tmp_path / "list.ckpt")
     with pytest.raises(SalattackError, match="does not hold a state dict but a list"):
         load_generator(weights=tmp_path / "list.ckpt")
+
+
+# Parameters of the published networks. CycleGAN's is what its authors' code prints (issue 169 of
+# junyanz/pytorch-CycleGAN-and-pix2pix); the others were counted on the networks of the authors'
+# code (clovaai/stargan-v2, albertpumarola/GANimation) and of elvisyjlin/AttGAN-PyTorch.
+@pytest.mark.parametrize(
+    ("build", "part", "count"),
+    [
+        (CycleGAN, "", 11_378_179),
+        (StarGANv2, "generator.", 43_467_395),
+        (StarGANv2, "mapping_network.", 2_438_272),
+        (StarGANv2, "style_encoder.", 20_916_928),
+        (lambda: StarGANv2(high_pass=False, domains=3), "generator.", 33_892_995),
+        (lambda: StarGANv2(high_pass=False, domains=3), "mapping_network.", 3_259_072),
+        (lambda: StarGANv2(high_pass=False, domains=3), "style_encoder.", 20_949_760),
+        (GANimation, "", 8_471_296),
+        (AttGAN, "", 43_459_203),
+        (lambda: AttGAN(inject=False), "", 43_352_707),
+    ],
+)
+def test_published_counts(build, part, count):
+    with torch.device("meta"):  # shapes alone
+        parameters = build().named_parameters()
+    assert sum(p.numel() for name, p in parameters if name.startswith(part)) == count
+
+
+# Names and shapes of the same sources.
+@pytest.mark.parametrize(
+    ("build", "shapes"),
+    [
+        (
+            CycleGAN,
+            {
+                "model.1.weight": (64, 3, 7, 7),
+                "model.7.bias": (256,),
+                "model.10.conv_block.1.weight": (256, 256, 3, 3),
+                "model.18.conv_block.5.bias": (256,),
+                "model.19.weight": (256, 128, 3, 3),
+                "model.26.weight": (3, 64, 7, 7),
+            },
+        ),
+        (
+            StarGANv2,
+            {
+                "generator.from_rgb.weight": (64, 3, 3, 3),
+                "generator.encode.2.conv1x1.weight": (512, 256, 1, 1),
+                "generator.encode.6.norm2.bias": (512,),
+                "generator.decode.4.norm2.fc.weight": (512, 64),
+                "generator.decode.6.conv1x1.weight": (64, 128, 1, 1),
+                "generator.to_rgb.2.weight": (3, 64, 1, 1),
+                "generator.hpf.filter": (3, 3),
+                "mapping_network.shared.0.weight": (512, 16),
+                "mapping_network.unshared.1.6.weight": (64, 512),
+                "style_encoder.shared.6.conv2.weight": (512, 512, 3, 3),
+                "style_encoder.shared.8.weight": (512, 512, 4, 4),
+                "style_encoder.unshared.0.weight": (64, 512),
+            },
+        ),
+        (
+            GANimation,
+            {
+                "main.0.weight": (64, 20, 7, 7),
+                "main.14.main.3.weight": (256, 256, 3, 3),
+                "main.19.bias": (64,),
+                "img_reg.0.weight": (3, 64, 7, 7),
+                "attetion_reg.0.weight": (1, 64, 7, 7),
+            },
+        ),
+        (
+            AttGAN,
+            {
+                "enc_layers.0.layers.0.weight": (64, 3, 4, 4),
+                "enc_layers.4.layers.1.running_var": (1024,),
+                "dec_layers.0.layers.0.weight": (1037, 1024, 4, 4),
+                "dec_layers.1.layers.0.weight": (1549, 512, 4, 4),
+                "dec_layers.4.layers.0.bias": (3,),
+            },
+        ),
+    ],
+)
+def test_published_names_and_shapes(build, shapes):
+    with torch.device("meta"):
+        state = build().state_dict()
+    assert {name: tuple(state[name].shape) for name in shapes} == shapes
+
+
+def old_statistics(network):
+    """What InstanceNorm2d of old PyTorch wrote beside the parameters."""
+    return {
+        f"{name}.{key}": torch.rand(module.num_features)
+        for name, module in network.named_modules()
+        if isinstance(module, nn.InstanceNorm2d)
+        for key in ("running_mean", "running_var")
+    }
+
+
+def as_published(name, network):
+    """The state dict in the wrapper that the publishers' code saves, with what else is in it."""
+    state = network.state_dict()
+    if name == CYCLEGAN:
+        return state | old_statistics(network)
+    if name == GANIMATION:  # trained on several GPUs
+        return {f"module.{key}": value for key, value in (state | old_statistics(network)).items()}
+    if name == ATTGAN:  # PyTorch 0.4.0 had no counters
+        kept = {k: v for k, v in state.items() if "num_batches_tracked" not in k}
+        return {"G": kept, "D": {"fc.weight": torch.zeros(2)}, "optim_G": {"state": {}}}
+    parts = {part: getattr(network, part).state_dict() for part in dict(network.named_children())}
+    return parts | {"fan": {"conv1.weight": torch.zeros(2)}}
+
+
+@every_adapter
+@pytest.mark.parametrize("legacy", [True, False])
+def test_published_files_load(name, legacy, tmp_path, photos):
+    network = small(name)
+    file = tmp_path / "published.pth"
+    torch.save(as_published(name, network), file, _use_new_zipfile_serialization=not legacy)
+    loaded = load_generator(name, weights=file, device="cpu")
+    target = targets(name, 3)
+    with torch.no_grad():
+        assert torch.equal(loaded(photos, target), network(photos, target))
+    assert not loaded.training and not any(p.requires_grad for p in loaded.parameters())
+    save_file(loaded.state_dict(), tmp_path / "own.safetensors")  # as the cache keeps a copy
+    again = load_generator(name, weights=tmp_path / "own.safetensors", device="cpu")
+    with torch.no_grad():
+        assert torch.equal(again(photos, target), network(photos, target))
+
+
+def test_ganimation_takes_the_reimplementation_s_file(tmp_path, photos):
+    network, state = small(GANIMATION), {}
+    for key, value in network.state_dict().items():
+        if value.ndim == 1:
+            continue  # its normalisations have no parameters, its convolutions have biases
+        theirs = key.replace(".main.", ".conv_block.").replace("main.", "model.", 1)
+        theirs = theirs.replace("img_reg", "color_top").replace("attetion_reg", "au_top")
+        state[theirs] = value
+        if "top" not in theirs:
+            channels = value.shape[1 if key.split(".")[1] in ("11", "14") else 0]
+            state[theirs.replace("weight", "bias")] = torch.randn(channels)
+    assert "model.9.conv_block.3.bias" in state and "color_top.0.weight" in state
+    torch.save(state, tmp_path / "30_net_gen.pth")
+    loaded = load_generator(GANIMATION, tmp_path / "30_net_gen.pth", "cpu")
+    target = targets(GANIMATION, 3)
+    with torch.no_grad():
+        assert (loaded(photos, target) - network(photos, target)).abs().max() < 1e-4
+
+
+@pytest.mark.parametrize("high_pass", [True, False])
+def test_stargan_v2_s_depth_follows_the_file(high_pass, tmp_path, photos):
+    network = StarGANv2(4, 8, 128, style_dim=8, domains=3, hidden=8, high_pass=high_pass)
+    torch.save(as_published(STARGAN_V2, network), tmp_path / "nets.ckpt")
+    loaded = load_generator(STARGAN_V2, tmp_path / "nets.ckpt", "cpu")
+    assert (loaded.depth, loaded.image_size) == (3 + high_pass, 128)
+    assert loaded.style_of_latent(torch.randn(2, 16), torch.tensor([0, 2])).shape == (2, 8)
+
+
+@every_adapter
+def test_misfitting_files_are_refused(name, tmp_path):
+    state = small(name).state_dict()
+    gone = list(state)[-1]
+    torch.save(
+        {k: v for k, v in state.items() if k != gone} | {"head": torch.zeros(1)}, tmp_path / "a"
+    )
+    with pytest.raises(SalattackError, match=f"a does not fit .*{gone}: missing.*head: not in"):
+        load_generator(name, weights=tmp_path / "a", device="cpu")
+
+
+def test_a_file_of_another_architecture_is_refused(tmp_path):
+    save_file(StarGAN(conv_dim=8).state_dict(), tmp_path / "stargan.safetensors")
+    for name in (CYCLEGAN, GANIMATION):
+        with pytest.raises(SalattackError, match=r"stargan.safetensors does not fit .*: missing"):
+            load_generator(name, weights=tmp_path / "stargan.safetensors", device="cpu")
+
+
+@every_adapter
+def test_published_files_are_asked_for(name, tmp_path, monkeypatch):
+    monkeypatch.setenv("SALATTACK_CACHE", str(tmp_path))
+    with pytest.raises(SalattackError, match=f"run `salattack assets fetch {name}`"):
+        load_generator(name)
+
+
+@every_adapter
+def test_edits_follow_the_target_and_not_the_batch(name, photos):
+    network, target = small(name), targets(name, 3)
+    with torch.no_grad():
+        fakes = network(photos, target)
+        alone = torch.cat([network(photos[i : i + 1], target[i : i + 1]) for i in range(3)])
+        other = network(photos, -target)
+    assert fakes.shape == photos.shape and fakes.abs().max() <= 1
+    assert (fakes - alone).abs().max() < 1e-4
+    assert torch.equal(fakes, other) == (name == CYCLEGAN)
+
+
+@every_adapter
+def test_bfloat16_arithmetic_gives_about_the_same(name, photos):
+    network, target = small(name), targets(name, 3)
+    with torch.no_grad():
+        fine = network(photos, target)
+        with torch.autocast("cpu", torch.bfloat16):
+            coarse = network(photos, target).float()
+    assert 0 < (coarse - fine).abs().mean() < 0.05
+
+
+def bounded(attack, change, photo, result):
+    if attack.colours == "rgb":
+        return change.abs().max() <= attack.bound + 1e-6
+    lab, clean = (rgb_to_lab((x.double() + 1) / 2) for x in (result, photo))
+    return ((lab - clean)[:, 1:] / 128).abs().max() <= attack.bound + 0.02  # gamut clips
+
+
+@every_adapter
+@pytest.mark.parametrize("preset", ATTACKERS)
+def test_every_attacker_on_every_adapter(name, preset, photos, saliency_map):
+    network, target, photo = small(name), targets(name, 1), photos[:1]
+    before = {key: value.clone() for key, value in network.state_dict().items()}
+    attack = attacker(preset, steps=1 if ATTACKERS[preset].blur_schedule == "mean" else 2)
+    region = saliency_map[:1] if attack.region == "saliency" else None
+    result = attack(network, photo, target, region)
+    change = result - photo
+    assert bounded(attack, change, photo, result) and result.abs().max() <= 1
+    assert (change != 0).float().mean() > 0.01
+    with torch.no_grad():
+        assert not torch.equal(network(result, target), network(photo, target))
+    assert all(torch.equal(network.state_dict()[key], value) for key, value in before.items())
+    assert all(p.grad is None for p in network.parameters())
+
+
+@every_adapter
+def test_an_attack_does_more_than_noise(name, photos):
+    network, target, photo = small(name), targets(name, 1), photos[:1]
+    attack = attacker("i-fgsm", steps=5)
+    result = attack(network, photo, target)
+    noise = torch.randn(photo.shape, generator=torch.Generator().manual_seed(0)).sign()
+    noisy = (photo + attack.bound * noise).clamp(-1, 1)
+    with torch.no_grad():
+        clean, broken, chance = (network(x, target) for x in (photo, result, noisy))
+    assert (broken - clean).square().mean() > 2 * (chance - clean).square().mean()
+
+
+def test_ganimation_keeps_the_photo_where_attention_is_one(photos):
+    network, target = small(GANIMATION), targets(GANIMATION, 3)
+    network.attetion_reg[0] = nn.Conv2d(8, 1, 7, 1, 3)
+    nn.init.constant_(network.attetion_reg[0].weight, 0.0)
+    for bias, expected in ((100.0, photos), (-100.0, None)):
+        nn.init.constant_(network.attetion_reg[0].bias, bias)
+        with torch.no_grad():
+            fakes = network(photos, target)
+        assert torch.allclose(fakes, photos, atol=1e-6) == (expected is not None)
+
+
+def test_stargan_v2_styles_and_masks(photos):
+    network = small(STARGAN_V2)
+    domains = torch.tensor([0, 1, 0])
+    latent = torch.randn(1, 4).expand(3, -1)
+    by_latent = network.style_of_latent(latent, domains)
+    assert torch.equal(by_latent[0], by_latent[2]) and not torch.equal(by_latent[0], by_latent[1])
+    by_reference = network.style_of_reference(photos, domains)
+    assert by_reference.shape == by_latent.shape == (3, 8)
+    nothing, all_of_it = ([torch.full((3, 1, 64, 64), v)] * 2 for v in (0.0, 1.0))
+    with torch.no_grad():
+        plain = network(photos, by_reference)
+        assert torch.equal(network(photos, by_reference, masks=nothing), plain)
+        assert not torch.equal(network(photos, by_reference, masks=all_of_it), plain)
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda x: small(CYCLEGAN)(x[..., :30], None), "multiples of 4, got 30×64; choose another"),
+        (lambda x: small(ATTGAN)(x[..., :48], targets(ATTGAN, 3)), "multiples of 32, got 48×64"),
+        (lambda x: small(STARGAN_V2)(x[..., :60], targets(STARGAN_V2, 3)), "multiples of 8"),
+        (lambda x: small(ATTGAN)(x, torch.eye(5)[:3]), r"target of \(3, 13\), .*, got \(3, 5\)"),
+        (lambda x: small(ATTGAN)(x, None), "got NoneType"),
+        (lambda x: small(GANIMATION)(x, torch.eye(5)[:3]), r"target of \(3, 17\), action units"),
+        (lambda x: small(STARGAN_V2)(x, torch.eye(5)[:3]), "style codes .*style_of_latent"),
+        (lambda x: small(STARGAN_V2).style_of_reference(x[:, :, :32], torch.zeros(3)), "be 64×64"),
+        (
+            lambda x: small(STARGAN_V2).style_of_reference(x, torch.tensor([0, 1, 2])),
+            r"a whole number from 0 to 1, got \[0, 1, 2\]",
+        ),
+        (lambda x: small(STARGAN_V2).style_of_latent(x[0, 0, :, :4], torch.zeros(3)), "of the 64"),
+        (
+            lambda x: StarGANv2(4, 8, 64, 8, high_pass=False)(x, torch.zeros(3, 8), masks=[x, x]),
+            "no high pass: leave out the masks",
+        ),
+        (lambda x: Ensemble(), "at least one generator"),
+        (lambda x: Ensemble(small(CYCLEGAN))(x, [None, None]), "has 1 members, 2 targets were"),
+    ],
+)
+def test_mistakes_are_one_sentence(call, message, photos):
+    with pytest.raises(SalattackError, match=message):
+        call(photos)
+
+
+def test_an_ensemble_s_loss_is_the_mean_of_its_members(generator, photos, target):
+    members = (generator, small(CYCLEGAN), small(GANIMATION))
+    own = [target, None, targets(GANIMATION, 3)]
+    ensemble, x = Ensemble(*members), photos.clone().requires_grad_()
+    fakes = ensemble(x, own)
+    assert fakes.shape == (3, 9, 64, 64)
+    both = fakes.square().mean()
+    apart = sum(g(x, t).square().mean() for g, t in zip(members, own, strict=True)) / 3
+    first, second = (torch.autograd.grad(loss, x)[0] for loss in (both, apart))
+    assert torch.allclose(first, second, atol=1e-7)
+    with torch.no_grad():
+        shared = Ensemble(generator, small(CYCLEGAN))(photos, target)
+        assert torch.equal(shared[:, :3], generator(photos, target))
+
+
+def test_an_attack_on_an_ensemble_breaks_every_member(generator, photos, target):
+    photos, target = photos[:1], target[:1]
+    own = [target, target.flip(1)]
+    attack = attacker("i-fgsm", steps=4)
+    noise = torch.randn(photos.shape, generator=torch.Generator().manual_seed(0)).sign()
+    noisy = (photos + attack.bound * noise).clamp(-1, 1)
+    result = attack(Ensemble(generator, generator), photos, own)
+    assert (result - photos).abs().max() <= attack.bound + 1e-6
+    for one in own:
+        with torch.no_grad():
+            clean, broken, chance = (generator(x, one) for x in (photos, result, noisy))
+        assert (broken - clean).square().mean() > 2 * (chance - clean).square().mean()
+
+
+def test_an_ensemble_in_a_study_of_several_edits(generator, photos, target):
+    photos, target = photos[:1], target[:1]
+    study = open_study(n_images=1, image_size=64, device="cpu")
+    study = replace(study, generator=Ensemble(generator, small(CYCLEGAN)))
+    edits = torch.stack([target, target.flip(1)], 1)
+    assert study.generate(photos, edits).shape == (1, 12, 64, 64)
+    saliency_map = study.saliency_map(photos)
+    result = study.disrupt(photos, edits, attacker("saliency-aware", steps=1), saliency_map)
+    assert not torch.equal(result, photos)
+
+
+@every_adapter
+def test_a_study_takes_them_by_name_at_their_size(name, tmp_path):
+    torch.save(as_published(name, small(name)), tmp_path / "own.pth")
+    study = open_study(generator=name, generator_weights=str(tmp_path / "own.pth"), device="cpu")
+    assert study.faces.image_size == int(name.rsplit("-", 1)[1])
+    assert study.origin["generator"][0] == name

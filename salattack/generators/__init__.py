@@ -1,31 +1,50 @@
 """Face-editing generators g(·): what an attack sees of them, and the registry of known ones."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from types import ModuleType
 from typing import Protocol
 
-from torch import Tensor
+from torch import Tensor, nn
 
-from ..assets import ASSETS
+from .. import assets
 from ..errors import one_of
 from ..weights import Model
+from . import attgan, cyclegan, ganimation, stargan_v2
+from .attgan import AttGAN
+from .cyclegan import CycleGAN
+from .ensemble import Ensemble
+from .ganimation import GANimation
+from .inputs import without_statistics
 from .stargan import ATTRIBUTES, StarGAN, edit_labels
+from .stargan_v2 import StarGANv2
 
-__all__ = ["ATTRIBUTES", "GENERATORS", "Generator", "StarGAN", "edit_labels", "load_generator"]
+__all__ = [
+    "ATTRIBUTES",
+    "GENERATORS",
+    "AttGAN",
+    "CycleGAN",
+    "Ensemble",
+    "GANimation",
+    "Generator",
+    "StarGAN",
+    "StarGANv2",
+    "edit_labels",
+    "load_generator",
+]
 
 
 class Generator(Protocol):
     """All that an attack sees of a face-editing model."""
 
     def __call__(self, images: Tensor, target: Tensor) -> Tensor:
-        """Edit (N, 3, H, W) images in [-1, 1] towards N targets; same shape and range."""
+        """Edit (N, 3, H, W) images in [-1, 1]; same shape and range.
+
+        ``target`` has one row an image, of what the model takes: StarGAN (N, 5) labels, AttGAN
+        (N, 13) attributes, GANimation (N, 17) action units, StarGAN v2 (N, 64) style codes;
+        CycleGAN ignores it.
+        """
         ...
-
-
-def _parameters_only(state: Mapping) -> Mapping:
-    # The published file's running statistics never made the published pictures: see StarGAN.
-    statistics = ("running_mean", "running_var", "num_batches_tracked")
-    return {key: value for key, value in state.items() if not key.endswith(statistics)}
 
 
 def _stargan_like(state: Mapping) -> StarGAN:
@@ -35,25 +54,34 @@ def _stargan_like(state: Mapping) -> StarGAN:
     return StarGAN(conv_dim=first.shape[0], c_dim=first.shape[1] - 3)
 
 
-def _published(size: int) -> Model:
-    asset = ASSETS[f"stargan-celeba-{size}"]
+def _published(name: str, size: int, build: Callable, prepare: Callable, of: str) -> Model:
+    asset = assets.known(name)
     return Model(
-        build=_stargan_like,
-        prepare=_parameters_only,
+        build=build,
+        prepare=prepare,
         file=asset.path.name,
-        sha256=asset.checksum.removeprefix("sha256:"),
+        sha256=asset.checksum.removeprefix("sha256:") if asset.checksum else None,
         licence=asset.licence,
-        source=f"StarGAN's celeba-{size}x{size}-5attrs.zip ({asset.address})",
+        source=f"{of} ({asset.address})",
         shipped=False,
-        asset=asset.name,
+        asset=name,
         image_size=size,
     )
+
+
+def _stargan(size: int) -> Model:
+    archive = f"StarGAN's celeba-{size}x{size}-5attrs.zip"
+    return _published(f"stargan-celeba-{size}", size, _stargan_like, without_statistics, archive)
+
+
+def _other(name: str, size: int, adapter: ModuleType, of: str) -> Model:
+    return _published(name, size, adapter.like, adapter.prepare, of)
 
 
 GENERATORS: dict[str, Model] = {
     "stargan-celeba128-w32": Model(
         build=_stargan_like,
-        prepare=_parameters_only,
+        prepare=without_statistics,
         file="stargan-celeba128-w32.safetensors",
         sha256="efd166b243f7dc964fa1c587eb61626ced1fa7cf67bc040e25a35077c61585bf",
         licence="research use: trained on CelebA crops (non-commercial)",
@@ -61,20 +89,28 @@ GENERATORS: dict[str, Model] = {
         shipped=True,
         image_size=128,
     ),
-    "stargan-celeba-128": _published(128),
-    "stargan-celeba-256": _published(256),
+} | {
+    model.asset: model
+    for model in (
+        _stargan(128),
+        _stargan(256),
+        _other("stargan-v2-celeba-hq-256", 256, stargan_v2, "StarGAN v2's CelebA-HQ networks"),
+        _other("attgan-celeba-128", 128, attgan, "AttGAN-PyTorch's 128_shortcut1_inject1_none"),
+        _other("ganimation-celeba-128", 128, ganimation, "ganimation_replicate's ckpts/celebA"),
+        _other("cyclegan-vangogh-256", 256, cyclegan, "CycleGAN's style_vangogh"),
+    )
 }
 
 
 def load_generator(
     name: str = "stargan-celeba128-w32", weights: str | Path | None = None, device: str = "auto"
-) -> StarGAN:
-    """Return a frozen generator of the registry `GENERATORS`.
+) -> nn.Module:
+    """Return a frozen generator (see `Generator`) of the registry `GENERATORS`.
 
     Args:
         name: a key of `GENERATORS`.
-        weights: a StarGAN file (.safetensors or torch checkpoint) of any ``conv_dim``. Without
-            it a published model is taken from the cache (`salattack assets fetch`).
+        weights: a file of that architecture (.safetensors or torch checkpoint), of any width.
+            Without it a published model is taken from the cache (`salattack assets fetch`).
         device: "auto" takes CUDA where there is one.
 
     Raises:

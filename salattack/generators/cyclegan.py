@@ -1,0 +1,76 @@
+"""CycleGAN's generator (Zhu et al., ICCV 2017) as published, at any width and depth.
+
+Names and sizes are those of the authors' PyTorch code, pytorch-CycleGAN-and-pix2pix, without
+dropout. It is unconditional: it makes the one edit that it was trained for.
+"""
+
+from collections.abc import Mapping
+
+from torch import Tensor, nn
+
+from .inputs import require_sides, shape_of, unwrapped, without_statistics
+
+
+class _Block(nn.Module):
+    """Two reflected 3×3 convolutions with instance normalisation around an identity skip."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+
+        def half() -> list[nn.Module]:
+            convolution = nn.Conv2d(channels, channels, 3)
+            return [nn.ReflectionPad2d(1), convolution, nn.InstanceNorm2d(channels)]
+
+        self.conv_block = nn.Sequential(*half(), nn.ReLU(), *half())
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (N, C, H, W) to the same shape."""
+        return x + self.conv_block(x)
+
+
+class CycleGAN(nn.Module):
+    """CycleGAN's ResNet generator: an image to its translation.
+
+    Args:
+        width: channels of the first layer; 64 as published (11.38 M parameters).
+        blocks: residual blocks; 9 as published for 256 px.
+    """
+
+    def __init__(self, width: int = 64, blocks: int = 9) -> None:
+        super().__init__()
+
+        def block(conv: nn.Module) -> list[nn.Module]:
+            return [conv, nn.InstanceNorm2d(conv.out_channels), nn.ReLU()]
+
+        w = width
+        layers = [nn.ReflectionPad2d(3), *block(nn.Conv2d(3, w, 7))]
+        layers += block(nn.Conv2d(w, 2 * w, 3, 2, 1))
+        layers += block(nn.Conv2d(2 * w, 4 * w, 3, 2, 1))
+        layers += [_Block(4 * w) for _ in range(blocks)]
+        layers += block(nn.ConvTranspose2d(4 * w, 2 * w, 3, 2, 1, output_padding=1))
+        layers += block(nn.ConvTranspose2d(2 * w, w, 3, 2, 1, output_padding=1))
+        layers += [nn.ReflectionPad2d(3), nn.Conv2d(w, 3, 7), nn.Tanh()]
+        self.model = nn.Sequential(*layers)
+
+    def forward(self, images: Tensor, target: Tensor | None = None) -> Tensor:
+        """Translate (N, 3, H, W) images in [-1, 1], H and W divisible by 4; same shape and range.
+
+        The ``target`` is ignored, so that every caller can ask it as it asks StarGAN.
+
+        Raises:
+            SalattackError: sides that 4 does not divide.
+        """
+        require_sides("CycleGAN", images, 4)
+        return self.model(images)
+
+
+def prepare(state: Mapping) -> Mapping:
+    """Return the parameters alone: files of old PyTorch carry statistics that were never used."""
+    return without_statistics(unwrapped(state))
+
+
+def like(state: Mapping) -> CycleGAN:
+    """Return the network of a state dict's width and depth."""
+    first = shape_of(state, "model.1.weight", 4)
+    blocks = sum(key.endswith(".conv_block.1.weight") for key in state)
+    return CycleGAN(first[0], blocks) if first else CycleGAN()

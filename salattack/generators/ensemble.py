@@ -1,0 +1,52 @@
+"""Several generators attacked as one."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from ..errors import SalattackError
+
+if TYPE_CHECKING:
+    from . import Generator
+
+
+class Ensemble:
+    """A generator whose output is its members' outputs, one after another along the channels.
+
+    The MSE that `salattack.attacks.Attack` maximises is then the mean of the members' own, and
+    nothing else has to know of it; the measures too are of all members together. A member whose
+    output moves far has the most to say in it.
+
+    Args:
+        members: generators that edit the same images.
+
+    Raises:
+        SalattackError: no members.
+    """
+
+    def __init__(self, *members: "Generator") -> None:
+        if not members:
+            raise SalattackError("an ensemble needs at least one generator")
+        self.members = members
+
+    def __call__(self, images: Tensor, target: Tensor | Sequence[Tensor | None]) -> Tensor:
+        """Edit (N, 3, H, W) images in [-1, 1] by each of K members: (N, 3 K, H, W).
+
+        Args:
+            images: the photos.
+            target: one for all members, or a list or tuple with each member's own. `Study` and
+                what is built on it pass on one for all.
+
+        Raises:
+            SalattackError: another number of targets than of members.
+        """
+        own = isinstance(target, list | tuple)
+        targets = target if own else [target] * len(self.members)
+        if len(targets) != len(self.members):
+            raise SalattackError(
+                f"the ensemble has {len(self.members)} members, {len(targets)} targets were given"
+            )
+        edits = [g(images, one) for g, one in zip(self.members, targets, strict=True)]
+        return torch.cat(edits, dim=1)

@@ -1,0 +1,91 @@
+"""GANimation's generator (Pumarola et al., ECCV 2018) as in its authors' code, at any width.
+
+They published no weights. Those of a reimplementation (donydchen/ganimation_replicate) are of the
+same network under other names, and `prepare` gives them these.
+"""
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+
+from .inputs import require_sides, require_target, shape_of, unwrapped, without_statistics
+from .stargan import StarGAN
+
+# OpenFace's 17 intensities, in the order of its columns and so of a target.
+ACTION_UNITS = (1, 2, 4, 5, 6, 7, 9, 10, 12, 14, 15, 17, 20, 23, 25, 26, 45)
+
+RENAMED = {  # of the reimplementation, to the authors'
+    "model.": "main.",
+    ".conv_block.": ".main.",
+    "color_top.": "img_reg.",
+    "au_top.": "attetion_reg.",
+}
+
+
+class GANimation(nn.Module):
+    """StarGAN's network up to its last layer, with one head for colour and one for attention.
+
+    Args:
+        conv_dim: channels of the first layer; 64 as published (8.47 M parameters).
+        c_dim: number of action units.
+        repeat_num: residual blocks.
+    """
+
+    def __init__(self, conv_dim: int = 64, c_dim: int = 17, repeat_num: int = 6) -> None:
+        super().__init__()
+        self.c_dim = c_dim
+        self.main = StarGAN(conv_dim, c_dim, repeat_num).main[:-2]
+        self.img_reg = nn.Sequential(nn.Conv2d(conv_dim, 3, 7, 1, 3, bias=False), nn.Tanh())
+        # The authors' spelling, which is in every file.
+        self.attetion_reg = nn.Sequential(nn.Conv2d(conv_dim, 1, 7, 1, 3, bias=False), nn.Sigmoid())
+
+    def forward(self, images: Tensor, target: Tensor) -> Tensor:
+        """Change the expression of a batch: A · photo + (1 − A) · colour, as the authors' code.
+
+        Args:
+            images: (N, 3, H, W) in [-1, 1], H and W divisible by 4.
+            target: (N, c_dim) activations of `ACTION_UNITS` in [0, 1], OpenFace's 0 to 5 by 5.
+
+        Returns:
+            (N, 3, H, W) in [-1, 1].
+
+        Raises:
+            SalattackError: sides that 4 does not divide, a target of another shape.
+        """
+        require_sides("GANimation", images, 4)
+        require_target("GANimation", images, target, self.c_dim, "action units in [0, 1]")
+        units = target.to(images)[:, :, None, None].expand(-1, -1, *images.shape[-2:])
+        features = self.main(torch.cat([images, units], dim=1))
+        attention = self.attetion_reg(features)
+        return attention * images + (1 - attention) * self.img_reg(features)
+
+
+def prepare(state: Mapping) -> Mapping:
+    """Return the parameters under the authors' names, also those of the reimplementation.
+
+    It has biases before its normalisations, which these cancel, and none after them.
+    """
+    state = without_statistics(unwrapped(state))
+    if "color_top.0.weight" not in state:
+        return state
+    renamed = {}
+    for key, value in state.items():
+        for theirs, ours in RENAMED.items():
+            key = key.replace(theirs, ours)
+        if key.endswith(".bias"):
+            place, _, index = key.removesuffix(".bias").rpartition(".")
+            renamed[f"{place}.{int(index) + 1}.weight"] = torch.ones_like(value)
+            renamed[f"{place}.{int(index) + 1}.bias"] = torch.zeros_like(value)
+        else:
+            renamed[key] = value
+    return renamed
+
+
+def like(state: Mapping) -> GANimation:
+    """Return the network of a state dict's width, number of action units and depth."""
+    first = shape_of(state, "main.0.weight", 4)
+    if first is None or first[1] <= 3:
+        return GANimation()
+    blocks = sum(key.endswith(".main.0.weight") for key in state)
+    return GANimation(first[0], first[1] - 3, blocks)

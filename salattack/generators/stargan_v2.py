@@ -1,0 +1,251 @@
+"""StarGAN v2 (Choi et al., CVPR 2020): generator, mapping network and style encoder, any width.
+
+Names and sizes are those of the authors' code, clovaai/stargan-v2.
+"""
+
+from collections.abc import Mapping, Sequence
+from itertools import pairwise
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ..errors import SalattackError
+from .inputs import require_sides, require_target, shape_of
+
+PARTS = ("generator", "mapping_network", "style_encoder")
+UNIT = 2**-0.5  # of the sum of two branches, so that it keeps their variance
+
+
+def _shortcut(a: int, b: int) -> nn.Module:
+    return nn.Conv2d(a, b, 1, bias=False) if a != b else nn.Identity()
+
+
+class _Down(nn.Module):
+    """A residual block of the encoders; ``pool`` halves the sides."""
+
+    def __init__(self, a: int, b: int, *, normalise: bool, pool: bool = True) -> None:
+        super().__init__()
+        self.conv1, self.conv2 = nn.Conv2d(a, a, 3, 1, 1), nn.Conv2d(a, b, 3, 1, 1)
+        for name in ("norm1", "norm2"):
+            setattr(self, name, nn.InstanceNorm2d(a, affine=True) if normalise else nn.Identity())
+        self.conv1x1 = _shortcut(a, b)
+        self.pool = nn.AvgPool2d(2) if pool else nn.Identity()
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.pool(self.conv1(F.leaky_relu(self.norm1(x), 0.2)))
+        y = self.conv2(F.leaky_relu(self.norm2(y), 0.2))
+        return UNIT * (self.pool(self.conv1x1(x)) + y)
+
+
+class _AdaIN(nn.Module):
+    """Instance normalisation whose scale and shift the style gives."""
+
+    def __init__(self, style_dim: int, channels: int) -> None:
+        super().__init__()
+        self.fc = nn.Linear(style_dim, 2 * channels)
+
+    def forward(self, x: Tensor, style: Tensor) -> Tensor:
+        scale, shift = self.fc(style)[:, :, None, None].chunk(2, dim=1)
+        return (1 + scale) * F.instance_norm(x) + shift
+
+
+class _Up(nn.Module):
+    """A block of the decoder, residual unless high passes carry the photo's details."""
+
+    def __init__(self, a: int, b: int, style_dim: int, *, residual: bool, grow: bool) -> None:
+        super().__init__()
+        self.conv1, self.conv2 = nn.Conv2d(a, b, 3, 1, 1), nn.Conv2d(b, b, 3, 1, 1)
+        self.norm1, self.norm2 = _AdaIN(style_dim, a), _AdaIN(style_dim, b)
+        self.conv1x1 = _shortcut(a, b)
+        self.grow = nn.Upsample(scale_factor=2) if grow else nn.Identity()
+        self.residual = residual
+
+    def forward(self, x: Tensor, style: Tensor) -> Tensor:
+        y = self.conv1(self.grow(F.leaky_relu(self.norm1(x, style), 0.2)))
+        y = self.conv2(F.leaky_relu(self.norm2(y, style), 0.2))
+        return UNIT * (y + self.conv1x1(self.grow(x))) if self.residual else y
+
+
+class _Generator(nn.Module):
+    def __init__(self, widths: Sequence[int], style_dim: int, high_pass: bool) -> None:
+        super().__init__()
+        first, last = widths[0], widths[-1]
+        self.from_rgb = nn.Conv2d(3, first, 3, 1, 1)
+        down = [_Down(a, b, normalise=True) for a, b in pairwise(widths)]
+        down += [_Down(last, last, normalise=True, pool=False) for _ in range(2)]
+        self.encode = nn.ModuleList(down)
+        how = {"style_dim": style_dim, "residual": not high_pass}
+        up = [_Up(last, last, grow=False, **how) for _ in range(2)]
+        up += [_Up(a, b, grow=True, **how) for a, b in pairwise(reversed(widths))]
+        self.decode = nn.ModuleList(up)
+        norm = nn.InstanceNorm2d(first, affine=True)
+        self.to_rgb = nn.Sequential(norm, nn.LeakyReLU(0.2), nn.Conv2d(first, 3, 1))
+        if high_pass:
+            self.hpf = nn.Module()
+            kernel = torch.full((3, 3), -1.0)
+            kernel[1, 1] = 8.0
+            self.hpf.register_buffer("filter", kernel)
+
+    def forward(self, images: Tensor, style: Tensor, masks: Sequence[Tensor] | None) -> Tensor:
+        x, details = self.from_rgb(images), {}
+        for block in self.encode:
+            details[x.shape[2]] = x
+            x = block(x)
+        for block in self.decode:
+            x = block(x, style)
+            side = x.shape[2]
+            if masks is not None and side in (32, 64, 128):
+                mask = F.interpolate(masks[side > 32], size=x.shape[-2:], mode="bilinear")
+                kernel = self.hpf.filter.expand(x.shape[1], 1, 3, 3)
+                x = x + F.conv2d(mask * details[side], kernel, padding=1, groups=x.shape[1])
+        return self.to_rgb(x)
+
+
+class _OfDomain(nn.Module):
+    """A trunk and one head for each domain, of which each row takes its own."""
+
+    def __init__(self, shared: nn.Module, heads: Sequence[nn.Module]) -> None:
+        super().__init__()
+        self.shared, self.unshared = shared, nn.ModuleList(heads)
+
+    def forward(self, x: Tensor, domain: Tensor) -> Tensor:
+        known = range(len(self.unshared))
+        if domain.shape != x.shape[:1] or not all(one in known for one in domain.tolist()):
+            raise SalattackError(
+                f"give each of the {len(x)} a domain, a whole number from 0 to "
+                f"{known[-1]}, got {domain.tolist()}"
+            )
+        shared = self.shared(x).flatten(1)
+        codes = torch.stack([head(shared) for head in self.unshared], 1)
+        return codes[torch.arange(len(x), device=x.device), domain.to(x.device).long()]
+
+
+def _mlp(*widths: int) -> list[nn.Module]:
+    return [layer for a, b in pairwise(widths) for layer in (nn.Linear(a, b), nn.ReLU())]
+
+
+class StarGANv2(nn.Module):
+    """StarGAN v2. A target is a style code: `style_of_latent` and `style_of_reference` make them.
+
+    Args:
+        width: channels of the first layer; 64 as published.
+        max_width: most channels of a layer; 512 as published.
+        image_size: of training, a power of two; 256 as published.
+        style_dim: length of a style code.
+        domains: 2 for CelebA-HQ (0 female, 1 male), 3 for AFHQ (cat, dog, wild).
+        latent_dim: length of a latent code.
+        hidden: width of the mapping network.
+        high_pass: whether the decoder leaves the photo's details to high passes: true for
+            CelebA-HQ, false for AFHQ.
+    """
+
+    def __init__(
+        self,
+        width: int = 64,
+        max_width: int = 512,
+        image_size: int = 256,
+        style_dim: int = 64,
+        domains: int = 2,
+        latent_dim: int = 16,
+        hidden: int = 512,
+        high_pass: bool = True,
+    ) -> None:
+        super().__init__()
+        self.image_size, self.style_dim = image_size, style_dim
+        halvings = image_size.bit_length() - 3  # down to 4×4
+        widths = [min(width * 2**i, max_width) for i in range(halvings + 1)]
+        self.depth = halvings - 2 + high_pass
+        self.generator = _Generator(widths[: self.depth + 1], style_dim, high_pass)
+        heads = [
+            nn.Sequential(*_mlp(*[hidden] * 4), nn.Linear(hidden, style_dim))
+            for _ in range(domains)
+        ]
+        self.mapping_network = _OfDomain(nn.Sequential(*_mlp(latent_dim, *[hidden] * 4)), heads)
+        trunk = [nn.Conv2d(3, width, 3, 1, 1)]
+        trunk += [_Down(a, b, normalise=False) for a, b in pairwise(widths)]
+        trunk += [nn.LeakyReLU(0.2), nn.Conv2d(widths[-1], widths[-1], 4), nn.LeakyReLU(0.2)]
+        heads = [nn.Linear(widths[-1], style_dim) for _ in range(domains)]
+        self.style_encoder = _OfDomain(nn.Sequential(*trunk), heads)
+
+    def forward(
+        self, images: Tensor, target: Tensor, masks: Sequence[Tensor] | None = None
+    ) -> Tensor:
+        """Edit a batch.
+
+        The authors' network ends without a limit and their code clips what it saves; so do we.
+
+        Args:
+            images: (N, 3, H, W) in [-1, 1], sides divisible by 32 (by 16 without ``high_pass``).
+            target: (N, style_dim) style codes.
+            masks: where the CelebA-HQ model passes on the photo's details: two (N, 1, h, w) heat
+                maps in [0, 1], for 32 px and for 64 and 128 px, which the authors take from a
+                landmark network (FAN) that this package does not have; functools.partial binds
+                them for an attack. None, as in their code, passes nothing: the result keeps less
+                of the photo, and an attack reaches it through the encoder alone.
+
+        Returns:
+            (N, 3, H, W) in [-1, 1].
+
+        Raises:
+            SalattackError: sides or a target that do not fit; masks for a model without high pass.
+        """
+        require_sides("StarGAN v2", images, 2**self.depth)
+        what = "style codes (see StarGANv2.style_of_latent and style_of_reference)"
+        require_target("StarGAN v2", images, target, self.style_dim, what)
+        if masks is not None and not hasattr(self.generator, "hpf"):
+            raise SalattackError("this StarGAN v2 has no high pass: leave out the masks")
+        return self.generator(images, target.to(images), masks).clamp(-1, 1)
+
+    def style_of_latent(self, latent: Tensor, domain: Tensor) -> Tensor:
+        """Return (N, style_dim) style codes of (N, latent_dim) normal noise and N domains.
+
+        Raises:
+            SalattackError: a domain that the model does not have.
+        """
+        return self.mapping_network(latent, domain)
+
+    def style_of_reference(self, images: Tensor, domain: Tensor) -> Tensor:
+        """Return (N, style_dim) style codes of N reference images in [-1, 1] and their domains.
+
+        Raises:
+            SalattackError: images that are not of ``image_size``, an unknown domain.
+        """
+        if images.shape[1:] != (3, self.image_size, self.image_size):
+            size = f"{self.image_size}×{self.image_size}"
+            raise SalattackError(f"reference images must be {size}, got {tuple(images.shape)}")
+        return self.style_encoder(images, domain)
+
+
+def prepare(state: Mapping) -> Mapping:
+    """Return the three networks' parameters under their names, "generator." and so on.
+
+    The landmark network and the discriminator that a file also holds make no picture.
+    """
+    if not any(isinstance(state.get(part), Mapping) for part in PARTS):
+        return state
+    return {
+        f"{part}.{str(key).removeprefix('module.')}": value
+        for part in PARTS
+        for key, value in dict(state.get(part) or {}).items()
+    }
+
+
+def like(state: Mapping) -> StarGANv2:
+    """Return the networks of a state dict's widths, depth and domains."""
+    first = shape_of(state, "generator.from_rgb.weight", 4)
+    latent = shape_of(state, "mapping_network.shared.0.weight", 2)
+    head = shape_of(state, "style_encoder.unshared.0.weight", 2)
+    if first is None or latent is None or head is None:
+        return StarGANv2()
+    encoder = [key for key in state if key.startswith("style_encoder.")]
+    return StarGANv2(
+        width=first[0],
+        max_width=head[1],
+        image_size=2 ** (2 + sum(key.endswith(".conv1.weight") for key in encoder)),
+        style_dim=head[0],
+        domains=sum(".unshared." in key and key.endswith(".weight") for key in encoder),
+        latent_dim=latent[1],
+        hidden=latent[0],
+        high_pass="generator.hpf.filter" in state,
+    )

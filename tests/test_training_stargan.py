@@ -7,8 +7,10 @@ from safetensors.torch import load_file
 
 from salattack.errors import SalattackError
 from salattack.faces import from_uint8
+from salattack.generators import load_generator
 from salattack.generators.stargan import ATTRIBUTES, StarGAN
 from salattack.training import stargan as training
+from salattack.training.adversary import Discriminator
 
 ROWS = 2
 
@@ -50,8 +52,9 @@ def run(data, out, **changes):
     return training.train(data, out, **settings | changes)
 
 
-def test_killed_and_resumed_equals_uninterrupted(data, tmp_path, monkeypatch):
-    whole = training.read_checkpoint(run(data, tmp_path / "whole"))
+@pytest.mark.parametrize("adversarial", [False, True])
+def test_killed_and_resumed_equals_uninterrupted(data, tmp_path, monkeypatch, adversarial):
+    whole = training.read_checkpoint(run(data, tmp_path / "whole", adversarial=adversarial))
 
     sample, calls = training.sample, []
 
@@ -64,11 +67,11 @@ def test_killed_and_resumed_equals_uninterrupted(data, tmp_path, monkeypatch):
     with monkeypatch.context() as patched:
         patched.setattr(training, "sample", die_in_the_third_step)
         with pytest.raises(KeyboardInterrupt):
-            run(data, tmp_path / "killed")
+            run(data, tmp_path / "killed", adversarial=adversarial)
     assert training.read_checkpoint(tmp_path / "killed" / "checkpoint.pt")["step"] == 2
-    resumed = training.read_checkpoint(run(data, tmp_path / "killed"))
+    resumed = training.read_checkpoint(run(data, tmp_path / "killed", adversarial=adversarial))
     assert resumed["step"] == whole["step"] == 4
-    for part in ("generator", "discriminator", "average"):
+    for part in ("generator", "average", *(["discriminator"] if adversarial else [])):
         for name, value in whole[part].items():
             assert torch.equal(resumed[part][name], value), (part, name)
     curves = [pd.read_csv(tmp_path / kind / "evaluation.csv") for kind in ("whole", "killed")]
@@ -86,6 +89,52 @@ def test_training_moves_the_weights_and_depends_on_the_seed_only(data, tmp_path,
     assert torch.equal(one[key], same[key])
     assert not torch.equal(one[key], other[key])
     assert not torch.equal(one[key], start[key])
+
+
+def test_muon_moves_the_inner_kernels_and_adam_the_rest():
+    generator = StarGAN(16)
+    muon, adam = training.optimizers(generator, 1e-3)
+    kernels = {id(kernel) for kernel in muon.kernels}
+    others = {id(p) for p in adam.param_groups[0]["params"]}
+    names = {id(p): name for name, p in generator.named_parameters()}
+    assert kernels | others == set(names) and not kernels & others
+    assert {names[i] for i in others if names[i].endswith("weight")} >= {"main.0.weight"}
+    before = {name: p.detach().clone() for name, p in generator.named_parameters()}
+    images = torch.rand(2, 3, 32, 32) * 2 - 1
+    for _ in range(2):
+        generator(images, torch.eye(5)[:2]).sub(images).abs().mean().backward()
+        muon.step()
+        generator.zero_grad()
+    for name, p in generator.named_parameters():
+        assert torch.equal(p, before[name]) == (id(p) not in kernels), name
+    step = (generator.main[9].main[0].weight - before["main.9.main.0.weight"]).flatten(1)
+    # matched to Adam's: root mean square 0.2 of the rate a step, alike in all directions
+    assert step.square().mean().sqrt().item() == pytest.approx(2 * 0.2e-3, rel=0.5)
+
+
+def test_a_few_steps_come_closer_to_the_recorded_output(data, tmp_path, unmeasured):
+    out = tmp_path / "out"
+    run(data, out, steps=40, conv_dim=8)
+    loss = pd.read_csv(out / "losses.csv")["pair"]
+    assert loss.iloc[-1] < 0.9 * loss.iloc[0]
+
+
+def test_one_edit_alone_trains_cyclegans_generator(data, tmp_path, unmeasured):
+    checkpoint = run(data, tmp_path / "out", steps=2, conv_dim=9, edit="Blond_Hair")
+    exported = training.export(checkpoint, tmp_path / "w.safetensors")
+    loaded = load_generator("cyclegan-vangogh-256", exported, "cpu")
+    assert loaded.model[1].weight.shape == (9, 3, 7, 7)
+    with pytest.raises(SalattackError, match="unknown edit 'Bald'; known: Black_Hair"):
+        run(data, tmp_path / "other", edit="Bald")
+    with pytest.raises(SalattackError, match="leave out the edit"):
+        run(data, tmp_path / "other", edit="Male", adversarial=True)
+
+
+def test_a_single_edit_is_evaluated_alone(data):
+    held = training.load_grids(data).split(1)[1]
+    answer = from_uint8(held.tiles[:, 2])
+    result = training.evaluate(lambda *_: answer, held, edits=["Blond_Hair"], attacked=0)
+    assert result == {"ratio_Blond_Hair": 0, "ratio": 0, "ssim": pytest.approx(1)}
 
 
 def test_identity_has_ratio_one_and_no_change_has_no_damage(data):
@@ -121,7 +170,7 @@ def test_the_last_grids_by_number_are_held_out(data):
 
 @pytest.mark.parametrize(("size", "patches"), [(64, 1), (128, 2)])
 def test_discriminator_has_the_published_shape(size, patches):
-    judge = training.Discriminator(size, conv_dim=2)
+    judge = Discriminator(size, conv_dim=2)
     score, logits, features = judge(torch.zeros(1, 3, size, size))
     assert score.shape == (1, 1, patches, patches)
     assert logits.shape == (1, 5)

@@ -186,12 +186,13 @@ def transfer(
 
     Returns:
         Mean ``damage_l2`` in [-1, 1] of the saved photos: a row for each edit aimed at, and for
-        all of them jointly; a column for each edit that is then asked for.
+        all of them, jointly and one an iteration in turn (see `Attack.edits`); a column for
+        each edit that is then asked for.
 
     Raises:
         SalattackError: a face that cannot be read.
     """
-    damage = {aim: [] for aim in (*ATTRIBUTES, "joint")}
+    damage = {aim: [] for aim in (*ATTRIBUTES, "joint", "in turn")}
     work = len(study.faces) * len(damage) * attack.gradients
     with progress_bar(work, hidden=not progress) as bar:
         for photos, labels, _ in study.batches(batch_size):
@@ -200,12 +201,14 @@ def transfer(
             clean = study.generate(photos, edits).unflatten(1, (-1, 3))
             for aim, parts in damage.items():
                 bar.set_description(f"against {aim}")
-                target = edit_targets(labels, [aim] * len(photos))
-                moved = study.disrupt(photos, target, attack, saliency_map, bar.update)
+                joint = aim not in ATTRIBUTES
+                target = edits if joint else edit_targets(labels, [aim] * len(photos))
+                chosen = replace(attack, edits="cycle" if aim == "in turn" else "joint")
+                moved = study.disrupt(photos, target, chosen, saliency_map, bar.update)
                 broken = study.generate(as_saved(moved), edits).unflatten(1, (-1, 3))
                 each = fake_damage(clean.flatten(0, 1), broken.flatten(0, 1))["damage_l2"]
                 parts.append(each.view(len(photos), -1).cpu())
     table = {aim: torch.cat(parts).mean(0).tolist() for aim, parts in damage.items()}
-    return pd.DataFrame.from_dict(table, orient="index", columns=list(ATTRIBUTES)).rename_axis(
-        "aimed at"
-    )
+    columns = pd.Index(ATTRIBUTES, name="edit asked for")
+    matrix = pd.DataFrame.from_dict(table, orient="index", columns=columns)
+    return matrix.rename_axis("edit aimed at")

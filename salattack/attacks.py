@@ -13,6 +13,7 @@ from typing import Literal
 
 import torch
 import torch.nn.functional as F
+from kornia.color import lab_to_rgb, rgb_to_lab
 from torch import Tensor
 
 from .blur import BLUR_FAMILY, GAUSSIAN, Blur
@@ -53,6 +54,14 @@ class Attack:
         bound_by: "bound" limits the perturbation to τ (Eq. 6); "saliency" to τ × M (Eq. 4 with
             ε bounded by τ).
         loss: "mse" (§ IV-A), "l1", or "features", the squared distance of perceptual features.
+        goal: "break" goes away from g(I_org) (Eq. 7; Yeh et al.'s distorting attack), "nullify"
+            towards I_org itself, so that nothing seems edited (Yeh et al., WACVW 2020).
+        edits: for targets of several edits at once, (N, K, …): "joint" adds their losses, "cycle"
+            takes one an iteration in turn (Ruiz et al.'s two class-transferable attacks).
+        colours: "rgb", or "ab": only a and b of CIE Lab, in units of 128, lightness being kept;
+            start, steps and bound are in that space (Wang et al., Anti-Forgery, IJCAI 2022).
+        shared: one perturbation for the whole batch, its gradient the mean over the images (as in
+            CMUA, Huang et al., AAAI 2022); `universal_perturbation` gives it for other photos.
         direction: "sign" steps as far on every pixel (Eq. 8–10); "gradient" steps along the
             gradient itself, as far in root mean square, so that pixels which matter little
             change little.
@@ -73,6 +82,10 @@ class Attack:
     gradient_at: Literal["iterate", "masked"] = "iterate"
     bound_by: Literal["bound", "saliency"] = "bound"
     loss: Literal["mse", "l1", "features"] = "mse"
+    goal: Literal["break", "nullify"] = "break"
+    edits: Literal["joint", "cycle"] = "joint"
+    colours: Literal["rgb", "ab"] = "rgb"
+    shared: bool = False
     direction: Literal["sign", "gradient"] = "sign"
     momentum: float = 0.0
     seed: int = 0
@@ -94,12 +107,17 @@ class Attack:
             ("blur_target", self.blur_target, ("loss", "iterate")),
             ("region", self.region, ("everywhere", *REGIONS)),
             ("loss", self.loss, ("mse", "l1", "features")),
+            ("goal", self.goal, ("break", "nullify")),
+            ("edits", self.edits, ("joint", "cycle")),
+            ("colours", self.colours, ("rgb", "ab")),
             ("direction", self.direction, ("sign", "gradient")),
             ("gradient_at", self.gradient_at, ("iterate", "masked")),
             ("bound_by", self.bound_by, ("bound", "saliency")),
         ):
             if value not in known:
                 raise one_of(name, value, known)
+        if self.shared and (self.region != "everywhere" or self.colours != "rgb"):
+            raise SalattackError("a shared perturbation has no region and is in rgb")
         if self.start_in == "everywhere" and self.bound_by == "saliency":
             raise SalattackError("bound_by='saliency' masks the start too: leave start_in as it is")
         needs_map = self.gradient_at == "masked" or self.bound_by == "saliency"
@@ -139,7 +157,7 @@ class Attack:
             on_gradient: called with N after every gradient (progress).
 
         Returns:
-            I_ptb, same shape, in [-1, 1] and within ``bound`` of I_org.
+            I_ptb, same shape, in [-1, 1] and within ``bound`` of I_org (in ``colours``).
 
         Raises:
             SalattackError: images or map with NaN, out of range or of another size; a map given
@@ -153,34 +171,51 @@ class Attack:
         if (self.loss == "features") != (features is not None):
             raise SalattackError(f"loss={self.loss!r}: features belong to the loss 'features'")
         distance = F.l1_loss if self.loss == "l1" else F.mse_loss
-        seen_in = features or _see_all
-        with torch.no_grad():
-            clean = seen_in(generator(images, target))  # g(I_org): the reference, computed once
+        seen_in = features or _same
+        ways = target.unbind(1) if self.edits == "cycle" and target.ndim > 2 else (target,)
+        with torch.no_grad():  # what the distance is taken to, computed once
+            references = [seen_in(self._reference(generator(images, way), images)) for way in ways]
+        towards = 1 if self.goal == "break" else -1
+        encode, decode, channels = _COLOURS[self.colours]
+        clean = encode(images)
         reach = self.bound * (mask if self.bound_by == "saliency" else 1.0)
-        low, high = (images - reach).clamp(min=-1), (images + reach).clamp(max=1)
+        low, high = clean - reach, clean + reach
+        if self.shared:  # clipped for g alone, so that it stays the same for all
+            decode = _clip
+        elif self.colours == "rgb":
+            low, high = low.clamp(min=-1), high.clamp(max=1)
         step = self.bound if self.step_size is None else self.step_size
 
-        x, velocity = images, torch.zeros_like(images)
+        x, velocity = clean, torch.zeros_like(clean)
         if self.start > 0:
             place = mask if self.start_in == "region" else 1.0
-            x = (x + self.start * place * _noise(images, self.seed)).clamp(low, high)
+            noise = _noise(images[:1] if self.shared else images, self.seed)
+            x = (x + self.start * place * channels.to(x) * noise).clamp(low, high)
         for t in range(self.steps):
             blurs = self._blurs_at(t)
             if self.blur_target == "iterate" and self.blurs:
                 x = torch.lerp(x, torch.stack([b(x) for b in blurs]).mean(0), mask)
-                blurs = (_see_all,)
+                blurs = (_same,)
+            way, reference = ways[t % len(ways)], references[t % len(ways)]
             gradient = torch.zeros_like(x)
             for blur in blurs:
                 seen = x.detach().requires_grad_()
-                view = blur(seen * mask if self.gradient_at == "masked" else seen)
-                gradient += _gradient(distance(seen_in(generator(view, target)), clean), seen)
+                with torch.enable_grad():  # also where the caller has switched it off
+                    view = decode(seen)
+                    view = blur(view * mask if self.gradient_at == "masked" else view)
+                    loss = distance(seen_in(generator(view, way)), reference)
+                    gradient += towards * _gradient(loss, seen)
                 if on_gradient is not None:
                     on_gradient(len(images))
+            gradient *= channels.to(x)
+            if self.shared:
+                gradient = gradient.mean(0, keepdim=True)
             if self.momentum:
                 velocity = self.momentum * velocity + gradient / _per_image(gradient.abs())
                 gradient = velocity
             x = (x + step * self._direction(gradient, mask)).clamp(low, high)  # Eq. 9, 10; Eq. 6
-
+        still = (x == clean).all(1, keepdim=True)
+        x = torch.where(still, images, decode(x))  # a colour space's way back may round
         if still := int((x == images).flatten(1).all(1).sum()):
             warnings.warn(
                 f"{still} of {len(images)} images came back unchanged (the gradient was zero or "
@@ -190,6 +225,11 @@ class Attack:
             )
         return x
 
+    def _reference(self, fakes: Tensor, images: Tensor) -> Tensor:
+        if self.goal == "break":
+            return fakes
+        return images.repeat(1, fakes.shape[1] // images.shape[1], 1, 1)  # one for each edit
+
     def _direction(self, gradient: Tensor, mask: Tensor) -> Tensor:
         if self.direction == "sign":
             return gradient.sign() * mask
@@ -198,7 +238,7 @@ class Attack:
 
     def _blurs_at(self, t: int) -> tuple[Callable[[Tensor], Tensor], ...]:
         if not self.blurs:
-            return (_see_all,)
+            return (_same,)
         return self.blurs if self.blur_schedule == "mean" else (self.blurs[t % len(self.blurs)],)
 
     def _mask(self, images: Tensor, saliency_map: Tensor | None) -> Tensor:
@@ -224,8 +264,31 @@ def _per_image(values: Tensor) -> Tensor:
     return values.flatten(1).mean(1).clamp(min=1e-30)[:, None, None, None]
 
 
-def _see_all(images: Tensor) -> Tensor:
+def _same(images: Tensor) -> Tensor:
     return images
+
+
+def _clip(images: Tensor) -> Tensor:
+    return images.clamp(-1, 1)
+
+
+def _to_lab(images: Tensor) -> Tensor:
+    """Lab with L - 50 in units of 50, a and b in units of 128: [-1, 1] like the images."""
+    lab = rgb_to_lab((images + 1) / 2)
+    return (lab - lab.new_tensor([50, 0, 0])[:, None, None]) / _LAB.to(lab)
+
+
+def _from_lab(lab: Tensor) -> Tensor:
+    lab = lab * _LAB.to(lab) + lab.new_tensor([50, 0, 0])[:, None, None]
+    return lab_to_rgb(lab) * 2 - 1
+
+
+_LAB = torch.tensor([50.0, 128.0, 128.0])[:, None, None]
+# Name → into the space, out of it, and the channels of it that may change.
+_COLOURS = {
+    "rgb": (_same, _same, torch.ones(3, 1, 1)),
+    "ab": (_to_lab, _from_lab, torch.tensor([0.0, 1.0, 1.0])[:, None, None]),
+}
 
 
 def _gradient(loss: Tensor, x: Tensor) -> Tensor:
@@ -270,7 +333,14 @@ ATTACKERS: dict[str, Attack] = {
     "saliency-aware": Attack(blurs=(GAUSSIAN,), region="saliency"),  # Eq. 10, § IV-A
     # Ours: along the gradient, so that pixels which matter little change little. A few go far.
     "gradient-weighted": Attack(bound=0.2, step_size=0.004, start=PLATEAU, direction="gradient"),
+    "nullifying": Attack(goal="nullify"),  # Yeh et al.; their distorting attack is I-FGSM's loss
+    "class-iterative": Attack(start=PLATEAU, edits="cycle"),  # Ruiz et al.; joint is I-FGSM's
+    "anti-forgery": Attack(start=PLATEAU, colours="ab"),
+    "universal": Attack(start=PLATEAU, shared=True),  # CMUA
 }
+
+# What Table I compares: the paper's, the baselines it names, and ours.
+TABLE = tuple(ATTACKERS)[:7]
 
 # Bound and step relative to the others', where all are run at one strength.
 RELATIVE = {"gradient-weighted": (4.0, 0.4)}
@@ -283,6 +353,10 @@ LABELS = {
     "eot-blur": "EoT-Blur",
     "saliency-aware": "Saliency-Aware",
     "gradient-weighted": "Gradient-Weighted",
+    "nullifying": "Nullifying",
+    "class-iterative": "Class-Iterative",
+    "anti-forgery": "Anti-Forgery",
+    "universal": "Universal",
 }
 
 
@@ -311,3 +385,24 @@ def attacker(name: str, **changes: object) -> Attack:
         if change not in known:
             raise one_of("attack parameter", change, known)
     return replace(ATTACKERS[name], **changes)
+
+
+def universal_perturbation(
+    attack: Attack, generator: Generator, images: Tensor, target: Tensor
+) -> Tensor:
+    """Return the one perturbation (1, 3, H, W) that disrupts a whole batch, to add to other photos.
+
+    Args:
+        attack: a ``shared`` one.
+        generator: g.
+        images: the set it is made from, (N, 3, H, W) in [-1, 1].
+        target: one row an image.
+
+    Raises:
+        SalattackError: the attack is not shared, or as `Attack.__call__`.
+    """
+    if not attack.shared:
+        raise SalattackError('a universal perturbation needs shared=True: attacker("universal")')
+    change = attack(generator, images, target) - images
+    largest = change.abs().argmax(0, keepdim=True)  # clipping at ±1 only ever shortens it
+    return change.gather(0, largest)

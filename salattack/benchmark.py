@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from torch.utils.benchmark import Timer
 from torch.utils.flop_counter import FlopCounterMode
 
-from .attacks import ATTACKERS, LABELS
+from .attacks import LABELS, TABLE
 from .errors import SalattackError
 from .evaluation import attackers
 from .files import written_whole
@@ -149,7 +149,7 @@ def main(
     output: Annotated[Path, typer.Option(help="Tables go here.")] = Path("results"),
 ) -> None:
     """Measure and write ``benchmark.csv``, ``.md`` and ``.json``."""
-    place, names = pick_device(device), attacker or list(ATTACKERS)
+    place, names = pick_device(device), attacker or TABLE
     rows = []
     for size in map(int, sizes.split(",")):
         for width in map(int, widths.split(",")):

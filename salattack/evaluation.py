@@ -12,7 +12,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from .attacks import ATTACKERS, LABELS, Attack, at_strength
+from .attacks import LABELS, TABLE, Attack, at_strength
 from .errors import SalattackError, one_of
 from .generators import ATTRIBUTES
 from .ledger import Ledger
@@ -61,12 +61,12 @@ def aims(targets: str, first: int, n: int) -> list[list[str]]:
 def attackers(
     names: Sequence[str] | None, bound: float, step_size: float, steps: int, seed: int = 0
 ) -> dict[str, Attack]:
-    """Return presets by name, all at one strength; every attacker when ``names`` is None.
+    """Return presets by name, all at one strength; those of Table I when ``names`` is None.
 
     Raises:
         SalattackError: an unknown attacker, bound < 0, step_size ≤ 0 or steps < 1.
     """
-    chosen = list(ATTACKERS) if names is None else names
+    chosen = TABLE if names is None else names
     return {name: replace(at_strength(name, bound, step_size, steps), seed=seed) for name in chosen}
 
 
@@ -225,7 +225,8 @@ def measure(
         for precision, store in PRECISIONS.items():
             after = store(perturbed)  # the photo itself has 8 bits already
             measures = photo_change(photos, after, saliency_map, features)
-            measures |= fake_damage(clean[aim], study.generate(after, target))
+            broken = study.generate(after, target)
+            measures |= fake_damage(clean[aim], broken, photos, features)
             parts.append(
                 pd.DataFrame(
                     {

@@ -117,6 +117,11 @@ class Ledger:
         faces = rows[["place", "face_id"]].drop_duplicates()
         measures = rows.drop(columns="face_id")
         names = ", ".join(f'"{name}"' for name in measures)
+        if (known := self._columns()) and set(known) != set(measures):
+            raise SalattackError(
+                f"the ledger {self.path} holds other measures than this version takes; "
+                "finish it with the version that began it, or use another ledger"
+            )
         with self._explained(), self.db:
             self.db.execute(
                 f"create table if not exists measurements "

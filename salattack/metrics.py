@@ -61,14 +61,37 @@ def photo_change(
     return change
 
 
-def fake_damage(fake: Tensor, broken: Tensor) -> dict[str, Tensor]:
-    """Compare g(I_ptb) to g(I_org): ``damage_l1``, ``damage_l2`` (mean squared), ``success``.
+def fake_damage(
+    fake: Tensor, broken: Tensor, photo: Tensor | None = None, features: Features | None = None
+) -> dict[str, Tensor]:
+    """Compare g(I_ptb) to g(I_org).
 
-    ``success`` is 1 where ``damage_l2`` exceeds `SUCCESS`, else 0 (Ruiz et al.).
+    Args:
+        fake: g(I_org), (N, 3 K, H, W) for K edits.
+        broken: g(I_ptb), the same.
+        photo: I_org, (N, 3, H, W), for what concerns the edit; left out without it.
+        features: for ``damage_features``, which is left out without them.
+
+    Returns:
+        ``damage_l1``, ``damage_l2`` (mean squared) and ``success``, 1 where ``damage_l2`` exceeds
+        `SUCCESS`, else 0 (Ruiz et al.). With the photo: ``damage_edited``, the mean square weighted
+        by how much the edit changes each pixel, |g(I_org) - I_org| (CMUA takes it over the
+        pixels beyond a threshold, which a faint edit never reaches), and ``edit_left``,
+        the squared distance of g(I_ptb) to I_org as a share of g(I_org)'s: 0 for a nullified
+        edit. With features: ``damage_features``, `feature_distance` averaged over the edits.
     """
     difference = (broken - fake).abs().flatten(1)
     l2 = difference.square().mean(1)
-    return {"damage_l1": difference.mean(1), "damage_l2": l2, "success": (l2 > SUCCESS).float()}
+    damage = {"damage_l1": difference.mean(1), "damage_l2": l2, "success": (l2 > SUCCESS).float()}
+    if photo is not None:
+        photo = photo.repeat(1, fake.shape[1] // 3, 1, 1)
+        edit = (fake - photo).abs().unflatten(1, (-1, 3)).mean(2).repeat_interleave(3, 1)
+        damage["damage_edited"] = _mean((broken - fake).square(), edit)
+        apart = ((image - photo).square().flatten(1).mean(1) for image in (broken, fake))
+        damage["edit_left"] = torch.div(*apart)
+    if features is not None:
+        damage["damage_features"] = feature_distance(fake, broken, features) / (fake.shape[1] // 3)
+    return damage
 
 
 def feature_distance(first: Tensor, second: Tensor, features: Features) -> Tensor:

@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 from scipy.stats import DegenerateDataWarning, bootstrap
 
-from .attacks import at_strength
+from .attacks import LABELS, at_strength
 from .errors import SalattackError
 from .evaluation import evaluate
 from .files import written_whole
@@ -66,6 +66,32 @@ def means(rows: pd.DataFrame) -> pd.DataFrame:
     """Return the mean of every measure for each attacker and bound, in order of appearance."""
     numbers = rows.select_dtypes("number").columns.difference(["place", "bound"])
     return rows.groupby(["attacker", "bound"], sort=False)[list(numbers)].mean().reset_index()
+
+
+def presentable(means: pd.DataFrame) -> pd.DataFrame:
+    """Return `means` as a table to read: both sides of each attacker at each bound.
+
+    Photo errors in [0, 1], as in Table I; damage in [-1, 1]. ``edit left %`` is the distance of
+    the broken fake to the photo as a share of the fake's, 0 for an edit that is nullified.
+    """
+    shown = {
+        "L1": means["l1"] / 2,
+        "L2 × 100": 25 * means["l2"],
+        "background L1": means["background_l1"] / 2,
+        "SSIM": means["ssim"],
+        "damage": means["damage_l2"],
+        "where edited": means["damage_edited"],
+        "in features": means["damage_features"],
+        "broken %": (100 * means["success"]).round().astype(int),
+        "edit left %": (100 * means["edit_left"]).round().astype(int),
+    }
+    index = pd.MultiIndex.from_frame(
+        means.assign(attacker=means["attacker"].map(lambda name: LABELS.get(name, name)))[
+            ["attacker", "bound"]
+        ]
+    )
+    table = pd.DataFrame({label: column.to_numpy() for label, column in shown.items()}, index)
+    return table.round(4)
 
 
 def at_equal(

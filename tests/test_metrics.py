@@ -61,6 +61,31 @@ def test_damage_and_its_threshold(photos):
         assert (damage["success"] == broken).all()
 
 
+def test_damage_where_the_edit_is_and_what_is_left_of_it(photos):
+    fake = photos.clone()
+    fake[..., :32] = (photos[..., :32] + 1) / 2  # the edit is in the left half
+    left, right = fake.clone(), fake.clone()
+    left[..., :32] -= 0.2
+    right[..., 32:] -= 0.2
+    for broken, where in ((left, 0.04), (right, 0.0)):
+        damage = fake_damage(fake, broken, photos)
+        assert damage["damage_edited"].numpy() == pytest.approx(where, rel=1e-3)
+        assert damage["damage_l2"].numpy() == pytest.approx(0.02, rel=1e-3)
+    assert (fake_damage(fake, photos, photos)["edit_left"] == 0).all()
+    assert fake_damage(fake, fake, photos)["edit_left"].numpy() == pytest.approx(1)
+
+
+def test_damage_of_several_edits_is_their_mean(photos):
+    features = load_saliency(device="cpu").feature_maps
+    pairs = [(photos * 0.9, photos * 0.7), (photos * 0.5, photos * 0.8)]
+    alone = [fake_damage(*pair, photos, features) for pair in pairs]
+    fakes, broken = (torch.cat(images, 1) for images in zip(*pairs, strict=True))
+    both = fake_damage(fakes, broken, photos, features)
+    for measure in ("damage_l1", "damage_l2", "damage_features"):
+        mean = sum(a[measure] for a in alone) / 2
+        assert both[measure].numpy() == pytest.approx(mean.numpy(), rel=1e-4), measure
+
+
 def test_saving_rounds_to_eight_bits_and_keeps_eight_bit_photos(photos):
     assert torch.equal(as_saved(photos), photos)
     saved = as_saved(photos * 0.77)

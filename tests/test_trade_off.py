@@ -121,7 +121,7 @@ def test_transfer_is_a_full_matrix(study, tmp_path):
     attack = attacker("i-fgsm", steps=1, step_size=0.05)
     matrix = ablation.transfer(study, attack, batch_size=1, progress=False)
     assert list(matrix.columns) == list(ATTRIBUTES)
-    assert list(matrix.index) == [*ATTRIBUTES, "joint"] and (matrix > 0).all(axis=None)
+    assert list(matrix.index) == [*ATTRIBUTES, "joint", "in turn"] and (matrix > 0).all(axis=None)
     figures.save(charts.transfer(matrix), tmp_path / "m.png", vector=True)
     assert {p.name for p in tmp_path.iterdir()} == {"m.png", "m.pdf"}
 
@@ -133,6 +133,9 @@ def test_tables_and_chart_are_written(rows, ablated, tmp_path):
     assert back["damage_l2"].to_numpy() == pytest.approx(means["damage_l2"].to_numpy(), rel=1e-5)
     ablation.save(ablation.summary(ablated), tmp_path)
     assert "what g edits" in (tmp_path / "ablation.md").read_text()
+    table = trade_off.presentable(means)
+    assert table.index.names == ["attacker", "bound"] and len(table) == len(means)
+    assert table["L1"].to_numpy() == pytest.approx(means["l1"].to_numpy() / 2, abs=1e-4)
     figure = charts.trade_off(means)
     drawn = [line for line in figure.axes[0].lines if line.get_marker() != "None"]
     assert len(drawn) == 2

@@ -1,0 +1,110 @@
+"""Generators disagree: photos disrupted against one of them are given to the others."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+
+import pandas as pd
+import torch
+from torch import Tensor
+
+from .attacks import LABELS, Attack, universal_perturbation
+from .errors import SalattackError
+from .files import written_whole
+from .generators import Ensemble, Generator
+from .metrics import as_saved, fake_damage
+from .study import Study, edit_targets, progress_bar
+
+ENSEMBLE = "ensemble"
+
+
+def across(
+    study: Study,
+    generators: Mapping[str, Generator],
+    attack: Attack,
+    attribute: str,
+    *,
+    made_from: int = 0,
+    batch_size: int = 8,
+    progress: bool = True,
+) -> pd.DataFrame:
+    """Return the damage that photos, disrupted against one generator, do to each.
+
+    Args:
+        study: faces and saliency; its own generator takes no part.
+        generators: name → g; they share the target of the ``attribute``, which those that are
+            unconditional ignore.
+        attack: the attacker. A ``shared`` one makes its one perturbation from the first
+            ``made_from`` faces.
+        attribute: the edit asked for.
+        made_from: faces that are set aside for that, and not measured.
+        batch_size: faces at a time.
+        progress: show a bar.
+
+    Returns:
+        Mean ``damage_l2`` in [-1, 1] of the saved photos: a row for each generator aimed at, and
+        for all of them together (the sum of their losses); a column for each that is then asked.
+
+    Raises:
+        SalattackError: an unknown attribute, a face that cannot be read, no faces to measure, or a
+            ``made_from`` that does not go with the attack.
+    """
+    if attack.shared != (made_from > 0):
+        raise SalattackError("made_from belongs to a shared perturbation, and to no other")
+    if made_from >= len(study.faces):
+        raise SalattackError(
+            f"{made_from} of {len(study.faces)} faces make the perturbation: none is left"
+        )
+    aims = {**generators, ENSEMBLE: Ensemble(*generators.values())}
+    damage: dict[str, list[Tensor]] = {name: [] for name in aims}
+    work = sum(made_from or len(study.faces) for _ in aims) * attack.gradients
+    shared: dict[str, Tensor] = {}
+    with progress_bar(work, hidden=not progress) as bar:
+        if attack.shared:
+            photos, labels, _ = next(study.batches(made_from))
+            target = edit_targets(labels, [attribute] * len(photos))
+            for name, g in aims.items():
+                shared[name] = universal_perturbation(attack, g, photos, target)
+                bar.update(made_from * attack.gradients)
+        first = 0
+        for photos, labels, _ in study.batches(batch_size):
+            kept = slice(max(0, made_from - first), None)
+            first += len(photos)
+            photos, labels = photos[kept], labels[kept]
+            if not len(photos):
+                continue
+            target = edit_targets(labels, [attribute] * len(photos))
+            saliency_map = study.saliency_map(photos)
+            for name, g in aims.items():
+                bar.set_description(f"against {name}")
+                if attack.shared:
+                    moved = (photos + shared[name]).clamp(-1, 1)
+                else:
+                    against = replace(study, generator=g)
+                    moved = against.disrupt(photos, target, attack, saliency_map, bar.update)
+                damage[name].append(_damages(generators, photos, as_saved(moved), target))
+    table = {name: torch.cat(parts).mean(0).tolist() for name, parts in damage.items()}
+    columns = pd.Index(generators, name="generator asked")
+    matrix = pd.DataFrame.from_dict(table, orient="index", columns=columns)
+    return matrix.rename_axis("generator aimed at")
+
+
+@torch.no_grad()
+def _damages(
+    generators: Mapping[str, Generator], photos: Tensor, moved: Tensor, target: Tensor
+) -> Tensor:
+    """Return the damage (N, generators) of each to the fakes of each."""
+    pairs = ((g(photos, target), g(moved, target)) for g in generators.values())
+    return torch.stack([fake_damage(*pair)["damage_l2"] for pair in pairs], 1).cpu()
+
+
+def table(matrices: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
+    """Return `across` of several attackers, by name, as one table to read."""
+    named = {LABELS.get(name, name): matrix for name, matrix in matrices.items()}
+    return pd.concat(named, names=["attacker"]).round(4)
+
+
+def save(folder: str | Path, matrices: Mapping[str, pd.DataFrame]) -> None:
+    """Write `table` as ``transfer.csv``, beside its place and renamed."""
+    with written_whole(Path(folder) / "transfer.csv") as beside:
+        table(matrices).to_csv(beside, float_format="%.6g")

@@ -78,16 +78,31 @@ def _other(name: str, size: int, adapter: ModuleType, of: str) -> Model:
     return _published(name, size, adapter.like, adapter.prepare, of)
 
 
-GENERATORS: dict[str, Model] = {
-    "stargan-celeba128-w32": Model(
-        build=_stargan_like,
-        prepare=without_statistics,
-        file="stargan-celeba128-w32.safetensors",
-        sha256="efd166b243f7dc964fa1c587eb61626ced1fa7cf67bc040e25a35077c61585bf",
+def _shipped(name: str, build: Callable, prepare: Callable, sha256: str) -> Model:
+    return Model(
+        build=build,
+        prepare=prepare,
+        file=f"{name}.safetensors",
+        sha256=sha256,
         licence="research use: trained on CelebA crops (non-commercial)",
         source="this package",
         shipped=True,
         image_size=128,
+    )
+
+
+GENERATORS: dict[str, Model] = {
+    "stargan-celeba128-w32": _shipped(
+        "stargan-celeba128-w32",
+        _stargan_like,
+        without_statistics,
+        "cb01f57c2d56ebf91d9c2d64ff668fb0bf16f454aee7954cbdb8847aa3f530ec",
+    ),
+    "cyclegan-blond128-w32": _shipped(
+        "cyclegan-blond128-w32",
+        cyclegan.like,
+        cyclegan.prepare,
+        "2c25f32baebf394a73cc2e97df9667eac0e16e7d40141ac3d38d6b5f81a5ce5a",
     ),
 } | {
     model.asset: model

@@ -1,7 +1,7 @@
 """The same work on a Ray cluster, or on several local processes: one model in each worker.
 
-Ray does the scheduling: actors that die are started anew and their task is done again. Here is
-only what feeds them (back-pressure: no more tasks than workers are under way).
+Ray starts actors that die anew and does their task again. Here is only what feeds them
+(back-pressure: no more tasks than workers are under way).
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -23,6 +23,8 @@ def map_on_ray(
     *,
     workers: int | None = None,
     gpus: float = 0,
+    retries: int = -1,
+    lost: Callable[[Item], Output] | None = None,
 ) -> Iterator[Output]:
     """Yield the output of every item once, in the order in which they are done.
 
@@ -34,13 +36,16 @@ def map_on_ray(
         items: picklable; taken as workers become free.
         workers: how many; None for one a GPU if ``gpus``, else one a core of the cluster.
         gpus: that each worker holds.
+        retries: how often an item is done again whose worker was lost; -1 without end.
+        lost: gives the output of an item that lost its worker once more than that; None raises.
 
     Raises:
-        SalattackError: Ray is not installed, the cluster has no such GPUs, or ``workers`` < 1.
+        SalattackError: Ray is not installed, the cluster has no such GPUs, ``workers`` < 1, or
+            ``make`` failed in a worker.
     """
     try:
         import ray
-        from ray.util import ActorPool
+        from ray.exceptions import RayActorError
     except ImportError as error:
         raise SalattackError("--engine ray needs Ray: pip install 'salattack[ray]'") from error
     if workers is not None and workers < 1:
@@ -60,17 +65,35 @@ def map_on_ray(
     if count < 1:
         raise SalattackError("the cluster has no GPU for the workers; give --device cpu")
     actor = ray.remote(Worker).options(
-        num_cpus=1, num_gpus=gpus, max_restarts=-1, max_task_retries=-1
+        num_cpus=1, num_gpus=gpus, max_restarts=-1, max_task_retries=retries
     )
     actors = [actor.remote() for _ in range(count)]
-    pool = ActorPool(actors)
+    free, under_way = list(actors), {}
+
+    def next_done() -> Output:
+        ((task,), _) = ray.wait(list(under_way))
+        worker, item = under_way.pop(task)
+        free.append(worker)
+        try:
+            return ray.get(task)
+        except RayActorError as error:
+            if error.actor_init_failed:
+                raise SalattackError(
+                    f"no worker can start ({str(error).strip().splitlines()[-1]}); "
+                    "the package and the files must be on every node"
+                ) from error
+            if lost is None:
+                raise
+            return lost(item)
+
     try:
         for item in items:
-            if not pool.has_free():
-                yield pool.get_next_unordered()
-            pool.submit(lambda worker, value: worker.do.remote(value), item)
-        while pool.has_next():
-            yield pool.get_next_unordered()
+            if not free:
+                yield next_done()
+            worker = free.pop()
+            under_way[worker.do.remote(item)] = worker, item
+        while under_way:
+            yield next_done()
     finally:
         for worker in actors:
             ray.kill(worker)

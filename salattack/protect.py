@@ -41,9 +41,9 @@ from .weights import pick_device
 
 STRENGTHS: dict[str, Attack] = {
     name: attacker(
-        "saliency-aware", blurs=(), start=0.001, bound=bound, step_size=bound / 5, steps=steps
+        "saliency-aware", blurs=(), start=0.001, bound=bound, step_size=bound / 10, steps=steps
     )
-    for name, bound, steps in (("gentle", 0.05, 20), ("normal", 0.1, 25), ("strong", 0.2, 30))
+    for name, bound, steps in (("gentle", 0.1, 25), ("normal", 0.15, 30), ("strong", 0.2, 40))
 }
 UNTOUCHED = 1 / 255  # saliency below which a pixel keeps its bits
 SEAM = 8  # px of the grid over which the perturbation fades out towards the crop's edge

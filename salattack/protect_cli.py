@@ -1,17 +1,41 @@
 """`salattack protect`: one photo or many, restartable."""
 
 import json
+import re
 import sys
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from .errors import SalattackError, one_of
 from .photo import FORMATS
 
+if TYPE_CHECKING:
+    from .attacks import Attack
+    from .protect import Protector
+
 RECORD = "salattack-protect.jsonl"  # in the output folder: a line as each photo begins and ends
 BAD_PHOTOS = 3  # exit code when some photos of several could not be protected
+RETRIES = 3  # of a photo whose worker was lost: the photo itself may be what kills it
+
+
+@dataclass(frozen=True)
+class Job:
+    """One photo of several: its number, what was asked, and whether its target may be replaced."""
+
+    number: int
+    source: Path
+    target: Path
+    name: str  # of the target in the record
+    asked: dict
+    overwrite: bool
+
+
+Outcome = tuple[Job, dict, list[str]]  # with its entry in the record, and what to say
 
 
 def protect(
@@ -30,20 +54,30 @@ def protect(
     ] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace what exists.")] = False,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda ...")] = "auto",
+    engine: Annotated[str, typer.Option(help="local, or ray: a cluster.")] = "local",
+    workers: Annotated[int | None, typer.Option(help="With ray: how many processes.")] = None,
 ) -> None:
     """Protect photos against face edits: change them invisibly, so that the edits break.
 
     The original is never written to. Run it again after an interruption: photos that are done,
-    unchanged and at the same settings are skipped. Exit code 3: some photos failed, see the end.
+    unchanged and at the same settings are skipped, unless --overwrite asks for all of them. Exit
+    code 3: some photos failed, see the end.
     """
     from .protect import STRENGTHS, load_protector
 
     if strength not in STRENGTHS:
         raise one_of("strength", strength, STRENGTHS)
+    if engine not in ("local", "ray"):
+        raise one_of("engine", engine, ("local", "ray"))
+    if workers is not None and engine == "local":
+        raise SalattackError("--workers goes with --engine ray; pass both or neither")
     one_file = len(photos) == 1 and not photos[0].is_dir() and not output.is_dir()
     if one_file and output.suffix.lower() in FORMATS:
+        if engine == "ray":
+            raise SalattackError("--engine ray is for several photos; give a folder with -o")
         protector = load_protector(strength, device=device)
-        _protect_one(photos[0], output, protector, report, whole_frame, overwrite)
+        _, said = _protect_one(photos[0], output, protector, report, whole_frame, overwrite)
+        typer.echo("\n".join(said))
         return
     pairs = _pairs(photos, output)
     protector = load_protector(strength, device=device)
@@ -53,7 +87,13 @@ def protect(
         "generator": protector.generator_name,
         "attack": repr(protector.attack),
     }
-    failed = _protect_all(pairs, output, settings, protector, report, whole_frame, overwrite)
+    options = {"report": report, "whole_frame": whole_frame, "total": len(pairs)}
+    if engine == "ray":
+        make = partial(_worker, strength, protector.attack, device, options)
+        run = partial(_on_ray, make, workers, protector.device.type == "cuda")
+    else:
+        run = partial(map, partial(_work, protector, **options))
+    failed = _protect_all(pairs, output, settings, run, overwrite, in_order=engine == "local")
     if failed:
         typer.echo(f"{len(failed)} of {len(pairs)} photos are not protected:", err=True)
         for message in failed:
@@ -98,45 +138,113 @@ def _protect_all(
     pairs: list[tuple[Path, Path]],
     output: Path,
     settings: dict,
-    protector: object,
-    report: bool,
-    whole_frame: bool,
+    run: Callable[[Iterator[Job]], Iterable[Outcome]],
     overwrite: bool,
+    in_order: bool,
 ) -> list[str]:
-    """Protect every photo that the record does not hold as done; return what went wrong."""
+    """Protect every photo that the record does not hold as done; return what went wrong.
+
+    Jobs are decided on and noted as begun when ``run`` takes them.
+    """
+    from .study import progress_bar
     from .weights import sha256
 
     begun, done = read_record(output / RECORD)
-    failed, skipped = [], 0
-    for number, (source, target) in enumerate(pairs, 1):
-        name = target.relative_to(output).as_posix()
-        try:
-            asked = {"photo": sha256(source), "settings": settings}
-        except OSError as error:
-            failed.append(f"{source}: {error.strerror}")
-            continue
-        last = done.get(name, {})
-        if target.is_file() and last.get("asked") == asked and last["written"] == sha256(target):
-            skipped += 1
-            continue
-        # Only what an interrupted run, or an earlier one, has written here may be replaced.
-        ours = target.is_file() and (
-            last.get("written") == sha256(target) if last else name in begun
-        )
-        try:
-            if not target.exists() or ours:
+    failed: dict[int, str] = {}
+    skipped = finished = 0
+
+    def jobs() -> Iterator[Job]:
+        nonlocal skipped
+        for number, (source, target) in enumerate(pairs, 1):
+            name = target.relative_to(output).as_posix()
+            try:
+                asked = {"photo": sha256(source), "settings": settings}
+            except OSError as error:
+                failed[number] = f"{source}: {error.strerror}"
+                continue
+            last, there = done.get(name, {}), target.is_file()
+            intact = there and last.get("written") == sha256(target)
+            if intact and last.get("asked") == asked and not overwrite:
+                skipped += 1
+                continue
+            # Only what an interrupted run, or an earlier one, has written here may be replaced.
+            ours = intact if last else there and name in begun
+            free = ours or not target.exists()
+            if free:
                 _note(output, {"target": name, "begun": asked})
-            label = f"{number} of {len(pairs)} · {source.name}"
-            figures = _protect_one(
-                source, target, protector, report, whole_frame, overwrite or ours, label
-            )
-            _note(output, {"target": name, "asked": asked, "written": sha256(target), **figures})
-        except SalattackError as error:
-            failed.append(str(error))
-            _note(output, {"target": name, "failed": str(error)})
+            yield Job(number, source, target, name, asked, overwrite or free)
+
+    hidden = in_order or not sys.stderr.isatty()  # in order, each photo shows its own bar
+    with progress_bar(len(pairs), hidden=hidden) as bar:
+        for job, entry, said in run(jobs()):
+            _note(output, entry)
+            if "failed" in entry:
+                failed[job.number] = entry["failed"]
+            finished += 1
+            bar.n = finished + skipped
+            bar.set_description(f"{len(pairs)} photos")
+            for line in said:
+                bar.write(line)
+    _sweep([target for _, target in pairs])
     if skipped:
         typer.echo(f"{skipped} photos were done before and are unchanged: skipped")
-    return failed
+    return [failed[number] for number in sorted(failed)]
+
+
+def _sweep(targets: list[Path]) -> None:
+    """Remove what killed processes left half written, by the names of `written_whole`."""
+    ours = {path for t in targets for path in (t, t.with_name(t.name + ".html"))}
+    for folder in {t.parent for t in targets if t.parent.is_dir()}:
+        for path in folder.glob(".*"):
+            name = re.fullmatch(r"\.\d+\.(.+)", path.name)
+            if name and path.with_name(name[1]) in ours:
+                path.unlink(missing_ok=True)
+
+
+def _work(
+    protector: "Protector", job: Job, *, total: int, report: bool, whole_frame: bool
+) -> Outcome:
+    """Protect one of several photos; what is wrong with it is part of the outcome."""
+    from .weights import sha256
+
+    label = f"{job.number} of {total} · {job.source.name}"
+    try:
+        figures, said = _protect_one(
+            job.source, job.target, protector, report, whole_frame, job.overwrite, label
+        )
+    except SalattackError as error:
+        return job, {"target": job.name, "failed": str(error)}, []
+    written = sha256(job.target)
+    return job, {"target": job.name, "asked": job.asked, "written": written, **figures}, said
+
+
+def _worker(
+    strength: str, attack: "Attack", device: str, options: dict
+) -> Callable[[Job], Outcome]:
+    from .protect import load_protector
+
+    protector = replace(load_protector(strength, device=device), attack=attack)
+    return partial(_work, protector, **options)
+
+
+def _on_ray(
+    make: Callable[[], Callable[[Job], Outcome]],
+    workers: int | None,
+    gpu: bool,
+    jobs: Iterator[Job],
+) -> Iterator[Outcome]:
+    """Protect photos on a Ray cluster whose workers see the same files by the same paths."""
+    from .cluster import map_on_ray
+
+    def lost(job: Job) -> Outcome:
+        times = f"its worker was lost {RETRIES + 1} times"
+        reason = f"{job.source}: {times}; give workers more memory or shrink the photo"
+        return job, {"target": job.name, "failed": reason}, []
+
+    found = (
+        replace(job, source=job.source.absolute(), target=job.target.absolute()) for job in jobs
+    )
+    return map_on_ray(make, found, workers=workers, gpus=int(gpu), retries=RETRIES, lost=lost)
 
 
 def read_record(path: Path) -> tuple[set[str], dict[str, dict]]:
@@ -176,13 +284,13 @@ def _note(output: Path, entry: dict) -> None:
 def _protect_one(
     source: Path,
     target: Path,
-    protector: object,
+    protector: "Protector",
     report: bool,
     whole_frame: bool,
     overwrite: bool,
     label: str = "",
-) -> dict:
-    """Protect a photo under a progress bar, say what became of it, and return its figures."""
+) -> tuple[dict, list[str]]:
+    """Protect a photo under a progress bar; return its figures, and what became of it in words."""
     from .protect import protect_photo
     from .protect_report import in_words, write_report
     from .study import progress_bar
@@ -197,9 +305,9 @@ def _protect_one(
         done = protect_photo(
             source, target, protector, whole_frame=whole_frame, overwrite=overwrite, on_step=show
         )
-    typer.echo(f"{target}: {in_words(done)}")
+    said = [f"{target}: {in_words(done)}"]
     if report:
         page = target.with_name(target.name + ".html")
         write_report(done, protector, page)
-        typer.echo(f"{page}: the photo before and after")
-    return done.record()
+        said.append(f"{page}: the photo before and after")
+    return done.record(), said

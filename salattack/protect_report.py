@@ -20,7 +20,7 @@ from .metrics import SUCCESS, fake_damage
 from .photo import read_photo
 from .protect import FaceMeasure, Place, Protected, Protector
 
-SHOWN = 640  # px: long side of a picture on the page
+SHOWN, PART = 640, 400  # px: long side on the page of the photo, and of a face's part
 AMPLIFIED = 10
 # How visible a change is, by SSIM from so much up and a tint of at most so many 8-bit steps: words
 # for orientation, no study of viewers.
@@ -87,6 +87,23 @@ def write_report(done: Protected, protector: Protector, page: Path) -> None:
     Raises:
         SalattackError: a file that is gone, or a place that cannot be written to.
     """
+    text = (
+        Environment(autoescape=True).from_string(PAGE).render(done=done, body=body(done, protector))
+    )
+    with written_whole(page) as beside:
+        beside.write_text(text, encoding="utf-8")
+
+
+def body(done: Protected, protector: Protector) -> str:
+    """Return what the page of a protected photo shows, as HTML with its own style.
+
+    Args:
+        done: what `protect_photo` returned; its files are read again.
+        protector: the one that was used.
+
+    Raises:
+        SalattackError: a file that is gone.
+    """
     before, after = (read_photo(path).pixels for path in (done.source, done.target))
     sections = []
     for place, face in zip(done.places, done.faces, strict=True):
@@ -100,9 +117,9 @@ def write_report(done: Protected, protector: Protector, page: Path) -> None:
                 _words(face),
                 face,
                 {
-                    "Photo": _picture(parts[0]),
-                    "Protected": _picture(parts[1]),
-                    f"Difference × {AMPLIFIED}": _picture(difference),
+                    "Photo": _picture(parts[0], PART),
+                    "Protected": _picture(parts[1], PART),
+                    f"Difference × {AMPLIFIED}": _picture(difference, PART),
                     "Where it may change": _picture(to_pil(mask)),
                 },
                 [
@@ -112,8 +129,8 @@ def write_report(done: Protected, protector: Protector, page: Path) -> None:
                 _undone(parts, place, face, protector),
             )
         )
-    html = Environment(autoescape=True).from_string(PAGE)
-    text = html.render(
+    text = Environment(autoescape=True).from_string(BODY)
+    return text.render(
         done=done,
         protector=protector,
         attack=protector.attack,
@@ -123,8 +140,6 @@ def write_report(done: Protected, protector: Protector, page: Path) -> None:
         whole=[_picture(image) for image in (before, after)],
         summary=in_words(done),
     )
-    with written_whole(page) as beside:
-        beside.write_text(text, encoding="utf-8")
 
 
 def _undone(
@@ -142,34 +157,42 @@ def _undone(
     return rows
 
 
-def _picture(image: Image.Image) -> str:
-    """Return a picture as a data URI, no longer than `SHOWN`, losslessly."""
+def _picture(image: Image.Image, longest: int = SHOWN) -> str:
+    """Return a picture as a data URI, shrunk to so many pixels, losslessly."""
     image = image.copy()
-    image.thumbnail((SHOWN, SHOWN), reducing_gap=3)
+    image.thumbnail((longest, longest), reducing_gap=3)
     buffer = BytesIO()
     image.save(buffer, "WEBP", lossless=True)
     return "data:image/webp;base64," + base64.b64encode(buffer.getvalue()).decode()
 
 
-PAGE = """<!doctype html>
-<html lang="en"><head><meta charset="utf-8"><title>{{ done.target.name }}, protected</title>
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<style>
-body { font: 16px/1.5 system-ui, sans-serif; color: #222; background: #fff; max-width: 62rem;
-       margin: 2rem auto; padding: 0 1rem }
-h1 { font-size: 1.5rem } h2 { font-size: 1.2rem; margin-top: 2.5rem } p { max-width: 44rem }
-.row { display: flex; flex-wrap: wrap; gap: .8rem } figure { margin: 0; flex: 1 1 10rem }
-.row.five figure { flex: 1 1 7rem } img { width: 100%; display: block; background: #eee }
-figcaption { font-size: .85rem; margin: .2rem 0 .6rem } .broken { color: #a00000 }
-table { border-collapse: collapse; margin: .5rem 0 } td, th { text-align: left;
-       padding: .2rem 1.2rem .2rem 0; border-bottom: 1px solid #ddd; font-weight: normal }
-th { color: #666 } td.n { text-align: right; font-variant-numeric: tabular-nums }
-</style></head><body>
+# Two templates: what is shown, which a notebook shows too, and the page around it.
+BODY = """<style>
+/* named twice, it outweighs a notebook's own style */
+.protected.protected {
+  font: 16px/1.5 system-ui, sans-serif; color: #222; background: #fff;
+  max-width: 62rem; margin: 1rem auto; padding: 0 1rem; overflow-wrap: break-word;
+  & h1 { font-size: 1.5rem; font-weight: 600; margin: 1rem 0 }
+  & h2 { font-size: 1.2rem; font-weight: 600; margin: 2.5rem 0 1rem }
+  & p { max-width: 44rem; margin: 1rem 0 }
+  & .row { display: grid; gap: .8rem }
+  & .two { grid-template-columns: repeat(auto-fit, minmax(min(100%, 20rem), 1fr)) }
+  & .four { grid-template-columns: repeat(auto-fit, minmax(10rem, 1fr)) }
+  & .five { grid-template-columns: repeat(auto-fit, minmax(7rem, 1fr)) }
+  & figure { margin: 0 }
+  & img { width: 100%; max-width: none; display: block; background: #eee; margin: 0 0 2px }
+  & figcaption { font-size: .85rem; margin: .2rem 0 .6rem } & .broken { color: #a00000 }
+  & table { border-collapse: collapse; margin: .5rem 0; font-size: inherit; border: none }
+  & td, & th { text-align: left; padding: .2rem 1.2rem .2rem 0; border-bottom: 1px solid #ddd;
+               font-weight: normal }
+  & th { color: #666 } & .n { text-align: right; font-variant-numeric: tabular-nums }
+}
+</style><div class="protected">
 <h1>{{ done.target.name }}</h1>
-<p><strong>{{ summary[0]|upper }}{{ summary[1:] }}.</strong> Protected against
-{{ protector.generator_name }} at strength “{{ protector.strength }}”; measured on the file that was
-written, read back from disk.</p>
-<div class="row">
+<p><strong>{{ summary[0]|upper }}{{ summary[1:] }}.</strong> Aimed at
+{{ protector.generator_name }} and at no other generator, at strength “{{ protector.strength }}”;
+measured on the file that was written, read back from disk.</p>
+<div class="row two">
 {% for name, uri in [("The photo", whole[0]), ("The protected file", whole[1])] %}
 <figure><img src="{{ uri }}" alt="{{ name }}"><figcaption>{{ name }}</figcaption></figure>
 {% endfor %}</div>
@@ -180,38 +203,44 @@ pixels outside the mask too; a PNG or WebP output keeps them bit by bit.{% endif
 {% for s in sections %}
 <h2>{% if s.face.face %}Face {{ loop.index }}{% else %}The centre square{% endif %}:
 {{ s.words }}</h2>
-<div class="row">{% for name, uri in s.pictures.items() %}
+<div class="row four">{% for name, uri in s.pictures.items() %}
 <figure><img src="{{ uri }}" alt="{{ name }}"><figcaption>{{ name }}</figcaption></figure>
 {% endfor %}</div>
 <p>In this part of the photo a colour value changed by {{ "%.2f"|format(s.face.l1) }} of 255 on
 average and by at most {{ s.face.linf }}.</p>
-{% for title in ["Edits of the photo", "The same edits of the protected file"] %}
-{% set second = not loop.first %}
-<p>{{ title }}:</p><div class="row five">{% for name, clean, broken, damage in s.fakes %}
-<figure><img src="{{ broken if second else clean }}" alt="{{ title }}: {{ name }}"><figcaption>
-{{ name }}{% if second %}: damage {{ "%.3f"|format(damage) }},
+<p>Five edits by the generator: of the photo, and below it of the protected file.</p>
+<div class="row five">{% for name, clean, broken, damage in s.fakes %}
+<figure><img src="{{ clean }}" alt="{{ name }}: edit of the photo">
+<img src="{{ broken }}" alt="{{ name }}: the same edit of the protected file"><figcaption>
+{{ name }}: damage {{ "%.3f"|format(damage) }},
 {% if damage > success %}<span class="broken">broken</span>{% else %}not broken{% endif %}
-{% endif %}</figcaption></figure>
-{% endfor %}</div>{% endfor %}
+</figcaption></figure>{% endfor %}</div>
 <p>What is left when the file goes on its way:</p>
-<table><tr><th>Done to the file</th><th>Mean damage</th><th>Edits broken</th></tr>
+<table><tr><th>Done to the file</th>
+<th class="n">Mean damage</th><th class="n">Edits broken</th></tr>
 {% for name, damage, broken in s.undone %}
 <tr><td>{{ name }}</td><td class="n">{{ "%.3f"|format(damage) }}</td>
 <td class="n">{{ broken }} of 5</td></tr>{% endfor %}</table>
 {% endfor %}
 <h2>What this does not do</h2>
-<p>It protects against the generator that it was aimed at, {{ protector.generator_name }}, and its
+<p>It works against the generator that it was aimed at, {{ protector.generator_name }}, and its
 five edits of a face taken as a young brown-haired woman's; other generators, other edits and other
 versions of the weights may not be disturbed at all. Whoever has this file can undo much of it: by
 compressing, shrinking or blurring it (the table measures how much), by cutting the face out
 differently, by denoising, by filming the screen, or by training the generator on protected photos.
 A copy of the unprotected photo that is out already is not protected.</p>
 <p>“Damage” is the mean squared change of a fake in [-1, 1]; a fake counts as visibly broken above
-{{ success }} (Ruiz et al.). The words for visibility go by two measures and no viewer,
-SSIM and the largest smooth change of colour (tint), which SSIM overlooks:
-{% for least, most, phrase in words %}{% if least > 0 %}“{{ phrase }}” from {{ least }} and at most
-{{ most }}, {% endif %}{% endfor %}else “{{ words[-1][2] }}”. SSIM is of the
+{{ success }} (Ruiz et al.). The words for visibility go by two measures and no viewer:
+SSIM, and the largest smooth change of colour (tint), which SSIM overlooks. They say
+{% for least, most, phrase in words %}{% if loop.last %}else “{{ phrase }}”{% else %}“{{ phrase }}”
+for an SSIM from {{ least }} and a tint up to {{ most }}, {% endif %}{% endfor %}. SSIM is of the
 face's part of the photo, shrunk to 1024 pixels where it is larger. Strength: at most
 ±{{ attack.bound }} in [-1, 1] before rounding, {{ attack.steps }} steps.</p>
-</body></html>
+</div>
+"""
+PAGE = """<!doctype html>
+<html lang="en"><head><meta charset="utf-8"><title>{{ done.target.name }}, protected</title>
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<style>body { background: #fff; margin: 0 }</style></head><body>
+{{ body|safe }}</body></html>
 """

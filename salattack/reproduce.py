@@ -36,13 +36,16 @@ NOTEBOOKS = (
     "ablation",
     "robustness",
     "paper_reading",
+    "transfer",
 )
 DEMO = {  # the shipped default, beyond what CI affords
     "attack_comparison": {"n_images": 20},
     "trade_off": {"n_images": 8, "steps": 10},
     "ablation": {"n_images": 4, "strength": [0.1, 0.02, 10], "steps": [1, 5, 10, 20, 50]},
     "robustness": {"n_images": 8},
+    "transfer": {"n_images": 8, "made_from": 4},
 }
+WIDGET = "application/vnd.jupyter.widget-view+json"  # an output that is dead without a kernel
 PACKAGES = ("torch", "torchvision", "torchmetrics", "numpy", "scipy", "pillow", "openpeople")
 
 
@@ -120,6 +123,7 @@ def strip(notebook: Mapping) -> None:
         if cell.cell_type == "code":
             cell.outputs = [o for o in cell.outputs if o.get("name") != "stderr"]
             for output in cell.outputs:
+                output.get("data", {}).pop(WIDGET, None)
                 output.get("metadata", {}).pop("papermill", None)
 
 
@@ -185,7 +189,8 @@ def manifest(runs: Mapping, output: Path, settings: Mapping) -> dict:
     """Return what is needed to repeat a run: versions, hardware, checksums, durations."""
     models = [GENERATORS[settings.get("generator", "stargan-celeba128-w32")]]
     models += [SALIENCY_MODELS[settings.get("saliency", "pfan-light")]]
-    weights = {m.file: sha256(SHIPPED / m.file) for m in models if m.shipped}
+    known = (*GENERATORS.values(), *SALIENCY_MODELS.values())  # transfer.ipynb takes several
+    weights = {m.file: sha256(SHIPPED / m.file) for m in known if m.shipped}
     for key, model in zip(("generator_weights", "saliency_weights"), models, strict=True):
         if path := settings.get(key):
             weights[Path(path).name] = sha256(Path(path))

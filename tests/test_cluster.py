@@ -1,11 +1,18 @@
+import json
 import os
 import signal
+from dataclasses import replace
 
+import numpy as np
 import pandas as pd
 import pytest
+from PIL import Image
+from typer.testing import CliRunner
 
-from salattack import evaluation
+from salattack import evaluation, protect, protect_cli
+from salattack.cli import app
 from salattack.errors import SalattackError
+from salattack.faces import load_faces, open_photo
 from salattack.ledger import Ledger
 from salattack.study import open_study
 
@@ -72,3 +79,95 @@ def test_refuses():
         next(cluster.map_on_ray(lambda: abs, [1], workers=0))
     with pytest.raises(SalattackError, match="has no GPU"):
         next(cluster.map_on_ray(lambda: abs, [1], gpus=1))
+
+    def broken():
+        raise OSError("weights.safetensors is not here")
+
+    with pytest.raises(SalattackError, match=r"no worker can start .*weights.safetensors is not"):
+        next(cluster.map_on_ray(lambda: broken(), [1], workers=1))
+
+
+# Photos: the command, with workers that die at the worst moments
+
+
+@pytest.fixture
+def photos(tmp_path, monkeypatch):
+    """Five small photos of one face, and one that is none; the attack shortened to one step."""
+    quick = {name: replace(attack, steps=1) for name, attack in protect.STRENGTHS.items()}
+    monkeypatch.setattr(protect, "STRENGTHS", quick)
+    folder = tmp_path / "photos"
+    (folder / "below").mkdir(parents=True)
+    face = open_photo(load_faces("openpeople").sources[0]).crop((250, 200, 1450, 1500))
+    for name in ("a.png", "b.png", "c.png", "d.jpg", "below/a.png"):
+        face.resize((240, 260)).save(folder / name)
+    (folder / "bad.png").write_bytes((folder / "a.png").read_bytes()[:5000])
+    return folder
+
+
+def command(*arguments):
+    return CliRunner().invoke(app, ["protect", *map(str, arguments), "--device", "cpu"])
+
+
+def dying(monkeypatch, before, after):
+    """Let the worker of ``before`` die as it begins that photo, of ``after`` once it is written.
+
+    Each as often as said; returns the folder where processes leave their ids.
+    """
+    traces = before.parents[1] / "traces"
+    traces.mkdir()
+    mapped = cluster.map_on_ray
+
+    def map_on_ray(make, items, **options):
+        def made():
+            (traces / str(os.getpid())).touch()
+            work = make()
+
+            def die(job, photo, times):
+                deaths = traces / photo.name
+                count = len(deaths.read_text()) if deaths.exists() else 0
+                if job.source == photo and count < times:
+                    deaths.write_text("x" * (count + 1))
+                    os.kill(os.getpid(), signal.SIGKILL)
+
+            def do(job):
+                if job.source == before:
+                    (job.target.parent / f".{os.getpid()}.{job.target.name}").touch()
+                die(job, before, 9)
+                outcome = work(job)
+                die(job, after, 1)
+                return outcome
+
+            return do
+
+        return mapped(made, items, **options)
+
+    monkeypatch.setattr(cluster, "map_on_ray", map_on_ray)
+    return traces
+
+
+def test_photos_of_lost_workers_are_done_again_each_once(photos, tmp_path, monkeypatch):
+    out = tmp_path / "out"
+    assert command(photos / "d.jpg", "-o", out).exit_code == 0  # the local engine began
+    stamp = (out / "d.jpg").stat().st_mtime_ns
+    traces = dying(monkeypatch, photos / "c.png", photos / "b.png")
+    monkeypatch.setattr(protect_cli, "RETRIES", 1)
+    run = command(photos, "-o", out, "--engine", "ray", "--workers", 2)
+    assert run.exit_code == 3, run.output
+    assert "2 of 6 photos are not protected" in run.output
+    assert "bad.png is not a readable picture" in run.output
+    assert "c.png: its worker was lost 2 times" in run.output
+    assert (traces / "c.png").read_text() == "xx" and (traces / "b.png").read_text() == "x"
+    assert len([p for p in traces.iterdir() if p.name.isdigit()]) >= 2 + 2
+    assert "1 photos were done before" in run.output
+    assert (out / "d.jpg").stat().st_mtime_ns == stamp
+    entries = [json.loads(line) for line in (out / protect_cli.RECORD).open()]
+    done = [entry["target"] for entry in entries if "written" in entry]
+    assert sorted(done) == ["a.png", "b.png", "below/a.png", "d.jpg"]  # each once
+    files = {p.relative_to(out).as_posix() for p in out.rglob("*") if p.is_file()}
+    assert files == {protect_cli.RECORD, *done}  # and nothing half written
+    assert all(f"{out / name}: 1 face: " in run.output for name in done if name != "d.jpg")
+    # As one process does it; sign() may differ where threads round otherwise.
+    assert command(photos / "a.png", "-o", tmp_path / "alone.png").exit_code == 0
+    pair = [np.asarray(Image.open(p), int) for p in (out / "a.png", tmp_path / "alone.png")]
+    assert np.abs(pair[0] - pair[1]).mean() < 0.2
+    assert np.abs(pair[0] - np.asarray(Image.open(photos / "a.png"), int)).mean() > 0.2

@@ -505,6 +505,21 @@ def test_an_interrupted_photo_is_done_again(tmp_path, small, quick):
     assert command(tmp_path / "a.png", "-o", out).exit_code == 0
     record.write_text("")  # never ours
     assert command(tmp_path / "a.png", "-o", out).exit_code == 3
+    (out / ".77.a.png").touch()  # what a killed process left, and what only looks like it
+    (out / ".77.b.png").touch()
+    assert command(tmp_path / "a.png", "-o", out, "--overwrite").exit_code == 0
+    assert not (out / ".77.a.png").exists() and (out / ".77.b.png").exists()
+
+
+def test_overwrite_does_again_what_is_done(tmp_path, small, quick):
+    small.save(tmp_path / "a.png")
+    out = tmp_path / "out"
+    assert command(tmp_path / "a.png", "-o", out).exit_code == 0
+    stamp = (out / "a.png").stat().st_mtime_ns
+    again = command(tmp_path / "a.png", "-o", out, "--overwrite")
+    assert again.exit_code == 0 and "skipped" not in again.output
+    assert (out / "a.png").stat().st_mtime_ns != stamp
+    assert "1 photos were done before" in command(tmp_path / "a.png", "-o", out).output
 
 
 @pytest.mark.parametrize(
@@ -518,6 +533,9 @@ def test_an_interrupted_photo_is_done_again(tmp_path, small, quick):
         (["a.png", "b", "-o", "a.png"], "a.png is a file; give a folder"),
         (["empty", "-o", "out"], "no photos in empty"),
         (["gone.png", "-o", "out.png"], "gone.png does not exist; check the path"),
+        (["b", "-o", "out", "--engine", "dask"], "unknown engine 'dask'; known: local, ray"),
+        (["b", "-o", "out", "--workers", "2"], "--workers goes with --engine ray"),
+        (["a.png", "-o", "b.png", "--engine", "ray"], "--engine ray is for several photos"),
     ],
 )
 def test_mistakes_are_said(tmp_path, small, quick, monkeypatch, arguments, message):

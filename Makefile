@@ -7,7 +7,7 @@ PARAMETERS ?=
 PROFILE ?=
 DATA ?=
 
-.PHONY: reproduce test lab lint notebooks bench train models-report lock clean
+.PHONY: reproduce test lab app lint notebooks bench train models-report lock clean
 
 reproduce: .venv/ready
 	$(BIN)/salattack reproduce $(if $(PROFILE),-p profile=$(PROFILE)) \
@@ -19,6 +19,11 @@ test: .venv/ready
 
 lab: .venv/ready
 	$(BIN)/jupyter lab notebooks
+
+# Protect photos in a browser; photos stay on this machine. The setting lets uploads exceed 10 MB.
+app: .venv/ready
+	$(BIN)/voila notebooks/protect.ipynb --progressive_rendering=True \
+		--Voila.tornado_settings='{"websocket_max_message_size": 200000000}'
 
 lint: .venv/ready
 	$(BIN)/ruff check .

@@ -1,6 +1,6 @@
 """Generators disagree: photos disrupted against one of them are given to the others."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -8,7 +8,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from .attacks import LABELS, Attack, universal_perturbation
+from .attacks import LABELS, Attack, at_strength, universal_perturbation
 from .errors import SalattackError
 from .files import written_whole
 from .generators import Ensemble, Generator
@@ -16,6 +16,24 @@ from .metrics import as_saved, fake_damage
 from .study import Study, edit_targets, progress_bar
 
 ENSEMBLE = "ensemble"
+
+
+def compare(
+    study: Study,
+    generators: Mapping[str, Generator],
+    attackers: Sequence[str],
+    strength: Sequence[float],
+    attribute: str,
+    *,
+    seed: int = 0,
+    batch_size: int = 8,
+) -> dict[str, pd.DataFrame]:
+    """Return `across` for each attacker, by name, all at one strength (bound, step size, steps)."""
+    attacks = {name: replace(at_strength(name, *strength), seed=seed) for name in attackers}
+    return {
+        name: across(study, generators, attack, attribute, batch_size=batch_size)
+        for name, attack in attacks.items()
+    }
 
 
 def across(

@@ -47,9 +47,19 @@ FIGURES = {
         "Not in the paper: the saliency maps of all shipped faces, worst first",
         "Many small faces, each above its saliency map.",
     ),
+    "models_training": (
+        "Not in the paper: the shipped generator along its training",
+        "Two charts over training steps: error and similarity to the published output; damage and "
+        "the share of broken outputs.",
+    ),
+    "transfer": (
+        "Not in the paper: attack one generator, ask another",
+        "A matrix of damage: rows the generator aimed at, columns the generator asked.",
+    ),
     "trade_off": (
         "Not in the paper: damage against change of the photo",
-        "Curves, one for each attacker: damage to the fake over the change of the photo.",
+        "Curves, one for each attacker: three measures of the damage to the fake over two of the "
+        "change of the photo.",
     ),
     "ablation_transfer": (
         "Not in the paper: a photo disrupted against one edit, then edited otherwise",

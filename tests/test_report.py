@@ -16,7 +16,7 @@ from salattack.samples import TABLE
 
 ROOT = Path(__file__).parents[1]
 FIGURES = ROOT / "figures"
-NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
+NOTEBOOKS = [ROOT / "notebooks" / f"{name}.ipynb" for name in sorted(reproduce.NOTEBOOKS)]
 DOI = "https://doi.org/10.1109/TCSS.2023.3271121"
 
 

@@ -173,7 +173,8 @@ def test_nullifying_brings_the_fake_back_to_the_photo(results, generator, photos
     def apart(images):
         return F.mse_loss(generator(images, target), photos).item()
 
-    assert apart(results("nullifying")) < 0.9 * apart(photos) < apart(results("i-fgsm"))
+    left = apart(results("nullifying"))
+    assert left < 0.7 * apart(photos) and left < 0.7 * apart(results("i-fgsm"))
 
 
 def test_nullifying_several_edits_compares_each_to_the_photo(generator, photos, target):

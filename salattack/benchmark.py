@@ -144,7 +144,7 @@ def main(
     sizes: Annotated[str, typer.Option(help="Image sides in pixels.")] = "128,256",
     widths: Annotated[str, typer.Option(help="conv_dim of the generator.")] = "32,64",
     batches: Annotated[str, typer.Option(help="Images at a time.")] = "1,16",
-    attacker: Annotated[list[str] | None, typer.Option(help="All when left out.")] = None,
+    attacker: Annotated[list[str] | None, typer.Option(help="Table I's when left out.")] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda …")] = "auto",
     output: Annotated[Path, typer.Option(help="Tables go here.")] = Path("results"),
 ) -> None:

@@ -99,7 +99,7 @@ def evaluate(
     ],
     profile: Annotated[str, typer.Option(help="demo, tiny, small, middle, large or all.")] = "demo",
     split: Annotated[str | None, typer.Option(help="Of CelebA or a folder of photos.")] = None,
-    attacker: Annotated[list[str] | None, typer.Option(help="All when left out.")] = None,
+    attacker: Annotated[list[str] | None, typer.Option(help="Table I's when left out.")] = None,
     targets: Annotated[str, typer.Option(help="rotate, all, or one attribute.")] = "rotate",
     bound: Annotated[float, typer.Option(help="L-infinity, in [-1, 1].")] = 0.05,
     step_size: Annotated[float, typer.Option(help="In [-1, 1].")] = 0.01,

@@ -4,6 +4,7 @@ from itertools import cycle, product
 
 import matplotlib
 import pandas as pd
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from .attacks import LABELS
@@ -38,19 +39,10 @@ def trade_off(means: pd.DataFrame) -> Figure:
         axes = figure.subplots(len(damages), len(changes), sharex="col", sharey="row")
         pairs = zip(axes.flat, product(damages, changes), strict=True)
         for panel, ((damage, name_of_damage), (measure, factor, label)) in pairs:
-            for (marker, line), (name, curve) in zip(cycle(STYLES), groups, strict=False):
+            for style, (name, curve) in zip(cycle(STYLES), groups, strict=False):
                 curve = curve.sort_values("bound")
-                panel.plot(
-                    factor * curve[measure],
-                    curve[damage],
-                    marker=marker,
-                    linestyle=line,
-                    color="black",
-                    markerfacecolor="white",
-                    markersize=4,
-                    linewidth=0.9,
-                    label=LABELS.get(str(name), str(name)),
-                )
+                label_of = LABELS.get(str(name), str(name))
+                _curve(panel, factor * curve[measure], curve[damage], style, label_of)
             panel.set(xlabel=label, ylabel=name_of_damage, xlim=(0, None), ylim=(0, None))
             panel.label_outer()
             panel.spines[["top", "right"]].set_visible(False)
@@ -104,19 +96,24 @@ def training(curve: pd.DataFrame) -> Figure:
     with matplotlib.rc_context(FONT):
         figure = Figure(figsize=(7.0, 2.8), layout="constrained")
         for axes, measures in zip(figure.subplots(1, len(panels)), panels, strict=True):
-            for (marker, line), (measure, label) in zip(STYLES, measures, strict=False):
-                axes.plot(
-                    averaged["step"],
-                    averaged[measure],
-                    marker=marker,
-                    linestyle=line,
-                    color="black",
-                    markerfacecolor="white",
-                    markersize=4,
-                    linewidth=0.9,
-                    label=label,
-                )
+            for style, (measure, label) in zip(STYLES, measures, strict=False):
+                _curve(axes, averaged["step"], averaged[measure], style, label)
             axes.set(xlabel="step", ylim=(0, None))
             axes.spines[["top", "right"]].set_visible(False)
             axes.legend(fontsize=7, frameon=False)
     return figure
+
+
+def _curve(axes: Axes, x: pd.Series, y: pd.Series, style: tuple[str, str], label: str) -> None:
+    marker, line = style
+    axes.plot(
+        x,
+        y,
+        marker=marker,
+        linestyle=line,
+        color="black",
+        markerfacecolor="white",
+        markersize=4,
+        linewidth=0.9,
+        label=label,
+    )

@@ -30,7 +30,8 @@ def blurred(image, window):
     half = size // 2
     padded = torch.nn.functional.pad(image, (half, half, half, half), mode="reflect")
     channels = [
-        torch.nn.functional.conv2d(padded[:, c : c + 1], window[None, None]) for c in range(3)
+        torch.nn.functional.conv2d(padded[:, c : c + 1], window.to(image)[None, None])
+        for c in range(3)
     ]
     return torch.cat(channels, 1)
 

@@ -151,22 +151,21 @@ def test_more_steps_do_not_lower_the_damage(name, generator, photos, target, sal
 
 @pytest.mark.parametrize("name", ["i-fgsm", "spread-spectrum", "eot-blur", "saliency-aware"])
 def test_agrees_with_the_plain_loop(name, generator, photos, target, saliency_map):
+    # In double precision: in single, each processor rounds otherwise, sign() makes whole steps of
+    # that, and four of them drift apart by several per cent of the pixels.
+    double = type(generator)(32)
+    double.load_state_dict(generator.state_dict())
+    double.double().requires_grad_(False)
+    photos, saliency_map = (x[..., 32:96, 32:96].double() for x in (photos, saliency_map))
     strength = {"bound": BOUND, "step": 0.02, "steps": 2 if name == "eot-blur" else 4}
     attack = ATTACKERS[name].with_strength(BOUND, 0.02, strength["steps"])
-    ours = run(attack, generator, photos, target, saliency_map)
-    by_the_book = getattr(plain, name.replace("-", "_"))
+    ours = run(attack, double, photos, target.double(), saliency_map)
     for i in range(2):
         image, mask = photos[i : i + 1], saliency_map[i : i + 1]
         start = image + attack.start * _noise(image, attack.seed)
-        theirs = by_the_book(generator, image, target[i : i + 1], start, mask, **strength)
-        difference = (ours[i : i + 1] - theirs).abs()
-        # Pixels whose gradient is nearly zero may step the other way; no more than these.
-        assert (difference > 1e-5).float().mean() < 0.03
-        clean = generator(image, target[i : i + 1])
-        damages = [
-            F.mse_loss(generator(x, target[i : i + 1]), clean) for x in (ours[i : i + 1], theirs)
-        ]
-        assert damages[0].item() == pytest.approx(damages[1].item(), rel=0.03)
+        by_the_book = getattr(plain, name.replace("-", "_"))
+        theirs = by_the_book(double, image, target[i : i + 1].double(), start, mask, **strength)
+        assert (ours[i : i + 1] - theirs).abs().max() < 1e-6
 
 
 def test_nullifying_brings_the_fake_back_to_the_photo(results, generator, photos, target):

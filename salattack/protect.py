@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
-from PIL import Image, ImageChops
+from PIL import Image, ImageChops, ImageOps
 from torch import Tensor
 from torchmetrics.functional.image import structural_similarity_index_measure
 
@@ -161,13 +161,13 @@ class Protector:
         """Return the five edits (5, 3, s, s) of one (1, 3, s, s) image in [-1, 1]."""
         return self.generator(image.to(self.device).expand(5, -1, -1, -1), self.targets()).cpu()
 
-    def mask(self, image: Tensor) -> Tensor:
+    def mask(self, image: Tensor, given: Tensor | None = None) -> Tensor:
         """Return where a (1, 3, s, s) image may change: M, (1, 1, s, s) in [0, 1].
 
-        Zero where the saliency is too low to change a bit, and fading out at the edges, beyond
-        which the photo goes on unchanged.
+        Zero where the saliency, or the ``given`` map in its place, is too low to change a bit,
+        and fading out at the edges, beyond which the photo goes on unchanged.
         """
-        salient = self.saliency(image.to(self.device)).cpu()
+        salient = self.saliency(image.to(self.device)).cpu() if given is None else given
         ramp = torch.arange(self.image_size) + 0.5
         ramp = torch.minimum(ramp, ramp.flip(0)).div(SEAM).clamp(max=1)
         salient = salient * ramp * ramp[:, None]
@@ -234,6 +234,7 @@ class Protected:
         lossless: whether all that was not meant to change kept its bits.
         identical: share of the photo's pixels that kept their bits, read back from disk.
         places: where g's grid lay, one for each face.
+        masks: M of each, (1, 1, s, s) in [0, 1].
         faces: the measures of each.
         notes: what could not be kept.
     """
@@ -243,6 +244,7 @@ class Protected:
     lossless: bool
     identical: float
     places: tuple[Place, ...]
+    masks: tuple[Tensor, ...]
     faces: tuple[FaceMeasure, ...]
     notes: tuple[str, ...]
 
@@ -261,6 +263,7 @@ def protect_photo(
     target: str | Path,
     protector: Protector,
     *,
+    mask: str | Path | None = None,
     whole_frame: bool = False,
     overwrite: bool = False,
     on_step: Callable[[int, int, int], object] | None = None,
@@ -271,17 +274,21 @@ def protect_photo(
         source: JPEG, PNG or WebP, see `salattack.photo`.
         target: the same; a PNG or WebP keeps every other pixel's bits.
         protector: the models.
+        mask: a grey picture of the photo's size that says where it may change, black nowhere and
+            white fully; in place of the saliency.
         whole_frame: look for no faces and protect the largest centre square.
         overwrite: an existing target is replaced.
         on_step: called with the face's number from 1, the faces and the attack's steps so far.
 
     Raises:
-        SalattackError: a photo that cannot be read or holds no face, a target that is a source,
-            exists, or cannot be written.
+        SalattackError: a photo that cannot be read or holds no face, a mask that cannot be read,
+            has another size or leaves nothing to change, a target that is a source, exists, or
+            cannot be written.
     """
     source, target = Path(source), Path(target)
     form = check_target(source, target, overwrite=overwrite)
     photo = read_photo(source)
+    region = None if mask is None else _read_mask(Path(mask), photo)
     photo.options(form)  # what cannot be written is said now
     size = protector.image_size
     if whole_frame:
@@ -292,20 +299,36 @@ def protect_photo(
         raise SalattackError(
             f"no face found in {source}; --whole-frame protects the largest centre square instead"
         )
+    masks = []
+    for place in places:
+        given = None if region is None else (place.crop(region).mean(1, keepdim=True) + 1) / 2
+        masks.append(protector.mask(place.crop(photo.pixels), given))
+    if region is not None and not any(m.any() for m in masks):
+        raise SalattackError(f"{mask} is black on every face; paint white what may change")
     with written_whole(target) as beside:
         beside.touch()  # a place that cannot be written to is said before the work
-        for number, place in enumerate(places, 1):
+        for number, (place, where) in enumerate(zip(places, masks, strict=True), 1):
             steps = iter(range(1, protector.attack.gradients + 1))
 
             def step(_: int, number: int = number, steps: object = steps) -> None:
                 if on_step is not None:
                     on_step(number, len(places), next(steps))
 
-            _protect_face(photo, place, protector, form, step)
+            if where.any():
+                _protect_face(photo, place, where, protector, form, step, region)
         write_photo(photo, beside, form)
         notes, photo = tuple(photo.notes), None  # the memory is needed to read it back
         identical, faces = measure(source, beside, places, protector)
-    return Protected(source, target, form != "JPEG", identical, tuple(places), tuple(faces), notes)
+    return Protected(
+        source,
+        target,
+        form != "JPEG",
+        identical,
+        tuple(places),
+        tuple(masks),
+        tuple(faces),
+        notes,
+    )
 
 
 def check_target(source: Path, target: Path, *, overwrite: bool = False) -> str:
@@ -322,11 +345,33 @@ def check_target(source: Path, target: Path, *, overwrite: bool = False) -> str:
     return form
 
 
+def _read_mask(path: Path, photo: Photo) -> Image.Image:
+    """Return a mask, upright, as three equal channels.
+
+    Raises:
+        SalattackError: a picture that cannot be read, or of another size than the photo.
+    """
+    try:
+        with Image.open(path) as image:
+            mask = ImageOps.exif_transpose(image).convert("L").convert("RGB")
+    except (OSError, SyntaxError, Image.DecompressionBombError) as error:
+        raise SalattackError(f"{path} cannot be read as a mask; give a grey picture") from error
+    if mask.size != photo.pixels.size:
+        sizes = (f"{width}×{height} px" for width, height in (mask.size, photo.pixels.size))
+        raise SalattackError("{} is {}, the photo {}; give a mask of its size".format(path, *sizes))
+    return mask
+
+
 def _protect_face(
-    photo: Photo, place: Place, protector: Protector, form: str, step: Callable[[int], object]
+    photo: Photo,
+    place: Place,
+    mask: Tensor,
+    protector: Protector,
+    form: str,
+    step: Callable[[int], object],
+    region: Image.Image | None,
 ) -> None:
     x0 = place.crop(photo.pixels)
-    mask = protector.mask(x0)
     box = photo.in_blocks(place.box(photo.pixels.size))
     before = photo.pixels.crop(box)
 
@@ -338,7 +383,8 @@ def _protect_face(
     x0, on_device = x0.to(protector.device), mask.to(protector.device)
     x = protector.attack(view, x0, protector.targets(), on_device, on_gradient=step)
     after = _spread(before, box[:2], place, (x - x0)[0].cpu(), mask[0])
-    photo.pixels.paste(after, box[:2])
+    white = None if region is None else region.crop(box).convert("L").point(lambda v: 255 * (v > 0))
+    photo.pixels.paste(after, box[:2], white)
 
 
 class _View:

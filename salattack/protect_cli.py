@@ -49,6 +49,14 @@ def protect(
     report: Annotated[
         bool, typer.Option("--report", help="Write a page beside each photo that shows both.")
     ] = False,
+    mask: Annotated[
+        Path | None,
+        typer.Option(help="A grey picture of the photo's size: white may change, black not."),
+    ] = None,
+    generator: Annotated[
+        str, typer.Option(help="What to protect against, a name.")
+    ] = "stargan-celeba128-w32",
+    generator_weights: Annotated[Path | None, typer.Option(help="Another weights file.")] = None,
     whole_frame: Annotated[
         bool, typer.Option("--whole-frame", help="Protect the centre square, not the faces.")
     ] = False,
@@ -64,6 +72,7 @@ def protect(
     code 3: some photos failed, see the end.
     """
     from .protect import STRENGTHS, load_protector
+    from .weights import sha256
 
     if strength not in STRENGTHS:
         raise one_of("strength", strength, STRENGTHS)
@@ -71,25 +80,30 @@ def protect(
         raise one_of("engine", engine, ("local", "ray"))
     if workers is not None and engine == "local":
         raise SalattackError("--workers goes with --engine ray; pass both or neither")
+    load = partial(load_protector, strength, generator=generator, device=device)
+    if generator_weights is not None:
+        load = partial(load, generator_weights=str(generator_weights.absolute()))
     one_file = len(photos) == 1 and not photos[0].is_dir() and not output.is_dir()
     if one_file and output.suffix.lower() in FORMATS:
         if engine == "ray":
             raise SalattackError("--engine ray is for several photos; give a folder with -o")
-        protector = load_protector(strength, device=device)
-        _, said = _protect_one(photos[0], output, protector, report, whole_frame, overwrite)
+        _, said = _protect_one(photos[0], output, load(), report, whole_frame, overwrite, mask=mask)
         typer.echo("\n".join(said))
         return
+    if mask is not None:
+        raise SalattackError("--mask is for one photo; name it, and a file with -o")
     pairs = _pairs(photos, output)
-    protector = load_protector(strength, device=device)
+    protector = load()
     settings = {
         "strength": strength,
         "whole_frame": whole_frame,
         "generator": protector.generator_name,
+        "weights": None if generator_weights is None else sha256(generator_weights),
         "attack": repr(protector.attack),
     }
     options = {"report": report, "whole_frame": whole_frame, "total": len(pairs)}
     if engine == "ray":
-        make = partial(_worker, strength, protector.attack, device, options)
+        make = partial(_worker, load, protector.attack, options)
         run = partial(_on_ray, make, workers, protector.device.type == "cuda")
     else:
         run = partial(map, partial(_work, protector, **options))
@@ -219,12 +233,9 @@ def _work(
 
 
 def _worker(
-    strength: str, attack: "Attack", device: str, options: dict
+    load: Callable[[], "Protector"], attack: "Attack", options: dict
 ) -> Callable[[Job], Outcome]:
-    from .protect import load_protector
-
-    protector = replace(load_protector(strength, device=device), attack=attack)
-    return partial(_work, protector, **options)
+    return partial(_work, replace(load(), attack=attack), **options)
 
 
 def _on_ray(
@@ -289,6 +300,7 @@ def _protect_one(
     whole_frame: bool,
     overwrite: bool,
     label: str = "",
+    mask: Path | None = None,
 ) -> tuple[dict, list[str]]:
     """Protect a photo under a progress bar; return its figures, and what became of it in words."""
     from .protect import protect_photo
@@ -303,7 +315,13 @@ def _protect_one(
             bar.set_description(f"{label or source.name} · face {face} of {faces}")
 
         done = protect_photo(
-            source, target, protector, whole_frame=whole_frame, overwrite=overwrite, on_step=show
+            source,
+            target,
+            protector,
+            mask=mask,
+            whole_frame=whole_frame,
+            overwrite=overwrite,
+            on_step=show,
         )
     said = [f"{target}: {in_words(done)}"]
     if report:

@@ -106,12 +106,11 @@ def body(done: Protected, protector: Protector) -> str:
     """
     before, after = (read_photo(path).pixels for path in (done.source, done.target))
     sections = []
-    for place, face in zip(done.places, done.faces, strict=True):
+    for place, face, mask in zip(done.places, done.faces, done.masks, strict=True):
         parts = [image.crop(face.box) for image in (before, after)]
         crops = [place.crop(image) for image in (before, after)]
         fakes = [protector.fakes(crop) for crop in crops]
         difference = ImageChops.difference(*parts).point(lambda v: min(255, v * AMPLIFIED))
-        mask = protector.mask(crops[0])[0].expand(3, -1, -1) * 2 - 1
         sections.append(
             _Section(
                 _words(face),
@@ -120,7 +119,7 @@ def body(done: Protected, protector: Protector) -> str:
                     "Photo": _picture(parts[0], PART),
                     "Protected": _picture(parts[1], PART),
                     f"Difference × {AMPLIFIED}": _picture(difference, PART),
-                    "Where it may change": _picture(to_pil(mask)),
+                    "Where it may change": _picture(to_pil(mask[0].expand(3, -1, -1) * 2 - 1)),
                 },
                 [
                     (name.replace("_", " "), _picture(to_pil(a)), _picture(to_pil(b)), d)

@@ -105,6 +105,7 @@ class Model:
         shipped: whether the package holds the file.
         asset: what `salattack.assets` knows it by, where it does not.
         image_size: side in pixels that the network was trained for.
+        read: from the file to what it holds.
     """
 
     build: Callable[[Mapping], nn.Module]
@@ -116,6 +117,7 @@ class Model:
     shipped: bool
     asset: str | None = None
     image_size: int
+    read: Callable[[Path], dict] = read_state_dict
 
     def load(self, weights: str | Path | None = None, device: str = "auto") -> nn.Module:
         """Return the network, filled, frozen, in eval mode, on ``device``.
@@ -135,7 +137,7 @@ class Model:
         chosen = pick_device(device)
         if weights is not None:
             source = Path(weights)
-            network = self._filled(read_state_dict(source), source)
+            network = self._filled(self.read(source), source)
         elif self.shipped:
             source = SHIPPED / self.file
             network = self._filled(read_state_dict(source, expected_sha256=self.sha256), source)
@@ -155,6 +157,8 @@ class Model:
         return fit(self.build(state), state, source.name)
 
     def _cached(self) -> Path:
+        if self.asset is None:
+            raise SalattackError(f"{self.file} is not in the package; pass its path")
         if not assets.known(self.asset).path.exists():
             raise SalattackError(
                 f"{self.file} is not in the package; get it from {self.source}: "

@@ -304,6 +304,26 @@ def test_only_salient_pixels_of_the_face_change(protected, protector):
     assert not changed.any()
 
 
+def test_a_mask_of_ones_own_says_where(tmp_path, small, protector):
+    small.save(tmp_path / "a.png")
+    half = Image.new("L", small.size)
+    half.paste(255, (0, 0, small.width // 2, small.height))
+    half.save(tmp_path / "half.png")
+    ask = {"mask": tmp_path / "half.png"}
+    done = protect_photo(tmp_path / "a.png", tmp_path / "b.png", protector, **ask)
+    before, after = (np.array(read_photo(p).pixels, int) for p in (done.source, done.target))
+    left, right = np.split(np.abs(before - after), [small.width // 2], axis=1)
+    assert left.any(2).mean() > 0.2 and not right.any()
+    for wrong, said in (
+        (Image.new("L", small.size), "is black on"),
+        (half.crop((0, 0, 9, 9)), "9×9"),
+    ):
+        wrong.save(ask["mask"])
+        with pytest.raises(SalattackError, match=said):
+            protect_photo(tmp_path / "a.png", tmp_path / "c.png", protector, **ask)
+        assert not (tmp_path / "c.png").exists()
+
+
 def test_the_figures_are_of_the_file_on_disk(protected, protector):
     (face,) = protected.faces
     before, after = (read_photo(p).pixels for p in (protected.source, protected.target))
@@ -536,6 +556,9 @@ def test_overwrite_does_again_what_is_done(tmp_path, small, quick):
         (["b", "-o", "out", "--engine", "dask"], "unknown engine 'dask'; known: local, ray"),
         (["b", "-o", "out", "--workers", "2"], "--workers goes with --engine ray"),
         (["a.png", "-o", "b.png", "--engine", "ray"], "--engine ray is for several photos"),
+        (["b", "-o", "out", "--mask", "a.png"], "--mask is for one photo"),
+        (["a.png", "-o", "b.png", "--mask", "gone.png"], "gone.png cannot be read as a mask"),
+        (["a.png", "-o", "b.png", "--generator", "gan"], "unknown generator 'gan'"),
     ],
 )
 def test_mistakes_are_said(tmp_path, small, quick, monkeypatch, arguments, message):

@@ -14,6 +14,7 @@ from salattack.errors import SalattackError
 from salattack.faces import load_faces
 from salattack.saliency import SALIENCY_MODELS, load_saliency
 from salattack.saliency.pfan import PFAN, PFANLight
+from salattack.study import open_study
 from salattack.training.saliency import Pairs, _clean, evaluate, load_backbone, train
 from salattack.weights import SHIPPED
 
@@ -225,6 +226,21 @@ def test_unknown_name_and_missing_weights(tmp_path, monkeypatch):
         load_saliency("pfan")
     with pytest.raises(SalattackError, match=r"best-model_epoch-204.*1Sc7dgXCZjF4"):
         load_saliency("pfan-duts")
+
+
+def test_a_mask_from_a_file_is_every_faces_map(tmp_path):
+    half = np.zeros((64, 64), np.uint8)
+    half[:, 32:] = 255
+    Image.fromarray(half).save(tmp_path / "half.png")
+    study = open_study(n_images=2, saliency="mask", saliency_weights=str(tmp_path / "half.png"))
+    maps = study.saliency_map(next(study.batches())[0])
+    assert maps.shape == (2, 1, 128, 128)
+    assert maps[..., :63].max() == 0 and maps[..., 66:].min() == 1
+    with pytest.raises(SalattackError, match="is not in the package; pass its path"):
+        load_saliency("mask")
+    (tmp_path / "text.png").write_text("no picture")
+    with pytest.raises(SalattackError, match=r"text.png cannot be read as a mask"):
+        load_saliency("mask", weights=tmp_path / "text.png")
 
 
 def test_tampered_shipped_weights_are_refused(tmp_path, monkeypatch):

@@ -7,6 +7,7 @@ from typing import Protocol
 import numpy as np
 import torch
 import torch.nn.functional as F
+from PIL import Image
 from torch import Tensor, nn
 
 from ..assets import ASSETS
@@ -14,7 +15,7 @@ from ..errors import SalattackError, one_of
 from ..weights import Model
 from .pfan import PFAN, PFANLight, PyramidAttention
 
-__all__ = ["SALIENCY_MODELS", "Saliency", "SaliencyModel", "load_saliency"]
+__all__ = ["SALIENCY_MODELS", "DrawnMask", "Saliency", "SaliencyModel", "load_saliency"]
 
 
 class Saliency(Protocol):
@@ -81,6 +82,36 @@ class SaliencyModel(nn.Module):
         return ((images + 1) / 2 - mu) / sigma
 
 
+class DrawnMask(nn.Module):
+    """One mask for every face, in the geometry of the aligned crops; in place of a network.
+
+    Args:
+        size: height and width of the picture that holds it.
+    """
+
+    def __init__(self, size: tuple[int, int]) -> None:
+        super().__init__()
+        self.register_buffer("mask", torch.zeros(1, 1, *size))
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Return the mask at the images' size, (N, 1, H, W) in [0, 1]."""
+        return _resize(self.mask, images.shape[-2:]).clamp(0, 1).expand(len(images), -1, -1, -1)
+
+
+def _read_mask(path: Path) -> dict:
+    """Read a grey picture, black 0 and white 1, as `DrawnMask` holds it.
+
+    Raises:
+        SalattackError: no picture there that can be read.
+    """
+    try:
+        with Image.open(path) as picture:
+            grey = np.asarray(picture.convert("L"), dtype=np.float32) / 255
+    except (OSError, SyntaxError, Image.DecompressionBombError) as error:
+        raise SalattackError(f"{path} cannot be read as a mask; give a grey picture") from error
+    return {"mask": torch.from_numpy(grey)[None, None]}
+
+
 def _resize(x: Tensor, size: tuple[int, int]) -> Tensor:
     return F.interpolate(x, size=size, mode="bilinear", antialias=True)
 
@@ -111,16 +142,27 @@ SALIENCY_MODELS: dict[str, Model] = {
         asset="pfan-duts",
         image_size=256,
     ),
+    "mask": Model(
+        build=lambda state: DrawnMask(state["mask"].shape[-2:]),
+        read=_read_mask,
+        file="a mask (any grey picture)",
+        sha256=None,
+        licence="yours",
+        source="yours",
+        shipped=False,
+        image_size=128,
+    ),
 }
 
 
 def load_saliency(
     name: str = "pfan-light", weights: str | Path | None = None, device: str = "auto"
-) -> SaliencyModel:
+) -> SaliencyModel | DrawnMask:
     """Return a frozen saliency model of the registry `SALIENCY_MODELS`.
 
     Args:
-        name: ``pfan-light`` (shipped) or ``pfan-duts`` (the widely used port, at full width).
+        name: ``pfan-light`` (shipped), ``pfan-duts`` (the widely used port, at full width), or
+            ``mask``: the grey picture ``weights``, white where every face may change.
         weights: a file (.safetensors or torch checkpoint) to use. Without it ``pfan-duts`` is
             taken from the cache (`salattack assets fetch`).
         device: "auto" takes CUDA where there is one.
@@ -139,4 +181,6 @@ def load_saliency(
     number = [scalar, (scalar, "numpy.core.multiarray.scalar"), np.dtype, type(np.dtype("f8"))]
     with torch.serialization.safe_globals(number):
         net = entry.load(weights, device)
+    if isinstance(net, DrawnMask):
+        return net
     return SaliencyModel(net, entry.image_size)

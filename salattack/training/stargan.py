@@ -47,6 +47,7 @@ HELD_OUT = 10  # grids, the last ones by number: never trained on
 
 CYCLEGAN_BLOCKS = 6  # as published for 128 px
 EMA_DECAY = 0.99
+SHARES = (1.0, 1.0, 1.0, 2.0, 1.5)  # how often an edit is drawn: gender and age are learnt last
 WARM_UP = 20  # steps over which the learning rate rises
 LOG_EVERY = 20  # steps averaged in a row of losses.csv
 
@@ -242,10 +243,10 @@ def sample(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Draw a batch: crops, recorded edits, target labels, the crops' own labels.
 
-    One random edit of each face (or the ``only`` one), unmirrored, since the published generator
-    does not edit a mirrored face quite as the face. For the adversarial losses each face comes
-    `EDITS` times in a row, with a random hair colour, Male and Young, and the batch is mirrored
-    with probability one half.
+    One random edit of each face (by `SHARES`, or the ``only`` one), unmirrored, since the
+    published generator does not edit a mirrored face quite as the face. For the adversarial
+    losses each face comes `EDITS` times in a row, with a random hair colour, Male and Young, and
+    the batch is mirrored with probability one half.
     """
 
     def draw(high: int, size: int) -> Tensor:
@@ -253,7 +254,7 @@ def sample(
 
     face = draw(len(grids), batch_size)
     if not adversarial:
-        edit = draw(len(ATTRIBUTES), batch_size)
+        edit = torch.multinomial(torch.tensor(SHARES), batch_size, True, generator=rng)
         if only is not None:
             edit = torch.full_like(edit, ATTRIBUTES.index(only))
         crops, edits = from_uint8(torch.stack([grids.tiles[face, 0], grids.tiles[face, 1 + edit]]))

@@ -1,6 +1,8 @@
 """The guide says what is so: its blocks run as written and are as short as its title says."""
 
+import os
 import re
+import subprocess
 import sys
 from pathlib import Path
 
@@ -74,6 +76,31 @@ def test_the_entry_serves_a_study(place, weights):
     assert photos.shape[-1] == 128
     with torch.no_grad():
         assert torch.equal(study.generate(photos, labels), weights(photos))
+
+
+def test_an_installed_package_adds_its_entry_everywhere(place):
+    declared = re.search(r"^```toml\n(.*?)^```$", GUIDE, re.M | re.S)[1]
+    group, line = declared.strip().splitlines()
+    assert group == '[project.entry-points."salattack.generators"]'
+    package = place / "theirs-1.dist-info"
+    package.mkdir()
+    (package / "METADATA").write_text("Metadata-Version: 2.1\nName: theirs\nVersion: 1\n")
+    lines = f"[salattack.generators]\n{line}\nbroken = my_package:nothing\n".replace('"', "")
+    (package / "entry_points.txt").write_text(lines)
+    imports, entry = BLOCKS[1].removesuffix("main()\n").split('GENERATORS["mine"] = ')
+    (place / "my_package.py").write_text(
+        imports.replace("from salattack.cli import main\n", "") + "entry = " + entry
+    )
+    code = "from salattack.generators import GENERATORS; print(*GENERATORS)"
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env=os.environ | {"PYTHONPATH": str(place)},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert "mine" in done.stdout.split() and "broken" not in done.stdout
+    assert "'broken' of an installed package cannot be used" in done.stderr
 
 
 def test_a_model_with_other_targets_says_so(place):

@@ -1,6 +1,8 @@
 """Face-editing generators g(·): what an attack sees of them, and the registry of known ones."""
 
+import warnings
 from collections.abc import Callable, Mapping
+from importlib.metadata import entry_points
 from pathlib import Path
 from types import ModuleType
 from typing import Protocol
@@ -115,6 +117,21 @@ GENERATORS: dict[str, Model] = {
         _other("cyclegan-vangogh-256", 256, cyclegan, "CycleGAN's style_vangogh"),
     )
 }
+
+
+def _add_installed() -> None:
+    """Add what installed packages declare as entry points of "salattack.generators"."""
+    for found in entry_points(group="salattack.generators"):
+        if found.name in GENERATORS:
+            continue
+        try:
+            GENERATORS[found.name] = found.load()
+        except Exception as error:  # another package's fault must not stop this one
+            text = f"the generator {found.name!r} of an installed package cannot be used: {error}"
+            warnings.warn(text, stacklevel=2)
+
+
+_add_installed()
 
 
 def load_generator(

@@ -9,6 +9,7 @@ from salattack.errors import SalattackError
 from salattack.faces import from_uint8
 from salattack.generators import load_generator
 from salattack.generators.stargan import ATTRIBUTES, StarGAN
+from salattack.training import grids, quality
 from salattack.training import stargan as training
 from salattack.training.adversary import Discriminator
 
@@ -131,15 +132,15 @@ def test_one_edit_alone_trains_cyclegans_generator(data, tmp_path, unmeasured):
 
 
 def test_a_single_edit_is_evaluated_alone(data):
-    held = training.load_grids(data).split(1)[1]
+    held = grids.load_grids(data).split(1)[1]
     answer = from_uint8(held.tiles[:, 2])
-    result = training.evaluate(lambda *_: answer, held, edits=["Blond_Hair"], attacked=0)
+    result = quality.evaluate(lambda *_: answer, held, edits=["Blond_Hair"], attacked=0)
     assert result == {"ratio_Blond_Hair": 0, "ratio": 0, "ssim": pytest.approx(1)}
 
 
 def test_identity_has_ratio_one_and_no_change_has_no_damage(data):
-    held = training.load_grids(data).split(1)[1]
-    result = training.evaluate(lambda images, _: images, held)
+    held = grids.load_grids(data).split(1)[1]
+    result = quality.evaluate(lambda images, _: images, held)
     assert result["ratio"] == pytest.approx(1)
     assert all(result[f"ratio_{name}"] == pytest.approx(1) for name in ATTRIBUTES)
     assert 0 < result["damage"] <= 0.05**2
@@ -147,9 +148,9 @@ def test_identity_has_ratio_one_and_no_change_has_no_damage(data):
 
 
 def test_the_recorded_output_has_ratio_zero_and_full_similarity(data):
-    held = training.load_grids(data).split(1)[1][:1]
+    held = grids.load_grids(data).split(1)[1][:1]
     answers = iter(range(5))
-    result = training.evaluate(
+    result = quality.evaluate(
         lambda *_: from_uint8(held.tiles[:, 1 + next(answers)]), held, attacked=0
     )
     assert result["ratio"] == 0
@@ -158,14 +159,14 @@ def test_the_recorded_output_has_ratio_zero_and_full_similarity(data):
 
 
 def test_the_last_grids_by_number_are_held_out(data):
-    grids = training.load_grids(data)
-    trained, held = grids.split(1)
+    every = grids.load_grids(data)
+    trained, held = every.split(1)
     assert held.grid.unique().tolist() == [10]
     assert trained.grid.unique().tolist() == [1, 2]
-    assert grids.targets()[0].tolist()[1] == [0, 1, 0, 0, 0]
+    assert every.targets()[0].tolist()[1] == [0, 1, 0, 0, 0]
     for number in (0, 3):
         with pytest.raises(SalattackError, match="hold out"):
-            grids.split(number)
+            every.split(number)
 
 
 @pytest.mark.parametrize(("size", "patches"), [(64, 1), (128, 2)])
@@ -241,7 +242,7 @@ def cut_grids(folder):
 def test_bad_data_is_named_and_refused(data, spoil, message):
     spoil(data)
     with pytest.raises(SalattackError, match=message):
-        training.load_grids(data)
+        grids.load_grids(data)
 
 
 def test_bad_checkpoints_are_refused(data, tmp_path, unmeasured):
@@ -259,14 +260,14 @@ def test_flip_rates_count_what_a_classifier_sees():
     labels = torch.eye(5)[torch.arange(40) % 5]
     crops = torch.full((40, 3, 128, 128), 60, dtype=torch.uint8)
     edited = torch.full_like(crops, 200)
-    held = training.Grids(
+    held = grids.Grids(
         tiles=torch.stack([crops, *[edited] * 5], dim=1), labels=labels, grid=torch.ones(40)
     )
 
     def sees(images):  # every attribute, in bright images
         return images.mean((1, 2, 3))[:, None].expand(-1, 5)
 
-    table = training.flip_rates(sees, lambda images, _: images, held).set_index("attribute")
+    table = quality.flip_rates(sees, lambda images, _: images, held).set_index("attribute")
     hair = table.loc[["Black_Hair", "Blond_Hair", "Brown_Hair"]]
     assert (hair["faces"] == 32).all()
     assert (hair["ours"] == 0).all()
@@ -277,5 +278,5 @@ def test_flip_rates_count_what_a_classifier_sees():
 def test_classifier_learns_a_visible_attribute():
     labels = torch.arange(64)[:, None].remainder(2).float().expand(-1, 5)
     images = (labels[:, :3, None, None] * 155 + 50).expand(-1, -1, 64, 64).to(torch.uint8)
-    classifier = training.train_classifier(images, labels, steps=60, batch_size=16)
+    classifier = quality.train_classifier(images, labels, steps=60, batch_size=16)
     assert ((classifier(from_uint8(images)) > 0) == labels.bool()).all()

@@ -17,7 +17,8 @@ from ..generators import load_generator
 from ..saliency import SALIENCY_MODELS, load_saliency
 from ..study import mask_quality, open_study
 from ..weights import SHIPPED, pick_device
-from . import saliency, stargan
+from . import quality, saliency
+from .grids import load_grids
 
 CLASSIFIER_STEPS = 600
 
@@ -80,10 +81,10 @@ def generator_bars(data: Path) -> Iterator[Bar]:
     """Measure stargan-celeba128-w32 on the grids that are held out."""
     name = "stargan-celeba128-w32"
     place = pick_device()
-    grids = stargan.load_grids(data / "stargan-celeba128-outputs")
+    grids = load_grids(data / "stargan-celeba128-outputs")
     trained, held = (part.to(place) for part in grids.split())
     generator = load_generator(name)
-    found = stargan.evaluate(generator, held, bfloat16=True)
+    found = quality.evaluate(generator, held, bfloat16=True)
     faces = f"{len(held)} faces × 5 edits"
     yield Bar(
         name,
@@ -95,10 +96,10 @@ def generator_bars(data: Path) -> Iterator[Bar]:
     yield Bar(name, "SSIM to the published output", found["ssim"], "at least", 0.75)
     yield Bar(name, "PGD damage, MSE in [-1, 1]", found["damage"], "at least", 0.20)
     yield Bar(name, "share of outputs above 0.05", found["broken"], "at least", 0.90)
-    classifier = stargan.train_classifier(
+    classifier = quality.train_classifier(
         trained.tiles[:, 0], trained.labels, steps=CLASSIFIER_STEPS
     )
-    for row in stargan.flip_rates(classifier, generator, held).itertuples():
+    for row in quality.flip_rates(classifier, generator, held).itertuples():
         yield Bar(
             name,
             f"{row.attribute}: flips a classifier, below the published {row.published:.2f} by",

@@ -1,222 +1,35 @@
 """Train a StarGAN generator against recorded outputs of the published one.
 
-The data is a folder of grids (``1.jpg`` …), rows of six 128×128 tiles: a CelebA crop, then the
-published generator's edits in the order of `ATTRIBUTES`; ``labels.csv`` holds each row's labels.
-The objective is the distance to the recorded output, alone or beside StarGAN's own losses
-(adversarial, attribute classification, reconstruction).
+The objective is the distance to the recorded output (`salattack.training.grids`), alone or beside
+StarGAN's own losses (adversarial, attribute classification, reconstruction).
 """
 
-import itertools
 import time
-from collections.abc import Sequence
 from copy import deepcopy
-from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 import torch
-import torch.nn.functional as F
 import typer
-from PIL import Image
 from safetensors.torch import save_file
 from torch import Tensor, nn
-from torchmetrics.functional.image import structural_similarity_index_measure as ssim
 from tqdm import tqdm
 
-from ..attacks import attacker
 from ..errors import SalattackError, one_of
 from ..faces import from_uint8
 from ..files import written_whole
-from ..generators import (
-    ATTRIBUTES,
-    CycleGAN,
-    Generator,
-    StarGAN,
-    edit_labels,
-    load_generator,
-)
+from ..generators import ATTRIBUTES, CycleGAN, StarGAN, load_generator
 from ..generators.stargan import HAIR
-from ..metrics import fake_damage
 from ..weights import fit, pick_device, read_state_dict
 from .adversary import EDITS, Adversary, distance, frozen
-
-TILE = 128
-COLUMNS = 1 + len(ATTRIBUTES)
-HELD_OUT = 10  # grids, the last ones by number: never trained on
+from .grids import HELD_OUT, TILE, Grids, load_grids
+from .quality import evaluate, flip_rates, train_classifier
 
 CYCLEGAN_BLOCKS = 6  # as published for 128 px
 EMA_DECAY = 0.99
 SHARES = (1.0, 1.0, 1.0, 2.0, 1.5)  # how often an edit is drawn: gender and age are learnt last
 WARM_UP = 20  # steps over which the learning rate rises
 LOG_EVERY = 20  # steps averaged in a row of losses.csv
-
-
-@dataclass(frozen=True, kw_only=True)
-class Grids:
-    """Faces with their recorded edits.
-
-    Attributes:
-        tiles: (N, 6, 3, 128, 128) uint8: the crop, then its five edits.
-        labels: (N, 5) the crop's labels, 0 or 1, float.
-        grid: (N,) the number of the grid each face comes from.
-    """
-
-    tiles: Tensor
-    labels: Tensor
-    grid: Tensor
-
-    def __len__(self) -> int:
-        return len(self.labels)
-
-    def __getitem__(self, index: Tensor | slice) -> "Grids":
-        return Grids(tiles=self.tiles[index], labels=self.labels[index], grid=self.grid[index])
-
-    def to(self, device: torch.device) -> "Grids":
-        """Return the faces on another device, where that of a GPU holds them all."""
-        return Grids(tiles=self.tiles.to(device), labels=self.labels.to(device), grid=self.grid)
-
-    def split(self, held_out: int = HELD_OUT) -> tuple["Grids", "Grids"]:
-        """Return the faces to train on and those of the last ``held_out`` grids.
-
-        Raises:
-            SalattackError: not more than ``held_out`` grids.
-        """
-        numbers = self.grid.unique()
-        if not 0 < held_out < len(numbers):
-            raise SalattackError(
-                f"cannot hold out {held_out} of {len(numbers)} grids; hold out at least one "
-                "and leave one to train on"
-            )
-        kept = self.grid >= numbers[-held_out]
-        return self[~kept], self[kept]
-
-    def targets(self) -> Tensor:
-        """Return the (N, 5, 5) target labels of the five edits."""
-        return torch.stack([edit_labels(self.labels, name) for name in ATTRIBUTES], dim=1)
-
-
-def load_grids(data: Path) -> Grids:
-    """Read every grid of a folder.
-
-    Args:
-        data: the folder, with ``<number>.jpg`` and ``labels.csv`` (columns ``grid``, ``row`` and
-            the five attributes, 0/1).
-
-    Raises:
-        SalattackError: no labels or a column or row missing, no grids, a grid of another size, or
-            grids that cannot be decoded (all of them are named; none is skipped).
-    """
-    path = Path(data) / "labels.csv"
-    if not path.is_file():
-        raise SalattackError(f"no labels.csv in {data}; it must stand beside the grids")
-    try:
-        table = pd.read_csv(path)
-    except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
-        raise SalattackError(f"labels.csv cannot be read ({error}); restore the file") from error
-    if missing := [c for c in ("grid", "row", *ATTRIBUTES) if c not in table]:
-        raise SalattackError(f"labels.csv lacks the column {missing[0]}; restore the file")
-    if not table[list(ATTRIBUTES)].isin([0, 1]).all(axis=None):
-        raise SalattackError("labels.csv holds a label that is not 0 or 1; restore the file")
-    files = {int(f.stem): f for f in Path(data).glob("*.jpg") if f.stem.isdecimal()}
-    if not files:
-        raise SalattackError(f"no grids (1.jpg, 2.jpg, …) in {data}; check the path")
-    if odd := sorted(set(table["grid"]) ^ set(files)):
-        known = "a grid" if odd[0] in files else "labels"
-        raise SalattackError(f"{odd[0]}.jpg: only {known} found, not its counterpart")
-    tiles, labels, numbers, bad = [], [], [], []
-    for number, file in sorted(files.items()):
-        try:
-            with Image.open(file) as image:
-                pixels = np.asarray(image.convert("RGB"))
-        except (OSError, SyntaxError, Image.DecompressionBombError):
-            bad.append(file.name)
-            continue
-        rows = table[table["grid"] == number].sort_values("row")
-        if list(rows["row"]) != list(range(len(rows))):
-            raise SalattackError(f"{file.name}: labels.csv misses or repeats a row of it")
-        if pixels.shape[:2] != (len(rows) * TILE, COLUMNS * TILE):
-            raise SalattackError(
-                f"{file.name} is {pixels.shape[1]}×{pixels.shape[0]} px, but {len(rows)} labelled "
-                f"rows need {COLUMNS * TILE}×{len(rows) * TILE}"
-            )
-        grid = torch.from_numpy(pixels.copy()).view(len(rows), TILE, COLUMNS, TILE, 3)
-        tiles.append(grid.permute(0, 2, 4, 1, 3))
-        labels.append(torch.tensor(rows[list(ATTRIBUTES)].to_numpy(), dtype=torch.float32))
-        numbers += [number] * len(rows)
-    if bad:
-        raise SalattackError(
-            f"{len(bad)} of {len(files)} grids cannot be decoded: {', '.join(bad)}; restore them"
-        )
-    return Grids(tiles=torch.cat(tiles), labels=torch.cat(labels), grid=torch.tensor(numbers))
-
-
-def evaluate(
-    generator: Generator,
-    data: Path | Grids,
-    *,
-    edits: Sequence[str] = ATTRIBUTES,
-    faces: int | None = None,
-    attacked: int | None = None,
-    batch_size: int = 8,
-    held_out: int = HELD_OUT,
-    bfloat16: bool = False,
-) -> dict[str, float]:
-    """Measure a generator on the held-out grids.
-
-    Args:
-        generator: images (N, 3, 128, 128) in [-1, 1] and labels (N, 5) to images.
-        data: the folder of grids, or the held-out faces themselves.
-        edits: those the generator makes.
-        faces: how many to use, spread evenly; all by default.
-        attacked: how many of them to attack (one edit each, in turn); all by default.
-        batch_size: faces at once.
-        held_out: how many grids are held out, where ``data`` is a folder.
-        bfloat16: run the generator in half precision.
-
-    Returns:
-        ``ratio_<attribute>`` and ``ratio``: mean absolute error to the recorded output over that
-        of the unedited crop; ``ssim`` to the recorded output; ``damage``: mean squared change of
-        the output under the "pgd" attacker; ``broken``: share of outputs changed by more than 0.05.
-    """
-    held = data if isinstance(data, Grids) else load_grids(data).split(held_out)[1]
-    if faces is not None:
-        held = held[torch.linspace(0, len(held) - 1, min(faces, len(held))).round().long()]
-    count = len(held) if attacked is None else min(attacked, len(held))
-    targets = held.targets()
-
-    def run(images: Tensor, target: Tensor) -> Tensor:
-        with torch.autocast(images.device.type, torch.bfloat16, enabled=bfloat16):
-            return generator(images, target).float()
-
-    chosen = [ATTRIBUTES.index(name) for name in edits]
-    ours, still, similar = torch.zeros(5), torch.zeros(5), 0.0
-    damage: list[dict[str, Tensor]] = []
-    for start in range(0, len(held), batch_size):
-        part = slice(start, start + batch_size)
-        tiles = from_uint8(held.tiles[part])
-        crops = tiles[:, 0]
-        for edit in chosen:
-            with torch.no_grad():
-                fake = run(crops, targets[part, edit])
-            official = tiles[:, 1 + edit]
-            ours[edit] += (fake - official).abs().mean((1, 2, 3)).sum().cpu()
-            still[edit] += (crops - official).abs().mean((1, 2, 3)).sum().cpu()
-            similar += float(ssim(fake, official, data_range=2.0, reduction="sum"))
-        crops = crops[: max(0, count - start)]
-        if len(crops):
-            face = torch.arange(start, start + len(crops))
-            target = targets[face, torch.tensor(chosen)[face % len(chosen)]]
-            disrupted = attacker("pgd")(run, crops, target)
-            with torch.no_grad():
-                damage.append(fake_damage(run(crops, target), run(disrupted, target)))
-    ratio = (ours / still)[chosen]
-    result = {f"ratio_{name}": float(r) for name, r in zip(edits, ratio, strict=True)}
-    result |= {"ratio": float(ratio.mean()), "ssim": similar / len(held) / len(edits)}
-    if damage:
-        result["damage"] = float(torch.cat([d["damage_l2"] for d in damage]).mean())
-        result["broken"] = float(torch.cat([d["success"] for d in damage]).mean())
-    return result
 
 
 def append(path: Path, step: int, row: dict[str, object]) -> None:
@@ -486,77 +299,6 @@ def export(checkpoint: Path, path: Path, *, weights: str = "average") -> Path:
     with written_whole(path) as beside:
         save_file(state, beside)
     return Path(path)
-
-
-def train_classifier(
-    images: Tensor, labels: Tensor, *, steps: int = 2000, batch_size: int = 64, seed: int = 0
-) -> nn.Module:
-    """Train a tiny classifier of the five attributes, to tell whether an edit shows.
-
-    Args:
-        images: (N, 3, H, W) uint8 crops framed as StarGAN's; 64 px are enough.
-        labels: (N, 5) labels, 0 or 1.
-        steps: of Adam, learning rate 2e-3 falling to 0.
-        batch_size: faces a step.
-        seed: of weights and draws.
-
-    Returns:
-        Images (N, 3, H, W) in [-1, 1], of any size, to (N, 5) logits.
-    """
-    torch.manual_seed(seed)
-    rng = torch.Generator().manual_seed(seed)
-    device = images.device
-    widths = (3, 16, 32, 64, 96)
-    layers: list[nn.Module] = [nn.AdaptiveAvgPool2d(64)]
-    for a, b in itertools.pairwise(widths):
-        layers += [nn.Conv2d(a, b, 3, 2, 1, bias=False), nn.BatchNorm2d(b), nn.ReLU()]
-    head = [nn.Flatten(), nn.Dropout(0.5), nn.Linear(96 * 4 * 4, len(ATTRIBUTES))]
-    classifier = nn.Sequential(*layers, *head).to(device)
-    adam = torch.optim.AdamW(classifier.parameters(), 2e-3)
-    for step in range(steps):
-        adam.param_groups[0]["lr"] = 2e-3 * (1 - step / steps)
-        index = torch.randint(len(images), (batch_size,), generator=rng)
-        batch = from_uint8(images[index])
-        batch = batch.flip(-1) if torch.rand((), generator=rng) < 0.5 else batch
-        loss = F.binary_cross_entropy_with_logits(classifier(batch), labels[index])
-        adam.zero_grad()
-        loss.backward()
-        adam.step()
-    return classifier.requires_grad_(False).eval()
-
-
-@torch.no_grad()
-def flip_rates(classifier: nn.Module, generator: Generator, held: Grids) -> pd.DataFrame:
-    """Return how often an edit changes what a classifier sees in a face.
-
-    Counted for an attribute are the faces that lack what its edit asks for, and whose crop the
-    classifier judges as labelled.
-
-    Args:
-        classifier: see `train_classifier`.
-        generator: the generator to judge.
-        held: faces with the published generator's edits beside them.
-
-    Returns:
-        A row for each attribute: ``faces`` counted, ``ours`` and ``published``, the shares of
-        their edits in which the classifier sees the target, and the classifier's ``accuracy``.
-    """
-    seen = torch.cat([classifier(from_uint8(part)) > 0 for part in held.tiles[:, 0].split(32)])
-    right = seen == held.labels.bool()
-    rows = []
-    for k, name in enumerate(ATTRIBUTES):
-        target = held.targets()[:, k]
-        index = (right[:, k] & (target[:, k] != held.labels[:, k])).nonzero().flatten()
-        shares = torch.zeros(2)
-        for part in index.split(8):
-            tiles = from_uint8(held.tiles[part])
-            for i, image in enumerate((generator(tiles[:, 0], target[part]), tiles[:, 1 + k])):
-                reached = (classifier(image)[:, k] > 0) == target[part, k].bool()
-                shares[i] += reached.sum().cpu() / len(index)
-        ours, published = shares.tolist()
-        accuracy = float(right[:, k].float().mean())
-        rows.append((name, len(index), ours, published, accuracy))
-    return pd.DataFrame(rows, columns=["attribute", "faces", "ours", "published", "accuracy"])
 
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, help=__doc__.splitlines()[0])

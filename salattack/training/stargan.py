@@ -1,7 +1,8 @@
 """Train a StarGAN generator against recorded outputs of the published one.
 
-The objective is the distance to the recorded output (`salattack.training.grids`), alone or beside
-StarGAN's own losses (adversarial, attribute classification, reconstruction).
+The objective is the distance to the recorded output (`salattack.training.grids`) in pixels and in
+a backbone's features, or in pixels beside StarGAN's own losses (adversarial, attribute
+classification, reconstruction).
 """
 
 import time
@@ -20,6 +21,8 @@ from ..faces import from_uint8
 from ..files import written_whole
 from ..generators import ATTRIBUTES, CycleGAN, StarGAN, load_generator
 from ..generators.stargan import HAIR
+from ..metrics import unit_features
+from ..saliency import load_saliency
 from ..weights import fit, pick_device, read_state_dict
 from .adversary import EDITS, Adversary, distance, frozen
 from .grids import HELD_OUT, TILE, Grids, load_grids
@@ -117,6 +120,7 @@ def train(
     *,
     init: Path | None = None,
     edit: str | None = None,
+    perceptual: float = 0.1,
     adversarial: bool = False,
     steps: int = 4_000,
     batch_size: int = 8,
@@ -144,6 +148,9 @@ def train(
         out: the folder to write to.
         init: weights to start from, of the same width; random weights by default.
         edit: train CycleGAN's unconditional generator on this edit alone, in place of StarGAN's.
+        perceptual: weight of the distance to the recorded output in the features of pfan-light's
+            backbone (`feature_distance`), beside that in pixels; the adversarial losses have the
+            discriminator's instead.
         adversarial: train with StarGAN's own losses too; a rate of 1e-4 suits them.
         steps: at which to stop; the learning rate falls linearly to 0 there.
         batch_size: faces a step, with one edit each, or `EDITS` for the adversarial losses.
@@ -181,6 +188,9 @@ def train(
     average = deepcopy(generator).requires_grad_(False)
     steppers, adversary = optimizers(generator, lr), None
     rates = dict.fromkeys(steppers, lr)
+    features = None
+    if perceptual and not adversarial:
+        features = load_saliency(device=str(place)).feature_maps
     parts: dict = {"generator": generator, "average": average}
     if adversarial:
         adversary = Adversary(TILE, discriminator_dim, lr_discriminator, place)
@@ -238,8 +248,13 @@ def train(
         fake = fake.float()
 
         if adversary is None:
-            loss = distance(fake, edits)
-            terms = {"pair": loss}
+            loss = pair = distance(fake, edits)
+            terms = {"pair": pair}
+            if features is not None:
+                with torch.no_grad():
+                    wanted = unit_features(edits, features)
+                terms["feature"] = (unit_features(fake, features) - wanted).square().sum(1).mean()
+                loss = pair + perceptual * terms["feature"]
         else:
             loss, terms = adversary.losses(generator, step, crops, edits, target, own, fake)
         generator.zero_grad()

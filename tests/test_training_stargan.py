@@ -49,7 +49,8 @@ def unmeasured(monkeypatch):
 
 def run(data, out, **changes):
     settings = {"steps": 4, "batch_size": 2, "conv_dim": 4, "discriminator_dim": 2}
-    settings |= {"held_out": 1, "evaluate_faces": 1, "checkpoint_seconds": 0, "perceptual": 0}
+    settings |= {"held_out": 1, "evaluate_faces": 1, "checkpoint_seconds": 0}
+    settings |= {"perceptual": 0, "classification": 0}
     return training.train(data, out, **settings | changes)
 
 
@@ -120,12 +121,16 @@ def test_a_few_steps_come_closer_to_the_recorded_output(data, tmp_path, unmeasur
     assert loss.iloc[-1] < 0.9 * loss.iloc[0]
 
 
-def test_the_distance_in_features_comes_beside_that_in_pixels(data, tmp_path, unmeasured):
+def test_other_distances_come_beside_that_in_pixels(data, tmp_path, unmeasured, monkeypatch):
+    monkeypatch.setattr(training, "CLASSIFIER_STEPS", 2)
     alone, beside = (
-        training.read_checkpoint(run(data, tmp_path / str(weight), steps=2, perceptual=weight))
-        for weight in (0, 0.1)
+        training.read_checkpoint(
+            run(data, tmp_path / str(w), steps=2, perceptual=w, classification=w)
+        )
+        for w in (0, 0.1)
     )
-    assert alone["sums"].keys() == {"pair"} and beside["sums"].keys() == {"pair", "feature"}
+    assert alone["sums"].keys() == {"pair"}
+    assert beside["sums"].keys() == {"pair", "feature", "logits"}
     key = "main.0.weight"
     assert not torch.equal(alone["generator"][key], beside["generator"][key])
 

@@ -1,8 +1,8 @@
 """Train a StarGAN generator against recorded outputs of the published one.
 
-The objective is the distance to the recorded output (`salattack.training.grids`) in pixels and in
-a backbone's features, or in pixels beside StarGAN's own losses (adversarial, attribute
-classification, reconstruction).
+The objective is the distance to the recorded output (`salattack.training.grids`) in pixels,
+in a backbone's features and in the logits of attribute classifiers, or in pixels beside StarGAN's
+own losses (adversarial, attribute classification, reconstruction).
 """
 
 import time
@@ -31,6 +31,8 @@ from .quality import evaluate, flip_rates, train_classifier
 CYCLEGAN_BLOCKS = 6  # as published for 128 px
 EMA_DECAY = 0.99
 SHARES = (1.0, 1.0, 1.0, 2.0, 1.5)  # how often an edit is drawn: gender and age are learnt last
+CLASSIFIERS = 3  # one alone is fooled more easily than convinced
+CLASSIFIER_STEPS = 600
 WARM_UP = 20  # steps over which the learning rate rises
 LOG_EVERY = 20  # steps averaged in a row of losses.csv
 
@@ -121,6 +123,7 @@ def train(
     init: Path | None = None,
     edit: str | None = None,
     perceptual: float = 0.1,
+    classification: float = 0.02,
     adversarial: bool = False,
     steps: int = 4_000,
     batch_size: int = 8,
@@ -151,6 +154,9 @@ def train(
         perceptual: weight of the distance to the recorded output in the features of pfan-light's
             backbone (`feature_distance`), beside that in pixels; the adversarial losses have the
             discriminator's instead.
+        classification: weight of the distance to the recorded output in the logits of small
+            attribute classifiers, trained first on the crops; StarGAN's classification loss (its
+            Eq. 3) with the published model's edits in place of the labels.
         adversarial: train with StarGAN's own losses too; a rate of 1e-4 suits them.
         steps: at which to stop; the learning rate falls linearly to 0 there.
         batch_size: faces a step, with one edit each, or `EDITS` for the adversarial losses.
@@ -191,6 +197,13 @@ def train(
     features = None
     if perceptual and not adversarial:
         features = load_saliency(device=str(place)).feature_maps
+    classifiers = []
+    if classification and not adversarial:
+        crops = grids.tiles[:, 0]
+        for number in range(1, 1 + CLASSIFIERS):  # other seeds than the report's
+            classifiers.append(
+                train_classifier(crops, grids.labels, steps=CLASSIFIER_STEPS, seed=seed + number)
+            )
     parts: dict = {"generator": generator, "average": average}
     if adversarial:
         adversary = Adversary(TILE, discriminator_dim, lr_discriminator, place)
@@ -254,7 +267,11 @@ def train(
                 with torch.no_grad():
                     wanted = unit_features(edits, features)
                 terms["feature"] = (unit_features(fake, features) - wanted).square().sum(1).mean()
-                loss = pair + perceptual * terms["feature"]
+                loss = loss + perceptual * terms["feature"]
+            if classifiers:
+                seen, wanted = (sum(c(x) for c in classifiers) for x in (fake, edits))
+                terms["logits"] = (seen - wanted).abs().mean() / len(classifiers)
+                loss = loss + classification * terms["logits"]
         else:
             loss, terms = adversary.losses(generator, step, crops, edits, target, own, fake)
         generator.zero_grad()

@@ -98,7 +98,7 @@ GENERATORS: dict[str, Model] = {
         "stargan-celeba128-w32",
         _stargan_like,
         without_statistics,
-        "cb01f57c2d56ebf91d9c2d64ff668fb0bf16f454aee7954cbdb8847aa3f530ec",
+        "e420d9f3b8ce126ec300c0684b847bda44622b075593b00a64c5b9b988bf9e26",
     ),
     "cyclegan-blond128-w32": _shipped(
         "cyclegan-blond128-w32",

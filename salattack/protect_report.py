@@ -18,7 +18,8 @@ from .files import written_whole
 from .generators import ATTRIBUTES
 from .metrics import SUCCESS, fake_damage
 from .photo import read_photo
-from .protect import FaceMeasure, Place, Protected, Protector
+from .place import Place
+from .protect import FaceMeasure, Protected, Protector
 
 SHOWN, PART = 640, 400  # px: long side on the page of the photo, and of a face's part
 AMPLIFIED = 10

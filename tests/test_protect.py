@@ -15,7 +15,8 @@ from salattack.detector import find_faces
 from salattack.errors import SalattackError
 from salattack.faces import load_faces, open_photo, preprocess
 from salattack.photo import ORIENTATION, read_photo, write_photo
-from salattack.protect import Place, _spread, _tint, load_protector, measure, protect_photo
+from salattack.place import Place
+from salattack.protect import _spread, _tint, load_protector, measure, protect_photo
 from salattack.protect_cli import _pairs
 from salattack.protect_report import write_report
 

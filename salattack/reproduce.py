@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import torch
 
@@ -86,18 +87,20 @@ def run_notebook(source: Path, output: Path, parameters: Mapping, *, live: bool 
 
     unknown_parameters(parameters, papermill.inspect_notebook(str(source)))
     stream = sys.stderr if live else None
-    # Sockets in the file system: nobody else can reach the kernel, and it need not warn of that.
-    sockets = {"KernelManager": {"transport": "ipc"}} if os.name == "posix" else {}
     try:
-        notebook = papermill.execute_notebook(
-            str(source),
-            None,
-            dict(parameters),
-            cwd=source.parent,
-            progress_bar=False,
-            stderr_file=stream,
-            config=Config(sockets),
-        )
+        # Sockets in the file system: nobody else can reach the kernel, and it need not warn of
+        # that. In a folder of their own: a killed run leaves none beside the notebooks.
+        with TemporaryDirectory(prefix="salattack-") as place:
+            ipc = {"transport": "ipc", "ip": f"{place}/kernel"}
+            notebook = papermill.execute_notebook(
+                str(source),
+                None,
+                dict(parameters),
+                cwd=source.parent,
+                progress_bar=False,
+                stderr_file=stream,
+                config=Config({"KernelManager": ipc} if os.name == "posix" else {}),
+            )
     except papermill.PapermillExecutionError as error:
         kind = "" if error.ename == SalattackError.__name__ else f"{error.ename}: "
         raise SalattackError(f"{source.stem}: {kind}{error.evalue}") from error

@@ -8,6 +8,7 @@ from pathlib import Path
 import nbformat
 import numpy as np
 import pytest
+from nbformat.v4 import new_code_cell, new_notebook
 from PIL import Image
 
 from salattack.errors import SalattackError
@@ -97,6 +98,15 @@ def test_a_wrong_value_fails_with_its_message_and_leaves_nothing(tmp_path):
     with pytest.raises(SalattackError, match=r"^framework: unknown attacker 'nobody'; known: fgsm"):
         run_notebook(FOLDER / "framework.ipynb", tmp_path / "out.ipynb", {"attacker": "nobody"})
     assert not list(tmp_path.iterdir())
+
+
+def test_a_running_kernel_leaves_nothing_beside_the_notebook(tmp_path):
+    cell = new_code_cell("from pathlib import Path\nsorted(p.name for p in Path().iterdir())")
+    metadata = {"kernelspec": {"name": "python3", "display_name": "Python 3"}}
+    nbformat.write(new_notebook(cells=[cell], metadata=metadata), tmp_path / "here.ipynb")
+    run_notebook(tmp_path / "here.ipynb", tmp_path / "out.ipynb", {}, live=False)
+    executed = nbformat.read(tmp_path / "out.ipynb", 4).cells[-1]
+    assert executed.outputs[0].data["text/plain"] == "['here.ipynb']"
 
 
 def test_papermills_own_injection_is_checked():

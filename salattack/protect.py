@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
-from PIL import Image, ImageChops, ImageOps
+from PIL import Image, ImageChops
 from torch import Tensor
 from torchmetrics.functional.image import structural_similarity_index_measure
 
@@ -27,7 +27,7 @@ from .generators import ATTRIBUTES, GENERATORS, Generator, edit_labels, load_gen
 from .metrics import fake_damage
 from .photo import Photo, format_of, read_photo, write_photo
 from .place import Place
-from .saliency import Saliency, load_saliency
+from .saliency import Saliency, load_saliency, read_mask
 from .weights import pick_device
 
 STRENGTHS: dict[str, Attack] = {
@@ -266,11 +266,7 @@ def _read_mask(path: Path, photo: Photo) -> Image.Image:
     Raises:
         SalattackError: a picture that cannot be read, or of another size than the photo.
     """
-    try:
-        with Image.open(path) as image:
-            mask = ImageOps.exif_transpose(image).convert("L").convert("RGB")
-    except (OSError, SyntaxError, Image.DecompressionBombError) as error:
-        raise SalattackError(f"{path} cannot be read as a mask; give a grey picture") from error
+    mask = read_mask(path).convert("RGB")
     if mask.size != photo.pixels.size:
         sizes = (f"{width}×{height} px" for width, height in (mask.size, photo.pixels.size))
         raise SalattackError("{} is {}, the photo {}; give a mask of its size".format(path, *sizes))

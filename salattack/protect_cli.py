@@ -71,6 +71,7 @@ def protect(
     unchanged and at the same settings are skipped, unless --overwrite asks for all of them. Exit
     code 3: some photos failed, see the end.
     """
+    from .generators import GENERATORS
     from .protect import STRENGTHS, load_protector
     from .weights import sha256
 
@@ -98,7 +99,7 @@ def protect(
         "strength": strength,
         "whole_frame": whole_frame,
         "generator": protector.generator_name,
-        "weights": None if generator_weights is None else sha256(generator_weights),
+        "weights": sha256(generator_weights) if generator_weights else GENERATORS[generator].sha256,
         "attack": repr(protector.attack),
     }
     options = {"report": report, "whole_frame": whole_frame, "total": len(pairs)}

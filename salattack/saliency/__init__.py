@@ -7,7 +7,7 @@ from typing import Protocol
 import numpy as np
 import torch
 import torch.nn.functional as F
-from PIL import Image
+from PIL import Image, ImageOps
 from torch import Tensor, nn
 
 from ..assets import ASSETS
@@ -15,7 +15,14 @@ from ..errors import SalattackError, one_of
 from ..weights import Model
 from .pfan import PFAN, PFANLight, PyramidAttention
 
-__all__ = ["SALIENCY_MODELS", "DrawnMask", "Saliency", "SaliencyModel", "load_saliency"]
+__all__ = [
+    "SALIENCY_MODELS",
+    "DrawnMask",
+    "Saliency",
+    "SaliencyModel",
+    "load_saliency",
+    "read_mask",
+]
 
 
 class Saliency(Protocol):
@@ -98,17 +105,22 @@ class DrawnMask(nn.Module):
         return _resize(self.mask, images.shape[-2:]).clamp(0, 1).expand(len(images), -1, -1, -1)
 
 
-def _read_mask(path: Path) -> dict:
-    """Read a grey picture, black 0 and white 1, as `DrawnMask` holds it.
+def read_mask(path: Path) -> Image.Image:
+    """Return a mask's picture, upright and grey: black 0, white 1.
 
     Raises:
         SalattackError: no picture there that can be read.
     """
     try:
         with Image.open(path) as picture:
-            grey = np.asarray(picture.convert("L"), dtype=np.float32) / 255
+            return ImageOps.exif_transpose(picture).convert("L")
     except (OSError, SyntaxError, Image.DecompressionBombError) as error:
         raise SalattackError(f"{path} cannot be read as a mask; give a grey picture") from error
+
+
+def _drawn(path: Path) -> dict:
+    """Read a mask as the state that `DrawnMask` holds."""
+    grey = np.asarray(read_mask(path), dtype=np.float32) / 255
     return {"mask": torch.from_numpy(grey)[None, None]}
 
 
@@ -144,7 +156,7 @@ SALIENCY_MODELS: dict[str, Model] = {
     ),
     "mask": Model(
         build=lambda state: DrawnMask(state["mask"].shape[-2:]),
-        read=_read_mask,
+        read=_drawn,
         file="a mask (any grey picture)",
         sha256=None,
         licence="yours",

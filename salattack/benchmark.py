@@ -27,7 +27,7 @@ from .files import written_whole
 from .generators import StarGAN
 from .reproduce import provenance
 from .saliency import load_saliency
-from .weights import pick_device
+from .weights import frozen, pick_device
 
 MATRIX = 2048  # side of the matrices that give the machine's rate
 STRENGTH = 0.05, 0.01, 10  # Ruiz et al.'s bound, step and steps
@@ -86,7 +86,7 @@ def measure(
     counted FLOPs over time as a share of the machine's matmul rate.
     """
     torch.manual_seed(0)
-    generator = StarGAN(conv_dim).requires_grad_(False).eval().to(device)
+    generator = frozen(StarGAN(conv_dim), device)
     images = torch.rand(batch_size, 3, image_size, image_size, device=device) * 2 - 1
     target = torch.eye(5, device=device)[torch.arange(batch_size) % 5]
     saliency = load_saliency(device=str(device))
@@ -118,8 +118,8 @@ def measure(
         spent = seconds(lambda a=attack, r=region: a(generator, images, target, r))
         yield row(LABELS[name], spent / attack.steps)
     yield {**row("mask alone", mask), "rate": float("nan"), "gflops": float("nan")}
-    generator.requires_grad_(True)
-    spent = seconds(lambda: reference_loop(generator, images, target))
+    published = StarGAN(conv_dim).eval().to(device)
+    spent = seconds(lambda: reference_loop(published, images, target))
     yield row("reference loop", spent / STRENGTH[2])
 
 

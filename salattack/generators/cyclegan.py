@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from torch import Tensor, nn
 
 from .inputs import require_sides, shape_of, unwrapped, without_statistics
+from .layers import InstanceNorm2d
 
 
 class _Block(nn.Module):
@@ -19,7 +20,7 @@ class _Block(nn.Module):
 
         def half() -> list[nn.Module]:
             convolution = nn.Conv2d(channels, channels, 3)
-            return [nn.ReflectionPad2d(1), convolution, nn.InstanceNorm2d(channels)]
+            return [nn.ReflectionPad2d(1), convolution, InstanceNorm2d(channels)]
 
         self.conv_block = nn.Sequential(*half(), nn.ReLU(), *half())
 
@@ -40,7 +41,7 @@ class CycleGAN(nn.Module):
         super().__init__()
 
         def block(conv: nn.Module) -> list[nn.Module]:
-            return [conv, nn.InstanceNorm2d(conv.out_channels), nn.ReLU()]
+            return [conv, InstanceNorm2d(conv.out_channels), nn.ReLU()]
 
         w = width
         layers = [nn.ReflectionPad2d(3), *block(nn.Conv2d(3, w, 7))]

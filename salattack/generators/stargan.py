@@ -4,6 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import one_of
+from .layers import InstanceNorm2d
 
 ATTRIBUTES = ("Black_Hair", "Blond_Hair", "Brown_Hair", "Male", "Young")
 HAIR = ATTRIBUTES[:3]
@@ -20,10 +21,10 @@ class ResidualBlock(nn.Module):
         super().__init__()
         self.main = nn.Sequential(
             nn.Conv2d(channels, channels, 3, 1, 1, bias=False),
-            nn.InstanceNorm2d(channels, affine=True),
+            InstanceNorm2d(channels, affine=True),
             nn.ReLU(),
             nn.Conv2d(channels, channels, 3, 1, 1, bias=False),
-            nn.InstanceNorm2d(channels, affine=True),
+            InstanceNorm2d(channels, affine=True),
         )
 
     def forward(self, x: Tensor) -> Tensor:
@@ -47,7 +48,7 @@ class StarGAN(nn.Module):
         super().__init__()
 
         def block(conv: nn.Module) -> list[nn.Module]:
-            norm = nn.InstanceNorm2d(conv.out_channels, affine=True)
+            norm = InstanceNorm2d(conv.out_channels, affine=True)
             return [conv, norm, nn.ReLU()]
 
         d = conv_dim

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from ..errors import SalattackError
 from .inputs import require_sides, require_target, shape_of
+from .layers import InstanceNorm2d
 
 PARTS = ("generator", "mapping_network", "style_encoder")
 UNIT = 2**-0.5  # of the sum of two branches, so that it keeps their variance
@@ -28,7 +29,7 @@ class _Down(nn.Module):
         super().__init__()
         self.conv1, self.conv2 = nn.Conv2d(a, a, 3, 1, 1), nn.Conv2d(a, b, 3, 1, 1)
         for name in ("norm1", "norm2"):
-            setattr(self, name, nn.InstanceNorm2d(a, affine=True) if normalise else nn.Identity())
+            setattr(self, name, InstanceNorm2d(a, affine=True) if normalise else nn.Identity())
         self.conv1x1 = _shortcut(a, b)
         self.pool = nn.AvgPool2d(2) if pool else nn.Identity()
 
@@ -79,7 +80,7 @@ class _Generator(nn.Module):
         up = [_Up(last, last, grow=False, **how) for _ in range(2)]
         up += [_Up(a, b, grow=True, **how) for a, b in pairwise(reversed(widths))]
         self.decode = nn.ModuleList(up)
-        norm = nn.InstanceNorm2d(first, affine=True)
+        norm = InstanceNorm2d(first, affine=True)
         self.to_rgb = nn.Sequential(norm, nn.LeakyReLU(0.2), nn.Conv2d(first, 3, 1))
         if high_pass:
             self.hpf = nn.Module()

@@ -1,3 +1,4 @@
+import copy
 import pickle
 from dataclasses import replace
 from pathlib import Path
@@ -21,10 +22,11 @@ from salattack.generators import (
     load_generator,
 )
 from salattack.study import open_study
-from salattack.weights import SHIPPED, fit, read_state_dict
+from salattack.weights import SHIPPED, fit, frozen, read_state_dict
 
 CYCLEGAN, GANIMATION = "cyclegan-vangogh-256", "ganimation-celeba-128"
 ATTGAN, STARGAN_V2 = "attgan-celeba-128", "stargan-v2-celeba-hq-256"
+STARGAN = "stargan-celeba-128"
 ADAPTERS = (CYCLEGAN, GANIMATION, ATTGAN, STARGAN_V2)
 every_adapter = pytest.mark.parametrize("name", ADAPTERS)
 
@@ -35,6 +37,7 @@ def small(name):
     if name == STARGAN_V2:
         return StarGANv2(4, 8, 64, style_dim=8, latent_dim=4, hidden=8).eval()
     build = {
+        STARGAN: lambda: StarGAN(8, repeat_num=2),
         CYCLEGAN: lambda: CycleGAN(8, 2),
         GANIMATION: lambda: GANimation(8, repeat_num=2),
         ATTGAN: lambda: AttGAN(4),
@@ -55,7 +58,7 @@ def targets(name, n):
         return torch.randint(2, (n, 13)) - 0.5
     if name == STARGAN_V2:
         return small(name).style_of_latent(torch.randn(n, 4), torch.arange(n) % 2).detach()
-    return torch.zeros(n, 1)
+    return torch.eye(5)[:n] if name == STARGAN else torch.zeros(n, 1)
 
 
 def test_the_published_size_and_names():
@@ -97,6 +100,22 @@ def test_a_published_checkpoint_loads_without_its_running_statistics(tmp_path):
     images, target = torch.rand(2, 3, 32, 32) * 2 - 1, torch.eye(5)[:2]
     assert (loaded(images, target) - plain(images, target)).abs().max() <= 1e-5
     assert not loaded.training and not any(p.requires_grad for p in loaded.parameters())
+
+
+@pytest.mark.parametrize("name", [STARGAN, CYCLEGAN, STARGAN_V2])
+@pytest.mark.parametrize("n", [1, 3])
+def test_the_quick_layout_gives_the_same_edits_and_gradients(name, n, photos):
+    slow = small(name).double()
+    quick = frozen(copy.deepcopy(slow), torch.device("cpu"))
+    target = targets(name, n).double()
+    results = []
+    for network in (slow, quick):
+        x = photos[:n].double().requires_grad_()
+        y = network(x, target)
+        (gradient,) = torch.autograd.grad(y.square().sum(), x)
+        results.append((y.detach(), gradient))
+    for a, b in zip(*results, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-9, atol=1e-9)
 
 
 def test_published_models_need_a_file(tmp_path, monkeypatch):
@@ -287,10 +306,12 @@ def test_published_files_load(name, legacy, tmp_path, photos):
     torch.save(as_published(name, network), file, _use_new_zipfile_serialization=not legacy)
     loaded = load_generator(name, weights=file, device="cpu")
     target = targets(name, 3)
+    state = {key: value.contiguous() for key, value in network.state_dict().items()}
+    save_file(state, tmp_path / "own.safetensors")  # as the cache keeps a copy
+    network = frozen(network, torch.device("cpu"))
     with torch.no_grad():
         assert torch.equal(loaded(photos, target), network(photos, target))
     assert not loaded.training and not any(p.requires_grad for p in loaded.parameters())
-    save_file(loaded.state_dict(), tmp_path / "own.safetensors")  # as the cache keeps a copy
     again = load_generator(name, weights=tmp_path / "own.safetensors", device="cpu")
     with torch.no_grad():
         assert torch.equal(again(photos, target), network(photos, target))

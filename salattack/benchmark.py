@@ -77,8 +77,8 @@ def measure(
 ) -> Iterator[dict[str, object]]:
     """Yield a row for each attacker, for the reference loop, and for the mask.
 
-    ``forward_ms`` is g's forward without gradients and ``iteration_ms`` one gradient step, both per
-    image, whole attacks divided by their gradients; ``forwards`` is their ratio; ``rate`` is
+    ``forward_ms`` is g's forward without gradients and ``iteration_ms`` one step, both per
+    image, whole attacks divided by their steps; ``forwards`` is their ratio; ``rate`` is
     counted FLOPs over time as a share of the machine's matmul rate. Each is the least of so many
     `ROUNDS`.
     """
@@ -100,20 +100,22 @@ def measure(
         return lambda: attack(generator, images, target, region)
 
     a, b = (torch.rand(MATRIX, MATRIX, device=device) for _ in range(2))
-    works = {  # what is done, and how many iterations it makes
-        "matmul": (lambda: a @ b, 1),
-        "forward": (torch.no_grad()(lambda: generator(images, target)), 1),
-        **{LABELS[n]: (run(a), a.steps) for n, a in attackers(names, *STRENGTH).items()},
-        "mask alone": (torch.no_grad()(lambda: saliency(images)), 1),
-        "reference loop": (lambda: reference_loop(published, images, target), STRENGTH[2]),
+    attacks = {LABELS[name]: attack for name, attack in attackers(names, *STRENGTH).items()}
+    works = {  # what is done, its iterations and its gradients
+        "matmul": (lambda: a @ b, 1, 0),
+        "forward": (torch.no_grad()(lambda: generator(images, target)), 1, 0),
+        **{name: (run(attack), attack.steps, attack.gradients) for name, attack in attacks.items()},
+        "mask alone": (torch.no_grad()(lambda: saliency(images)), 1, math.nan),
+        "reference loop": (lambda: reference_loop(published, images, target), *STRENGTH[2:] * 2),
     }
     spent = dict.fromkeys(works, math.inf)
     for _ in range(ROUNDS):
-        for name, (work, iterations) in works.items():
-            spent[name] = min(spent[name], seconds(work) / iterations)
+        for name, (work, *_) in works.items():
+            spent[name] = min(spent[name], seconds(work))
     peak, forward = 2 * MATRIX**3 / spent.pop("matmul"), spent.pop("forward")
-    for name, iteration in spent.items():
-        rate = math.nan if name == "mask alone" else flops / iteration
+    for name, whole in spent.items():
+        _, iterations, gradients = works[name]
+        iteration, rate = whole / iterations, gradients * flops / whole
         yield {
             "px": image_size,
             "width": conv_dim,

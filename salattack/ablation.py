@@ -15,10 +15,9 @@ from .blur import BLUR_FAMILY
 from .errors import one_of
 from .evaluation import evaluate
 from .files import written_whole
-from .generators import ATTRIBUTES
 from .ledger import Ledger
 from .metrics import as_saved, fake_damage
-from .study import Study, edit_targets, progress_bar
+from .study import Study, progress_bar
 from .tables import interval, with_interval
 
 PLATEAU = {"start": 0.001}  # a way off the plateau for what has neither blur nor start
@@ -192,23 +191,24 @@ def transfer(
     Raises:
         SalattackError: a face that cannot be read.
     """
-    damage = {aim: [] for aim in (*ATTRIBUTES, "joint", "in turn")}
+    names = study.edits.names
+    damage = {aim: [] for aim in (*names, "joint", "in turn")}
     work = len(study.faces) * len(damage) * attack.gradients
     with progress_bar(work, hidden=not progress) as bar:
         for photos, labels, _ in study.batches(batch_size):
             saliency_map = study.saliency_map(photos)
-            edits = edit_targets(labels, ["joint"] * len(photos))
+            edits = study.targets(labels, ["joint"] * len(photos))
             clean = study.generate(photos, edits).unflatten(1, (-1, 3))
             for aim, parts in damage.items():
                 bar.set_description(f"against {aim}")
-                joint = aim not in ATTRIBUTES
-                target = edits if joint else edit_targets(labels, [aim] * len(photos))
+                joint = aim not in names
+                target = edits if joint else study.targets(labels, [aim] * len(photos))
                 chosen = replace(attack, edits="cycle" if aim == "in turn" else "joint")
                 moved = study.disrupt(photos, target, chosen, saliency_map, bar.update)
                 broken = study.generate(as_saved(moved), edits).unflatten(1, (-1, 3))
                 each = fake_damage(clean.flatten(0, 1), broken.flatten(0, 1))["damage_l2"]
                 parts.append(each.view(len(photos), -1).cpu())
     table = {aim: torch.cat(parts).mean(0).tolist() for aim, parts in damage.items()}
-    columns = pd.Index(ATTRIBUTES, name="edit asked for")
+    columns = pd.Index(names, name="edit asked for")
     matrix = pd.DataFrame.from_dict(table, orient="index", columns=columns)
     return matrix.rename_axis("edit aimed at")

@@ -11,9 +11,9 @@ from torch import Tensor
 from .attacks import LABELS, Attack, at_strength, universal_perturbation
 from .errors import SalattackError
 from .files import written_whole
-from .generators import Ensemble, Generator
+from .generators import Ensemble, Generator, stargan
 from .metrics import as_saved, fake_damage
-from .study import Study, edit_targets, progress_bar
+from .study import Study, progress_bar
 
 ENSEMBLE = "ensemble"
 
@@ -80,7 +80,7 @@ def across(
     with progress_bar(work, hidden=not progress) as bar:
         if attack.shared:
             photos, labels, _ = next(study.batches(made_from))
-            target = edit_targets(labels, [attribute] * len(photos))
+            target = stargan.EDITS.targets(study.generator, labels, [attribute] * len(photos))
             for name, g in aims.items():
                 shared[name] = universal_perturbation(attack, g, photos, target)
                 bar.update(made_from * attack.gradients)
@@ -91,7 +91,7 @@ def across(
             photos, labels = photos[kept], labels[kept]
             if not len(photos):
                 continue
-            target = edit_targets(labels, [attribute] * len(photos))
+            target = stargan.EDITS.targets(study.generator, labels, [attribute] * len(photos))
             saliency_map = study.saliency_map(photos)
             for name, g in aims.items():
                 bar.set_description(f"against {name}")

@@ -17,7 +17,7 @@ from .errors import SalattackError, one_of
 from .generators import ATTRIBUTES
 from .ledger import Ledger
 from .metrics import as_saved, fake_damage, photo_change
-from .study import Study, edit_targets, progress_bar
+from .study import Study, progress_bar
 
 PRECISIONS = {"uint8": as_saved, "float32": lambda images: images}
 # § IV-B's samples and ours: each is the first so many of one seeded order, so that they nest.
@@ -36,25 +36,26 @@ def sample_size(profile: str) -> int | None:
     return PROFILES[profile]
 
 
-def aims(targets: str, first: int, n: int) -> list[list[str]]:
-    """Return which attribute each of ``n`` faces is attacked on, one list for each round.
+def aims(targets: str, first: int, n: int, names: Sequence[str] = ATTRIBUTES) -> list[list[str]]:
+    """Return which edit each of ``n`` faces is attacked on, one list for each round.
 
     Args:
-        targets: "rotate" gives every face one attribute, in turn; "all" attacks every face on
-            all five, one after the other; "joint" disrupts it once against the five together
-            (Ruiz et al., joint class-transferable); an attribute's name attacks on that one.
+        targets: "rotate" gives every face one edit, in turn; "all" attacks every face on
+            all of them, one after the other; "joint" disrupts it once against them together
+            (Ruiz et al., joint class-transferable); an edit's name attacks on that one.
         first: place of the first of these faces in the whole set.
         n: how many faces.
+        names: of the generator's edits, `salattack.study.Study.edits`.
 
     Raises:
         SalattackError: an unknown target.
     """
     if targets == "rotate":
-        return [[ATTRIBUTES[(first + i) % len(ATTRIBUTES)] for i in range(n)]]
+        return [[names[(first + i) % len(names)] for i in range(n)]]
     if targets == "all":
-        return [[name] * n for name in ATTRIBUTES]
-    if targets not in ("joint", *ATTRIBUTES):
-        raise one_of("target", targets, ("rotate", "all", "joint", *ATTRIBUTES))
+        return [[name] * n for name in names]
+    if targets not in ("joint", *names):
+        raise one_of("target", targets, ("rotate", "all", "joint", *names))
     return [[targets] * n]
 
 
@@ -125,7 +126,7 @@ def evaluate(
     """
     if batch_size < 1:
         raise SalattackError(f"batch_size must be ≥ 1, got {batch_size}")
-    rounds = len(aims(targets, 0, 1))
+    rounds = len(aims(targets, 0, 1, study.edits.names))
     ledger = Ledger() if ledger is None else ledger
     ledger.settle(settings(study, attacks, targets, batch_size))
     n = len(study.faces)
@@ -173,7 +174,7 @@ def _pending(
     for first in range(0, len(ids), batch_size):
         places = range(first, min(first + batch_size, len(ids)))
         chunks = []
-        for attributes in aims(targets, first, len(places)):
+        for attributes in aims(targets, first, len(places), study.edits.names):
             for name, attack in attacks.items():
                 lacking = ledger.missing(places, ids[first : places.stop], name, attributes)
                 tick((len(places) - len(lacking)) * attack.gradients)
@@ -216,7 +217,7 @@ def measure(
             continue
         chosen = [index[place] for place, _ in aim]
         labels = torch.stack([faces[place].labels for place, _ in aim]).to(study.device)
-        target = edit_targets(labels, [attribute for _, attribute in aim])
+        target = study.targets(labels, [attribute for _, attribute in aim])
         photos, saliency_map = batch[chosen], maps[chosen]
         perturbed = study.disrupt(photos, target, attacks[name], saliency_map, tick)
         if aim not in clean:

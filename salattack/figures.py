@@ -18,6 +18,7 @@ from torch import Tensor
 from .attacks import LABELS
 from .faces import to_uint8
 from .files import written_whole
+from .generators import ATTRIBUTES
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 DPI = 300  # print
 SCREEN_DPI = 110
 FONT = {"font.family": "serif", "font.serif": ["DejaVu Serif"], "font.size": 8}
-EDITS = ("Black hair", "Blond hair", "Brown hair", "Gender", "Age")  # Fig. 2 and 5's columns
+COLUMNS = {"Male": "Gender", "Young": "Age"}  # what Fig. 2 and 5 call these edits
 
 
 def _show(axes: Axes, picture: Tensor) -> None:
@@ -80,15 +81,21 @@ def picture_grid(
     return figure
 
 
-def attribute_editing(photos: Tensor, fakes: Tensor) -> Figure:
+def edit_label(name: str) -> str:
+    """Return how the figures call an edit: hair colours by name, what is flipped as a whole."""
+    return COLUMNS.get(name, name.replace("_", " ").capitalize())
+
+
+def attribute_editing(photos: Tensor, fakes: Tensor, names: Sequence[str] = ATTRIBUTES) -> Figure:
     """Fig. 2: what g makes of clean photos.
 
     Args:
         photos: (N, 3, H, W).
-        fakes: (N, 5, 3, H, W), a fake for each of `EDITS`.
+        fakes: (N, K, 3, H, W), a fake for each edit.
+        names: of the K edits.
     """
     rows = [[photo, *row] for photo, row in zip(photos, fakes, strict=True)]
-    return picture_grid(rows, column_labels=("Input", *EDITS))
+    return picture_grid(rows, column_labels=("Input", *map(edit_label, names)))
 
 
 def saliency_maps(
@@ -107,21 +114,26 @@ def saliency_maps(
 
 
 def attribute_visualization(
-    photos: Tensor, fakes: Tensor, perturbed: Tensor, broken: Tensor
+    photos: Tensor,
+    fakes: Tensor,
+    perturbed: Tensor,
+    broken: Tensor,
+    names: Sequence[str] = ATTRIBUTES,
 ) -> Figure:
     """Fig. 5: for each face, the edits of the clean photo above those of the disrupted one.
 
     Args:
         photos: (N, 3, H, W).
-        fakes: (N, 5, 3, H, W), g of the clean photos.
+        fakes: (N, K, 3, H, W), g of the clean photos.
         perturbed: (N, 3, H, W).
-        broken: (N, 5, 3, H, W), g of the disrupted photos.
+        broken: (N, K, 3, H, W), g of the disrupted photos.
+        names: of the K edits.
     """
     rows, labels = [], []
     for photo, clean, disrupted, damaged in zip(photos, fakes, perturbed, broken, strict=True):
         rows += [[photo, *clean], [disrupted, *damaged]]
         labels += ["Original", "Disrupted"]
-    return picture_grid(rows, labels, ("Input", *EDITS), group=2)
+    return picture_grid(rows, labels, ("Input", *map(edit_label, names)), group=2)
 
 
 def mask_sheet(photos: Tensor, saliency_map: Tensor, columns: int = 12) -> Figure:

@@ -23,7 +23,15 @@ from .detector import FoundFace, find_faces
 from .errors import SalattackError, one_of
 from .faces import DEFAULT_LABELS, Box, Point, to_tensor
 from .files import written_whole
-from .generators import ATTRIBUTES, GENERATORS, Generator, edit_labels, load_generator
+from .generators import (
+    ATTRIBUTES,
+    GENERATORS,
+    EditSet,
+    Generator,
+    edits_of,
+    load_generator,
+    stargan,
+)
 from .metrics import fake_damage
 from .photo import Photo, format_of, read_photo, write_photo
 from .place import Place
@@ -56,6 +64,7 @@ class Protector:
         strength: a key of `STRENGTHS`.
         attack: the attacker of that strength, or one of your own in the salient region.
         device: of the two networks.
+        edits: what g can be asked for; all of it is attacked.
     """
 
     generator: Generator
@@ -65,16 +74,19 @@ class Protector:
     strength: str
     attack: Attack
     device: torch.device
+    edits: EditSet = stargan.EDITS
 
     def targets(self) -> Tensor:
-        """Return the (5, 5) labels of the five edits, of a face labelled `DEFAULT_LABELS`."""
+        """Return the (K, …) targets of g's K edits, of a face labelled `DEFAULT_LABELS`."""
         labels = torch.tensor([[float(DEFAULT_LABELS[name]) for name in ATTRIBUTES]])
-        return torch.cat([edit_labels(labels, name) for name in ATTRIBUTES]).to(self.device)
+        return self.edits.targets(self.generator, labels.to(self.device), ["joint"])[0]
 
     @torch.no_grad()
     def fakes(self, image: Tensor) -> Tensor:
-        """Return the five edits (5, 3, s, s) of one (1, 3, s, s) image in [-1, 1]."""
-        return self.generator(image.to(self.device).expand(5, -1, -1, -1), self.targets()).cpu()
+        """Return the K edits (K, 3, s, s) of one (1, 3, s, s) image in [-1, 1]."""
+        targets = self.targets()
+        images = image.to(self.device).expand(len(targets), -1, -1, -1)
+        return self.generator(images, targets).cpu()
 
     def mask(self, image: Tensor, given: Tensor | None = None) -> Tensor:
         """Return where a (1, 3, s, s) image may change: M, (1, 1, s, s) in [0, 1].
@@ -113,6 +125,7 @@ def load_protector(
         strength=strength,
         attack=STRENGTHS[strength],
         device=pick_device(device),
+        edits=edits_of(generator),
     )
 
 
@@ -299,7 +312,7 @@ def _protect_face(
 
 
 class _View:
-    """What the five edits lose: a generator for `Attack`, zero where nothing is perturbed."""
+    """What the edits lose: a generator for `Attack`, zero where nothing is perturbed."""
 
     def __init__(
         self,
@@ -313,7 +326,7 @@ class _View:
         self.random = torch.Generator().manual_seed(protector.attack.seed)
 
     def __call__(self, x: Tensor, target: Tensor) -> Tensor:
-        """Map one perturbed crop (1, 3, s, s) to the change of its five fakes (5, 3, s, s)."""
+        """Map one perturbed crop (1, 3, s, s) to the change of its K fakes (K, 3, s, s)."""
         delta = x - self.x0
         view = (self.x0 + self.shown @ delta @ self.shown.T).clamp(-1, 1)
         if self.encoded is not None:  # straight through: the file's pixels, the linear gradient
@@ -321,8 +334,8 @@ class _View:
         where = self._alignment().to(view)
         edit = self.protector.generator
         with torch.no_grad():
-            clean = edit(_moved(self.x0, where).expand(5, -1, -1, -1), target)
-        return edit(_moved(view, where).expand(5, -1, -1, -1), target) - clean
+            clean = edit(_moved(self.x0, where).expand(len(target), -1, -1, -1), target)
+        return edit(_moved(view, where).expand(len(target), -1, -1, -1), target) - clean
 
     def _alignment(self) -> Tensor:
         """Return a sampling grid (1, s, s, 2) as another detector's eyes would give."""
@@ -398,7 +411,7 @@ def measure(
                 _tint(before.crop(box), after.crop(box)),
                 float(counts @ np.arange(256) / counts.sum()),
                 int(counts.nonzero()[0].max()),
-                dict(zip(ATTRIBUTES, damage["damage_l2"].tolist(), strict=True)),
+                dict(zip(protector.edits.names, damage["damage_l2"].tolist(), strict=True)),
                 int(damage["success"].sum()),
             )
         )

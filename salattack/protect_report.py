@@ -15,7 +15,6 @@ from PIL import Image, ImageChops, ImageFilter
 
 from .faces import to_pil
 from .files import written_whole
-from .generators import ATTRIBUTES
 from .metrics import SUCCESS, fake_damage
 from .photo import read_photo
 from .place import Place
@@ -124,7 +123,7 @@ def body(done: Protected, protector: Protector) -> str:
                 },
                 [
                     (name.replace("_", " "), _picture(to_pil(a)), _picture(to_pil(b)), d)
-                    for name, a, b, d in zip(ATTRIBUTES, *fakes, face.damage.values(), strict=True)
+                    for name, a, b, d in zip(face.damage, *fakes, face.damage.values(), strict=True)
                 ],
                 _undone(parts, place, face, protector),
             )
@@ -208,7 +207,7 @@ pixels outside the mask too; a PNG or WebP output keeps them bit by bit.{% endif
 {% endfor %}</div>
 <p>In this part of the photo a colour value changed by {{ "%.2f"|format(s.face.l1) }} of 255 on
 average and by at most {{ s.face.linf }}.</p>
-<p>Five edits by the generator: of the photo, and below it of the protected file.</p>
+<p>Edits by the generator: of the photo, and below it of the protected file.</p>
 <div class="row five">{% for name, clean, broken, damage in s.fakes %}
 <figure><img src="{{ clean }}" alt="{{ name }}: edit of the photo">
 <img src="{{ broken }}" alt="{{ name }}: the same edit of the protected file"><figcaption>
@@ -220,11 +219,11 @@ average and by at most {{ s.face.linf }}.</p>
 <th class="n">Mean damage</th><th class="n">Edits broken</th></tr>
 {% for name, damage, broken in s.undone %}
 <tr><td>{{ name }}</td><td class="n">{{ "%.3f"|format(damage) }}</td>
-<td class="n">{{ broken }} of 5</td></tr>{% endfor %}</table>
+<td class="n">{{ broken }} of {{ s.fakes|length }}</td></tr>{% endfor %}</table>
 {% endfor %}
 <h2>What this does not do</h2>
 <p>It works against the generator that it was aimed at, {{ protector.generator_name }}, and its
-five edits of a face taken as a young brown-haired woman's; other generators, other edits and other
+edits of a face taken as a young brown-haired woman's; other generators, other edits and other
 versions of the weights may not be disturbed at all. Whoever has this file can undo much of it: by
 compressing, shrinking or blurring it (the table measures how much), by cutting the face out
 differently, by denoising, by filming the screen, or by training the generator on protected photos.

@@ -24,9 +24,9 @@ from .errors import SalattackError
 from .evaluation import aims
 from .faces import from_uint8, to_pil, to_tensor, to_uint8
 from .files import written_whole
-from .generators import ATTRIBUTES
+from .generators import ATTRIBUTES, edit_labels
 from .metrics import as_saved, fake_damage
-from .study import Study, edit_targets, progress_bar
+from .study import Study, progress_bar
 
 Transform = Callable[[Tensor], Tensor]  # (N, 3, H, W) in [-1, 1] → the same, on the CPU
 UNTOUCHED = "8 bits"  # the saved picture as it is: what the others are compared to
@@ -127,7 +127,7 @@ def remaining_damage(
 
     Returns:
         One row per face × attribute × attacker × transform, and one for `TWICE`, where g edits
-        its own output again, in the next of `ATTRIBUTES`: ``l2``, the mean squared difference of
+        its own output again, in the next of its edits: ``l2``, the mean squared difference of
         T(I_ptb) and T(I_org); the columns of `fake_damage` between g(T(I_org)) and g(T(I_ptb)),
         so that what T alone does to the fake is not counted; and ``remaining``, this
         ``damage_l2`` over that at `UNTOUCHED`. All in [-1, 1].
@@ -140,16 +140,16 @@ def remaining_damage(
         raise SalattackError(f"batch_size must be ≥ 1, got {batch_size}")
     if not attacks:
         raise SalattackError("there is no attacker to measure; name at least one")
-    work = len(study.faces) * len(aims(targets, 0, 1)) * sum(a.gradients for a in attacks.values())
+    rounds = len(aims(targets, 0, 1, study.edits.names))
+    work = len(study.faces) * rounds * sum(a.gradients for a in attacks.values())
     apply = {UNTOUCHED: as_saved} | dict(transforms)
     parts: list[pd.DataFrame] = []
     done = 0
     with progress_bar(work, hidden=not progress) as bar:
         for photos, labels, ids in study.batches(batch_size):
             maps = study.saliency_map(photos)
-            for attributes in aims(targets, done, len(ids)):
-                target = edit_targets(labels, attributes)
-                second = edit_targets(target, [_next(name) for name in attributes])
+            for attributes in aims(targets, done, len(ids), study.edits.names):
+                target, second = _targets(study, labels, attributes)
                 fakes = partial(_fakes, study, apply, ids, seed, target, second)
                 clean = fakes(photos)
                 for name, attack in attacks.items():
@@ -165,8 +165,16 @@ def remaining_damage(
     return rows.assign(remaining=rows["damage_l2"] / samples.transform("first"))
 
 
-def _next(attribute: str) -> str:
-    return ATTRIBUTES[(ATTRIBUTES.index(attribute) + 1) % len(ATTRIBUTES)]
+def _targets(study: Study, labels: Tensor, edits: Sequence[str]) -> tuple[Tensor, Tensor]:
+    """Return the targets of these edits, and of the next ones, of faces so edited."""
+    names = study.edits.names
+    after = [
+        edit_labels(row, edit) if edit in ATTRIBUTES else row
+        for row, edit in zip(labels.split(1), edits, strict=True)
+    ]
+    following = dict(zip(names, (*names[1:], names[0]), strict=True))
+    turned = [following.get(edit, edit) for edit in edits]
+    return study.targets(labels, edits), study.targets(torch.cat(after), turned)
 
 
 Fakes = dict[str, tuple[Tensor, Tensor]]  # name of T → T(images), g(T(images))

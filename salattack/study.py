@@ -16,7 +16,14 @@ from tqdm import tqdm
 from .attacks import Attack
 from .errors import SalattackError, one_of
 from .faces import Faces, load_faces
-from .generators import ATTRIBUTES, GENERATORS, Generator, edit_labels, load_generator
+from .generators import (
+    GENERATORS,
+    EditSet,
+    Generator,
+    edits_of,
+    load_generator,
+    stargan,
+)
 from .metrics import BACKGROUND, as_saved, fake_damage, unit_features
 from .regions import REGIONS
 from .saliency import SALIENCY_MODELS, Saliency, load_saliency
@@ -33,6 +40,7 @@ class Study:
     Attributes:
         faces: the photos.
         generator: g(·).
+        edits: what g can be asked for, and how.
         saliency: f_sa(·), images to maps (Eq. 1).
         device: of the two networks.
         compute: "float32", or "bfloat16" for the generator's arithmetic inside the attack, about
@@ -46,6 +54,7 @@ class Study:
     saliency: Saliency
     device: torch.device
     compute: Literal["float32", "bfloat16"] = "float32"
+    edits: EditSet = stargan.EDITS
     origin: Mapping[str, object] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -57,6 +66,16 @@ class Study:
         size = {"image_size": self.faces.image_size}
         return {**self.origin, **size, "compute": self.compute, "device": self.device.type}
 
+    def targets(self, labels: Tensor, edits: Sequence[str]) -> Tensor:
+        """Return g's targets for faces of (N, 5) labels, one of its edits each: (N, …).
+
+        Or (N, K, …) of all its edits at once, where every one is "joint".
+
+        Raises:
+            SalattackError: an edit that g does not make.
+        """
+        return self.edits.targets(self.generator, labels, edits)
+
     def batches(self, batch_size: int = 8) -> Iterator[tuple[Tensor, Tensor, list[str]]]:
         """Yield photos (n, 3, H, W) in [-1, 1] and labels (n, 5) on the device, and face ids."""
         for images, labels, ids in DataLoader(self.faces, batch_size=batch_size):
@@ -65,7 +84,7 @@ class Study:
     def generate(self, images: Tensor, target: Tensor) -> Tensor:
         """Return g(images) for (N, 3, H, W) images in [-1, 1], without gradients.
 
-        Targets (N, K, 5) ask for K edits of each image: (N, 3 K, H, W).
+        Targets (N, K, …) ask for K edits of each image: (N, 3 K, H, W).
         """
         with torch.no_grad():
             return self._fine(images, target)
@@ -155,13 +174,15 @@ class Edits:
 
     Attributes:
         photos: I_org, (N, 3, H, W) in [-1, 1].
-        fakes: g(I_org), (N, 5, 3, H, W), in the order of `ATTRIBUTES`.
+        names: of g's K edits.
+        fakes: g(I_org), (N, K, 3, H, W), in the order of ``names``.
         saliency_map: M, (N, 1, H, W) in [0, 1].
-        perturbed: I_ptb, (N, 5, 3, H, W): the photo that stands against each edit.
-        broken: g(I_ptb), (N, 5, 3, H, W).
+        perturbed: I_ptb, (N, K, 3, H, W): the photo that stands against each edit.
+        broken: g(I_ptb), (N, K, 3, H, W).
     """
 
     photos: Tensor
+    names: tuple[str, ...]
     fakes: Tensor
     saliency_map: Tensor
     perturbed: Tensor
@@ -169,13 +190,13 @@ class Edits:
 
 
 def clean_edits(study: Study) -> tuple[Tensor, Tensor]:
-    """Return the photos (N, 3, H, W) of a (small) study and their fakes (N, 5, 3, H, W).
+    """Return the photos (N, 3, H, W) of a (small) study and their K fakes (N, K, 3, H, W).
 
     Raises:
         SalattackError: a face that cannot be read.
     """
     photos, labels, _ = next(study.batches(len(study.faces)))
-    targets = [edit_labels(labels, name) for name in ATTRIBUTES]
+    targets = [study.targets(labels, [name] * len(photos)) for name in study.edits.names]
     return photos, torch.stack([study.generate(photos, target) for target in targets], 1)
 
 
@@ -186,35 +207,37 @@ def progress_bar(gradients: int, *, hidden: bool = False) -> tqdm:
 
 
 def edit_faces(study: Study, attack: Attack, aimed_at: str = "each") -> Edits:
-    """Edit every face of a (small) study in all five attributes, before and after an attack.
+    """Make every edit of every face of a (small) study, before and after an attack.
 
     Args:
         study: faces and models.
         attack: the attacker.
-        aimed_at: "each" disrupts the photo anew against each edit; an attribute's name disrupts
-            it once, against that edit, and gives g the same photo for all five.
+        aimed_at: "each" disrupts the photo anew against each edit; an edit's name disrupts
+            it once, against that edit, and gives g the same photo for all of them.
 
     Raises:
-        SalattackError: an unknown attribute, or a face that cannot be read.
+        SalattackError: an unknown edit, or a face that cannot be read.
     """
-    if aimed_at != "each" and aimed_at not in ATTRIBUTES:
-        raise one_of("edit to aim at", aimed_at, ("each", *ATTRIBUTES))
+    names = study.edits.names
+    if aimed_at != "each" and aimed_at not in names:
+        raise one_of("edit to aim at", aimed_at, ("each", *names))
     photos, fakes = clean_edits(study)
     labels = study.faces.labels.to(study.device)
-    targets = [edit_labels(labels, name) for name in ATTRIBUTES]
-    chosen = [name for name in ATTRIBUTES if aimed_at in ("each", name)]
+    targets = [study.targets(labels, [name] * len(photos)) for name in names]
+    chosen = [name for name in names if aimed_at in ("each", name)]
     saliency_map = study.saliency_map(photos)
     perturbed = {}
     with progress_bar(len(chosen) * len(photos) * attack.gradients) as bar:
         for name in chosen:
             bar.set_description(f"{len(photos)} images · against {name}")
-            target = targets[ATTRIBUTES.index(name)]
+            target = targets[names.index(name)]
             disrupted = study.disrupt(photos, target, attack, saliency_map, bar.update)
             perturbed[name] = as_saved(disrupted)
-    against = [perturbed.get(name, perturbed.get(aimed_at)) for name in ATTRIBUTES]
+    against = [perturbed.get(name, perturbed.get(aimed_at)) for name in names]
     pairs = list(zip(against, targets, strict=True))
     return Edits(
         photos=photos,
+        names=names,
         fakes=fakes,
         saliency_map=saliency_map,
         perturbed=torch.stack(against, 1),
@@ -269,6 +292,7 @@ def open_study(
         saliency=f_sa,
         device=pick_device(device),
         compute=compute,
+        edits=edits_of(generator),
         origin={
             "generator": [generator, _checksum(GENERATORS[generator], generator_weights)],
             "saliency": [saliency, _checksum(SALIENCY_MODELS[saliency], saliency_weights)],
@@ -281,21 +305,10 @@ def _checksum(model: Model, weights: str | None) -> str | None:
     return model.sha256 if weights is None else sha256(Path(weights))
 
 
-def edit_targets(labels: Tensor, attributes: Sequence[str]) -> Tensor:
-    """Return (N, 5) targets that edit each face in its own attribute, by StarGAN's rule.
-
-    Or (N, 5, 5) targets of all edits at once, where every attribute is "joint".
-    """
-    if set(attributes) == {"joint"}:
-        return torch.stack([edit_labels(labels, name) for name in ATTRIBUTES], 1)
-    rows = (edit_labels(row[None], name) for row, name in zip(labels, attributes, strict=True))
-    return torch.cat(list(rows))
-
-
 def damage_by_edit(edits: Edits) -> pd.DataFrame:
     """Return, for each edit, the mean ``damage_l2`` in [-1, 1] and the share ``broken``."""
     table = {}
-    for index, label in enumerate(ATTRIBUTES):
+    for index, label in enumerate(edits.names):
         damage = fake_damage(edits.fakes[:, index], edits.broken[:, index])
         table[label] = {
             "damage_l2": damage["damage_l2"].mean().item(),

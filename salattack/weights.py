@@ -13,6 +13,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from . import assets
+from .edits import EditSet
 from .errors import SalattackError, one_of
 from .files import written_whole
 
@@ -106,6 +107,7 @@ class Model:
         asset: what `salattack.assets` knows it by, where it does not.
         image_size: side in pixels that the network was trained for.
         read: from the file to what it holds.
+        edits: what a generator can be asked for; None for StarGAN's five.
     """
 
     build: Callable[[Mapping], nn.Module]
@@ -118,6 +120,7 @@ class Model:
     asset: str | None = None
     image_size: int
     read: Callable[[Path], dict] = read_state_dict
+    edits: EditSet | None = None
 
     def load(self, weights: str | Path | None = None, device: str = "auto") -> nn.Module:
         """Return the network, filled, frozen, in eval mode, on ``device``.

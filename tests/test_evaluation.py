@@ -49,7 +49,7 @@ def test_the_same_run_gives_the_same_table(study, rows, attacks):
 
 def test_rows_are_measured_on_what_is_saved(study, rows, attacks):
     photos, labels, ids = next(study.batches(3))
-    target = studies.edit_targets(labels, ATTRIBUTES[:3])
+    target = study.targets(labels, ATTRIBUTES[:3])
     perturbed = study.disrupt(photos, target, attacks["i-fgsm"], study.saliency_map(photos))
     bits = ((perturbed + 1) * 127.5).round() - ((photos + 1) * 127.5).round()
     expected = bits.abs().flatten(1).mean(1) / 127.5
@@ -243,7 +243,7 @@ def test_joint_is_one_disruption_against_all_five(study):
     joint = evaluation.evaluate(study, attack, targets="joint", progress=False)
     assert set(joint["attribute"]) == {"joint"} and len(joint) == 4 * 2
     photos, labels, _ = next(study.batches(4))
-    target = studies.edit_targets(labels, ["joint"] * 4)
+    target = study.targets(labels, ["joint"] * 4)
     fakes = study.generate(photos, target)
     assert target.shape == (4, 5, 5) and fakes.shape == (4, 15, 64, 64)
     male = study.generate(photos, edit_labels(labels, "Male"))
@@ -253,7 +253,7 @@ def test_joint_is_one_disruption_against_all_five(study):
 @pytest.mark.parametrize("region", REGIONS)
 def test_every_region_is_a_map_and_confines(study, region):
     photos, labels, _ = next(study.batches(4))
-    target = studies.edit_targets(labels, ["joint"] * 4 if region == "edited" else ATTRIBUTES[:4])
+    target = study.targets(labels, ["joint"] * 4 if region == "edited" else ATTRIBUTES[:4])
     saliency_map = study.saliency_map(photos)
     mask = REGIONS[region](photos, study.generate(photos, target), saliency_map)
     assert mask.shape == (4, 1, 64, 64) and mask.min() >= 0 and mask.max() <= 1
@@ -275,7 +275,7 @@ def test_the_random_region_has_the_same_area_elsewhere(study):
 
 def test_a_loss_on_features_runs_in_a_study(study):
     photos, labels, _ = next(study.batches(2))
-    target = studies.edit_targets(labels, ATTRIBUTES[:2])
+    target = study.targets(labels, ATTRIBUTES[:2])
     m = study.saliency_map(photos)
     attack = attacker("i-fgsm", loss="features", steps=2)
     moved = study.disrupt(photos, target, attack, m)
@@ -288,7 +288,7 @@ def test_a_batch_that_is_too_large_is_halved_and_said_once(study):
     from dataclasses import replace
 
     photos, labels, _ = next(study.batches(4))
-    target = studies.edit_targets(labels, ATTRIBUTES[:4])
+    target = study.targets(labels, ATTRIBUTES[:4])
     m = study.saliency_map(photos)
     attack = attacker("saliency-aware", steps=1)
     whole = study.disrupt(photos, target, attack, m)

@@ -9,8 +9,11 @@ from kornia.color import rgb_to_lab
 from safetensors.torch import save_file
 from torch import nn
 
+from salattack.ablation import transfer
 from salattack.attacks import ATTACKERS, attacker
 from salattack.errors import SalattackError
+from salattack.evaluation import attackers, evaluate
+from salattack.figures import attribute_visualization, edit_label
 from salattack.generators import (
     GENERATORS,
     AttGAN,
@@ -19,9 +22,13 @@ from salattack.generators import (
     GANimation,
     StarGAN,
     StarGANv2,
+    attgan,
+    edits_of,
+    ganimation,
     load_generator,
 )
-from salattack.study import open_study
+from salattack.robustness import TWICE, remaining_damage
+from salattack.study import edit_faces, open_study
 from salattack.weights import SHIPPED, fit, frozen, read_state_dict
 
 CYCLEGAN, GANIMATION = "cyclegan-vangogh-256", "ganimation-celeba-128"
@@ -529,3 +536,66 @@ def test_a_study_takes_them_by_name_at_their_size(name, tmp_path):
     study = open_study(generator=name, generator_weights=str(tmp_path / "own.pth"), device="cpu")
     assert study.faces.image_size == int(name.rsplit("-", 1)[1])
     assert study.origin["generator"][0] == name
+
+
+def study_of(name, n_images=2):
+    study = open_study(n_images=n_images, image_size=64, device="cpu")
+    return replace(study, generator=small(name), edits=edits_of(name))
+
+
+@pytest.mark.parametrize("name", [STARGAN, *ADAPTERS])
+def test_tables_and_figures_ask_for_the_edits_that_a_generator_makes(name):
+    study, names = study_of(name), edits_of(name).names
+    attacks = attackers(["i-fgsm", "saliency-aware"], 0.05, 0.05, 1)
+    rows = evaluate(study, attacks, targets="all", progress=False)
+    assert set(rows["attribute"]) == set(names)
+    assert len(rows) == 2 * len(names) * len(attacks) * 2  # faces × edits × attackers × precisions
+    assert (rows["damage_l2"] > 0).all()
+    turned = evaluate(study, attacks, targets="rotate", progress=False)
+    assert list(turned["attribute"].unique()) == list(names[:2])
+    edits = edit_faces(study, attacks["saliency-aware"])
+    assert edits.names == names and edits.fakes.shape == (2, len(names), 3, 64, 64)
+    figure = attribute_visualization(
+        edits.photos, edits.fakes, edits.perturbed[:, 0], edits.broken, edits.names
+    )
+    titles = [axes.get_title() for axes in figure.axes if axes.get_title()]
+    assert titles == ["Input", *map(edit_label, names)]
+    left = remaining_damage(study, attacks, {}, progress=False)
+    assert (left.loc[left["transform"] == TWICE, "damage_l2"] > 0).all()
+    assert transfer(study, attacks["i-fgsm"], progress=False).columns.tolist() == list(names)
+
+
+def test_the_targets_of_each_kind():
+    labels = torch.tensor([[1.0, 0, 0, 0, 1], [0.0, 0, 1, 1, 1]])  # black hair; a brown-haired man
+    columns = edits_of(ATTGAN).targets(None, labels, ["Blond_Hair", "Male"]).T
+    row = dict(zip(attgan.ATTRIBUTES, columns, strict=True))
+    assert row["Blond_Hair"].tolist() == [1.0, -0.5] and row["Brown_Hair"].tolist() == [-0.5, 0.5]
+    assert row["Black_Hair"].tolist() == [-0.5, -0.5] and row["Male"].tolist() == [-0.5, -1.0]
+    assert row["Young"].tolist() == [0.5, 0.5] and row["Bald"].tolist() == [-0.5, -0.5]
+    units = edits_of(GANIMATION).targets(None, labels, ["Happy", "Sad"])
+    raised = [[ganimation.ACTION_UNITS[i] for i in row.nonzero().flatten()] for row in units]
+    assert raised == [[6, 12], [1, 4, 15]]
+    g = small(STARGAN_V2)
+    both = edits_of(STARGAN_V2).targets(g, labels, ["joint"] * 2)
+    assert both.shape == (2, 2, 8) and torch.equal(both[0], both[1])
+    assert not torch.equal(both[0, 0], both[0, 1])
+
+
+@pytest.mark.parametrize(
+    ("name", "edit", "known"),
+    [
+        (CYCLEGAN, "Blond_Hair", "Van_Gogh"),
+        (GANIMATION, "Male", "Happy, Sad, Surprised, Angry"),
+        (STARGAN, "Smiling", "Black_Hair"),
+    ],
+)
+def test_an_edit_that_a_generator_does_not_make_is_refused(name, edit, known):
+    study = study_of(name, 1)
+    with pytest.raises(SalattackError, match=f"unknown edit '{edit}'; known: {known}"):
+        study.targets(torch.zeros(1, 5), [edit])
+    with pytest.raises(SalattackError, match=f"unknown target '{edit}'; known: rotate.*{known}"):
+        evaluate(study, attackers(["i-fgsm"], 0.05, 0.01, 1), targets=edit, progress=False)
+    with pytest.raises(SalattackError, match="unknown edit to aim at"):
+        edit_faces(study, attacker("i-fgsm"), aimed_at=edit)
+    with pytest.raises(SalattackError, match="unknown generator 'dalle'"):
+        edits_of("dalle")

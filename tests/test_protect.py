@@ -18,7 +18,7 @@ from salattack.photo import ORIENTATION, read_photo, write_photo
 from salattack.place import Place
 from salattack.protect import _spread, _tint, load_protector, measure, protect_photo
 from salattack.protect_cli import _pairs
-from salattack.protect_report import write_report
+from salattack.protect_report import body, write_report
 
 SELFIE = load_faces("openpeople").sources[0]
 
@@ -339,6 +339,17 @@ def test_the_figures_are_of_the_file_on_disk(protected, protector):
     damage = (a - b).square().mean((1, 2, 3))
     assert list(face.damage.values()) == pytest.approx(damage.tolist(), rel=1e-4)
     assert min(face.damage.values()) > 1e-4 and 0.8 < face.ssim < 1
+
+
+def test_a_generator_of_one_edit_is_protected_against(tmp_path, small):
+    full = load_protector("normal", generator="cyclegan-blond128-w32", device="cpu")
+    quick = replace(full, attack=replace(full.attack, steps=2, step_size=0.05))
+    small.save(tmp_path / "a.png")
+    done = protect_photo(tmp_path / "a.png", tmp_path / "b.png", quick)
+    (face,) = done.faces
+    assert list(face.damage) == ["Blond_Hair"] and face.damage["Blond_Hair"] > 1e-3
+    text = body(done, quick)
+    assert "of 1 edits visibly broken" in text and "of 1</td>" in text and "of 5" not in text
 
 
 def test_a_smooth_tint_is_seen_that_ssim_overlooks(small):

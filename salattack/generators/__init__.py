@@ -10,9 +10,10 @@ from typing import Protocol
 from torch import Tensor, nn
 
 from .. import assets
+from ..edits import EditSet
 from ..errors import one_of
 from ..weights import Model
-from . import attgan, cyclegan, ganimation, stargan_v2
+from . import attgan, cyclegan, ganimation, stargan, stargan_v2
 from .attgan import AttGAN
 from .cyclegan import CycleGAN
 from .ensemble import Ensemble
@@ -26,12 +27,14 @@ __all__ = [
     "GENERATORS",
     "AttGAN",
     "CycleGAN",
+    "EditSet",
     "Ensemble",
     "GANimation",
     "Generator",
     "StarGAN",
     "StarGANv2",
     "edit_labels",
+    "edits_of",
     "load_generator",
 ]
 
@@ -56,7 +59,9 @@ def _stargan_like(state: Mapping) -> StarGAN:
     return StarGAN(conv_dim=first.shape[0], c_dim=first.shape[1] - 3)
 
 
-def _published(name: str, size: int, build: Callable, prepare: Callable, of: str) -> Model:
+def _published(
+    name: str, size: int, build: Callable, prepare: Callable, of: str, edits: EditSet
+) -> Model:
     asset = assets.known(name)
     return Model(
         build=build,
@@ -68,19 +73,24 @@ def _published(name: str, size: int, build: Callable, prepare: Callable, of: str
         shipped=False,
         asset=name,
         image_size=size,
+        edits=edits,
     )
 
 
 def _stargan(size: int) -> Model:
     archive = f"StarGAN's celeba-{size}x{size}-5attrs.zip"
-    return _published(f"stargan-celeba-{size}", size, _stargan_like, without_statistics, archive)
+    name, edits = f"stargan-celeba-{size}", stargan.EDITS
+    return _published(name, size, _stargan_like, without_statistics, archive, edits)
 
 
-def _other(name: str, size: int, adapter: ModuleType, of: str) -> Model:
-    return _published(name, size, adapter.like, adapter.prepare, of)
+def _other(
+    name: str, size: int, adapter: ModuleType, of: str, edits: EditSet | None = None
+) -> Model:
+    edits = edits or adapter.EDITS
+    return _published(name, size, adapter.like, adapter.prepare, of, edits)
 
 
-def _shipped(name: str, build: Callable, prepare: Callable, sha256: str) -> Model:
+def _shipped(name: str, build: Callable, prepare: Callable, sha256: str, edits: EditSet) -> Model:
     return Model(
         build=build,
         prepare=prepare,
@@ -90,6 +100,7 @@ def _shipped(name: str, build: Callable, prepare: Callable, sha256: str) -> Mode
         source="this package",
         shipped=True,
         image_size=128,
+        edits=edits,
     )
 
 
@@ -99,12 +110,14 @@ GENERATORS: dict[str, Model] = {
         _stargan_like,
         without_statistics,
         "e420d9f3b8ce126ec300c0684b847bda44622b075593b00a64c5b9b988bf9e26",
+        stargan.EDITS,
     ),
     "cyclegan-blond128-w32": _shipped(
         "cyclegan-blond128-w32",
         cyclegan.like,
         cyclegan.prepare,
         "2c25f32baebf394a73cc2e97df9667eac0e16e7d40141ac3d38d6b5f81a5ce5a",
+        cyclegan.only("Blond_Hair"),
     ),
 } | {
     model.asset: model
@@ -114,7 +127,13 @@ GENERATORS: dict[str, Model] = {
         _other("stargan-v2-celeba-hq-256", 256, stargan_v2, "StarGAN v2's CelebA-HQ networks"),
         _other("attgan-celeba-128", 128, attgan, "AttGAN-PyTorch's 128_shortcut1_inject1_none"),
         _other("ganimation-celeba-128", 128, ganimation, "ganimation_replicate's ckpts/celebA"),
-        _other("cyclegan-vangogh-256", 256, cyclegan, "CycleGAN's style_vangogh"),
+        _other(
+            "cyclegan-vangogh-256",
+            256,
+            cyclegan,
+            "CycleGAN's style_vangogh",
+            cyclegan.only("Van_Gogh"),
+        ),
     )
 }
 
@@ -132,6 +151,17 @@ def _add_installed() -> None:
 
 
 _add_installed()
+
+
+def edits_of(name: str) -> EditSet:
+    """Return what the generator ``name`` of the registry can be asked for.
+
+    Raises:
+        SalattackError: an unknown name.
+    """
+    if name not in GENERATORS:
+        raise one_of("generator", name, GENERATORS)
+    return GENERATORS[name].edits or stargan.EDITS
 
 
 def load_generator(

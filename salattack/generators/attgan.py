@@ -11,6 +11,8 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
+from ..edits import EditSet
+from . import stargan
 from .inputs import require_sides, require_target, shape_of, unwrapped
 
 ATTRIBUTES = (  # of the published weights, in the order of a target
@@ -100,3 +102,16 @@ def like(state: Mapping) -> AttGAN:
     first, fourth, last, decoder, second = shapes
     n_attrs = max(decoder[0] - last[0], 0)
     return AttGAN(first[0], n_attrs, inject=second[0] > decoder[1] + fourth[0])
+
+
+def _target(_: object, labels: Tensor, edit: str) -> Tensor:
+    """The port's test targets; what the labels do not tell is absent, and so is a beard."""
+    target = labels.new_full((len(labels), len(ATTRIBUTES)), -0.5)
+    target[:, ATTRIBUTES.index("No_Beard")] = 0.5
+    known = [ATTRIBUTES.index(name) for name in stargan.ATTRIBUTES]
+    target[:, known] = stargan.edit_labels(labels, edit) - 0.5
+    target[:, ATTRIBUTES.index(edit)] *= 2
+    return target
+
+
+EDITS = EditSet(stargan.ATTRIBUTES, _target)

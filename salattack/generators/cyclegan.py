@@ -8,6 +8,7 @@ from collections.abc import Mapping
 
 from torch import Tensor, nn
 
+from ..edits import EditSet
 from .inputs import require_sides, shape_of, unwrapped, without_statistics
 from .layers import InstanceNorm2d
 
@@ -75,3 +76,12 @@ def like(state: Mapping) -> CycleGAN:
     first = shape_of(state, "model.1.weight", 4)
     blocks = sum(key.endswith(".conv_block.1.weight") for key in state)
     return CycleGAN(first[0], blocks) if first else CycleGAN()
+
+
+def only(edit: str) -> EditSet:
+    """Return the one edit of an unconditional network; its target is ignored."""
+    return EditSet((edit,), _ignored)
+
+
+def _ignored(_: object, labels: Tensor, __: str) -> Tensor:
+    return labels

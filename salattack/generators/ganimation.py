@@ -9,11 +9,20 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
+from ..edits import EditSet
 from .inputs import require_sides, require_target, shape_of, unwrapped, without_statistics
 from .stargan import StarGAN
 
 # OpenFace's 17 intensities, in the order of its columns and so of a target.
 ACTION_UNITS = (1, 2, 4, 5, 6, 7, 9, 10, 12, 14, 15, 17, 20, 23, 25, 26, 45)
+
+EXPRESSIONS = {  # prototypes of Ekman and Friesen's EMFACS, in action units
+    "Happy": (6, 12),
+    "Sad": (1, 4, 15),
+    "Surprised": (1, 2, 5, 26),
+    "Angry": (4, 5, 7, 23),
+}
+ACTIVATION = 0.6  # 3 of OpenFace's 5
 
 RENAMED = {  # of the reimplementation, to the authors'
     "model.": "main.",
@@ -89,3 +98,11 @@ def like(state: Mapping) -> GANimation:
         return GANimation()
     blocks = sum(key.endswith(".main.0.weight") for key in state)
     return GANimation(first[0], first[1] - 3, blocks)
+
+
+def _target(_: object, labels: Tensor, edit: str) -> Tensor:
+    units = [ACTIVATION * (unit in EXPRESSIONS[edit]) for unit in ACTION_UNITS]
+    return labels.new_tensor(units).expand(len(labels), -1)
+
+
+EDITS = EditSet(tuple(EXPRESSIONS), _target)

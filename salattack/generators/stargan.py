@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor, nn
 
+from ..edits import EditSet
 from ..errors import one_of
 from .layers import InstanceNorm2d
 
@@ -100,3 +101,10 @@ def edit_labels(labels: Tensor, attribute: str) -> Tensor:
     else:
         target[:, index] = 1 - target[:, index]
     return target
+
+
+def _target(_: object, labels: Tensor, edit: str) -> Tensor:
+    return edit_labels(labels, edit)
+
+
+EDITS = EditSet(ATTRIBUTES, _target)

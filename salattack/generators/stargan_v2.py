@@ -10,11 +10,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..edits import EditSet
 from ..errors import SalattackError
 from .inputs import require_sides, require_target, shape_of
 from .layers import InstanceNorm2d
 
 PARTS = ("generator", "mapping_network", "style_encoder")
+DOMAINS = ("Female", "Male")  # of the CelebA-HQ networks, in their order
 UNIT = 2**-0.5  # of the sum of two branches, so that it keeps their variance
 
 
@@ -153,6 +155,7 @@ class StarGANv2(nn.Module):
         high_pass: bool = True,
     ) -> None:
         super().__init__()
+        self.latent_dim = latent_dim
         self.image_size, self.style_dim = image_size, style_dim
         halvings = image_size.bit_length() - 3  # down to 4×4
         widths = [min(width * 2**i, max_width) for i in range(halvings + 1)]
@@ -250,3 +253,14 @@ def like(state: Mapping) -> StarGANv2:
         hidden=latent[0],
         high_pass="generator.hpf.filter" in state,
     )
+
+
+@torch.no_grad()
+def _target(generator: StarGANv2, labels: Tensor, edit: str) -> Tensor:
+    """Latent-guided: one style of that domain, the same for every face."""
+    noise = torch.randn(1, generator.latent_dim, generator=torch.Generator().manual_seed(0))
+    domain = torch.full((len(labels),), DOMAINS.index(edit), device=labels.device)
+    return generator.style_of_latent(noise.to(labels).expand(len(labels), -1), domain)
+
+
+EDITS = EditSet(DOMAINS, _target)

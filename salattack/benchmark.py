@@ -78,7 +78,8 @@ def measure(
     """Yield a row for each attacker, for the reference loop, and for the mask.
 
     ``forward_ms`` is g's forward without gradients and ``iteration_ms`` one step, both per
-    image, whole attacks divided by their steps; ``forwards`` is their ratio; ``rate`` is
+    image, whole attacks divided by their steps; ``forwards`` is their ratio; ``speedup`` is over the
+    reference loop, of attackers with its one gradient a step; ``rate`` is
     counted FLOPs over time as a share of the machine's matmul rate. Each is the least of so many
     `ROUNDS`.
     """
@@ -124,10 +125,18 @@ def measure(
             "forward_ms": 1e3 * forward / batch_size,
             "iteration_ms": 1e3 * iteration / batch_size,
             "forwards": iteration / forward,
+            "speedup": spent["reference loop"] / whole if gradients == iterations else math.nan,
             "rate": rate / peak,
             "gflops": rate / GIGA,
             "peak_mb": _peak_mb(device),
         }
+
+
+def presentable(table: pd.DataFrame) -> str:
+    """Return the rows of `measure` as Markdown."""
+    digits = {"forward_ms": 1, "iteration_ms": 1, "forwards": 2, "speedup": 2, "rate": 2}
+    table = table.round(digits | {"gflops": 0, "peak_mb": 0}).astype(object)
+    return table.where(table.notna(), "–").to_markdown(index=False)
 
 
 def _peak_mb(device: torch.device) -> float:
@@ -165,8 +174,7 @@ def main(
                     rows.append(row)
                     print(json.dumps(row), file=sys.stderr, flush=True)
     table = pd.DataFrame(rows)
-    text = table.round({"forward_ms": 1, "iteration_ms": 1, "forwards": 2, "rate": 2, "gflops": 0})
-    text = text.astype({"peak_mb": int}).to_markdown(index=False)
+    text = presentable(table)
     facts = provenance() | {"import_s": import_seconds()}
     for name, content in (
         ("benchmark.csv", table.to_csv(index=False, float_format="%.6g")),

@@ -231,8 +231,9 @@ def save(figure: Figure, path: str | Path, *, vector: bool = False) -> Path:
     if vector:
         save(figure, path.with_suffix(".pdf"))
     undated = {"CreationDate": None} if path.suffix == ".pdf" else {}
+    smaller = {"optimize": True} if path.suffix == ".png" else None
     with written_whole(path) as beside:
-        figure.savefig(beside, dpi=DPI, metadata=undated)
+        figure.savefig(beside, dpi=DPI, metadata=undated, pil_kwargs=smaller)
     return path
 
 

@@ -230,10 +230,12 @@ def save(figure: Figure, path: str | Path, *, vector: bool = False) -> Path:
     path = Path(path)
     if vector:
         save(figure, path.with_suffix(".pdf"))
-    undated = {"CreationDate": None} if path.suffix == ".pdf" else {}
-    smaller = {"optimize": True} if path.suffix == ".png" else None
+    options = {
+        ".pdf": {"metadata": {"CreationDate": None}},
+        ".png": {"pil_kwargs": {"optimize": True}},
+    }.get(path.suffix, {})
     with written_whole(path) as beside:
-        figure.savefig(beside, dpi=DPI, metadata=undated, pil_kwargs=smaller)
+        figure.savefig(beside, dpi=DPI, **options)
     return path
 
 

@@ -77,11 +77,10 @@ def measure(
 ) -> Iterator[dict[str, object]]:
     """Yield a row for each attacker, for the reference loop, and for the mask.
 
-    ``forward_ms`` is g's forward without gradients and ``iteration_ms`` one step, both per
-    image, whole attacks divided by their steps; ``forwards`` is their ratio; ``speedup`` is over the
-    reference loop, of attackers with its one gradient a step; ``rate`` is
-    counted FLOPs over time as a share of the machine's matmul rate. Each is the least of so many
-    `ROUNDS`.
+    ``forward_ms`` is g's forward without gradients and ``iteration_ms`` one step, both per image,
+    whole attacks divided by their steps; ``forwards`` is their ratio; ``speedup`` is over the
+    reference loop, of attackers with its one gradient a step; ``rate`` is counted FLOPs over time
+    as a share of the machine's matmul rate. Each is the least of so many `ROUNDS`.
     """
     torch.manual_seed(0)
     generator = frozen(StarGAN(conv_dim), device)

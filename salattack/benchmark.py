@@ -78,7 +78,8 @@ def measure(
     """Yield a row for each attacker, for the reference loop, and for the mask.
 
     ``forward_ms`` is g's forward without gradients and ``iteration_ms`` one step, both per image,
-    whole attacks divided by their steps; ``forwards`` is their ratio; ``speedup`` is over the
+    whole attacks divided by their steps; ``forwards`` is their ratio, ``plain_forwards`` that to
+    the forward of g as torch builds it, before `frozen` made it quicker; ``speedup`` is over the
     reference loop, of attackers with its one gradient a step; ``rate`` is counted FLOPs over time
     as a share of the machine's matmul rate. Each is the least of so many `ROUNDS`.
     """
@@ -104,6 +105,7 @@ def measure(
     works = {  # what is done, its iterations and its gradients
         "matmul": (lambda: a @ b, 1, 0),
         "forward": (torch.no_grad()(lambda: generator(images, target)), 1, 0),
+        "plain": (torch.no_grad()(lambda: published(images, target)), 1, 0),
         **{name: (run(attack), attack.steps, attack.gradients) for name, attack in attacks.items()},
         "mask alone": (torch.no_grad()(lambda: saliency(images)), 1, math.nan),
         "reference loop": (lambda: reference_loop(published, images, target), *STRENGTH[2:] * 2),
@@ -112,7 +114,8 @@ def measure(
     for _ in range(ROUNDS):
         for name, (work, *_) in works.items():
             spent[name] = min(spent[name], seconds(work))
-    peak, forward = 2 * MATRIX**3 / spent.pop("matmul"), spent.pop("forward")
+    peak = 2 * MATRIX**3 / spent.pop("matmul")
+    forward, plain = spent.pop("forward"), spent.pop("plain")
     for name, whole in spent.items():
         _, iterations, gradients = works[name]
         iteration, rate = whole / iterations, gradients * flops / whole
@@ -124,6 +127,7 @@ def measure(
             "forward_ms": 1e3 * forward / batch_size,
             "iteration_ms": 1e3 * iteration / batch_size,
             "forwards": iteration / forward,
+            "plain_forwards": iteration / plain,
             "speedup": spent["reference loop"] / whole if gradients == iterations else math.nan,
             "rate": rate / peak,
             "gflops": rate / GIGA,
@@ -133,7 +137,8 @@ def measure(
 
 def presentable(table: pd.DataFrame) -> str:
     """Return the rows of `measure` as Markdown."""
-    digits = {"forward_ms": 1, "iteration_ms": 1, "forwards": 2, "speedup": 2, "rate": 2}
+    digits = {"forward_ms": 1, "iteration_ms": 1, "speedup": 2, "rate": 2}
+    digits |= {"forwards": 2, "plain_forwards": 2}
     table = table.round(digits | {"gflops": 0, "peak_mb": 0}).astype(object)
     return table.where(table.notna(), "–").to_markdown(index=False)
 

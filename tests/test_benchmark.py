@@ -32,4 +32,5 @@ def test_every_row_is_measured(monkeypatch):
     assert (rows[["forward_ms", "iteration_ms", "forwards", "peak_mb"]] > 0).all(axis=None)
     first = rows.iloc[0]
     assert first["forwards"] == pytest.approx(first["iteration_ms"] / first["forward_ms"])
+    assert (rows["plain_forwards"] > 0).all()
     assert math.isnan(rows.iloc[2]["rate"]) and first["rate"] > 0

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -131,8 +133,6 @@ def test_tables_by_sample_size(tmp_path):
 
 
 def test_bfloat16_keeps_the_measures(study, rows, attacks):
-    from dataclasses import replace
-
     coarse = evaluation.evaluate(
         replace(study, compute="bfloat16"), attacks, batch_size=3, progress=False
     )
@@ -143,6 +143,17 @@ def test_bfloat16_keeps_the_measures(study, rows, attacks):
     # I-FGSM starts nearer to the photo than bfloat16 resolves, and stays in float32.
     same = [r.query("attacker == 'i-fgsm'").reset_index(drop=True) for r in (rows, coarse)]
     pd.testing.assert_frame_equal(*same)
+
+
+def test_bfloat16_takes_the_same_first_step(study):
+    coarse = replace(study, compute="bfloat16")
+    photos, labels, _ = next(study.batches(3))
+    target, saliency_map = study.targets(labels, ["Blond_Hair"] * 3), study.saliency_map(photos)
+    for name, attack in evaluation.attackers(["spread-spectrum", "pgd"], 0.05, 0.01, 1).items():
+        steps = [s.disrupt(photos, target, attack, saliency_map) - photos for s in (study, coarse)]
+        same = steps[0].sign() == steps[1].sign()
+        assert same.float().mean() >= 0.98, name
+        assert not torch.equal(*steps)
 
 
 def test_a_face_counts_once_however_many_edits_it_was_attacked_on():

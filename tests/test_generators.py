@@ -399,6 +399,17 @@ def test_bfloat16_arithmetic_gives_about_the_same(name, photos):
     assert 0 < (coarse - fine).abs().mean() < 0.05
 
 
+@every_adapter
+def test_the_image_itself_is_never_rounded_to_bfloat16(name, photos):
+    network = small(name)
+    first = next(m for m in network.modules() if isinstance(m, torch.nn.Conv2d))
+    seen = []
+    first.register_forward_hook(lambda _, given, result: seen.append((given[0], result)))
+    with torch.autocast("cpu", torch.bfloat16):
+        network(photos, targets(name, 3))
+    assert {x.dtype for pair in seen for x in pair} == {torch.float32}
+
+
 def bounded(attack, change, photo, result):
     if attack.colours == "rgb":
         return change.abs().max() <= attack.bound + 1e-6

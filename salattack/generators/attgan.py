@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from ..edits import EditSet
 from . import stargan
 from .inputs import require_sides, require_target, shape_of, unwrapped
+from .layers import ImageConv2d
 
 ATTRIBUTES = (  # of the published weights, in the order of a target
     *("Bald", "Bangs", "Black_Hair", "Blond_Hair", "Brown_Hair", "Bushy_Eyebrows", "Eyeglasses"),
@@ -46,9 +47,10 @@ class AttGAN(nn.Module):
         super().__init__()
         self.n_attrs, self.inject = n_attrs, inject
         w = [3, *(min(width * 2**i, 1024) for i in range(LAYERS))]
+        kinds = [ImageConv2d] + [nn.Conv2d] * (LAYERS - 1)
         self.enc_layers = nn.ModuleList(
-            _layer(nn.Conv2d(a, b, 4, 2, 1, bias=False), nn.BatchNorm2d(b), nn.LeakyReLU())
-            for a, b in pairwise(w)
+            _layer(kind(a, b, 4, 2, 1, bias=False), nn.BatchNorm2d(b), nn.LeakyReLU())
+            for kind, (a, b) in zip(kinds, pairwise(w), strict=True)
         )
         # The first layer also sees the attributes, the second the shortcut and, maybe, them again.
         sees = [w[5] + n_attrs, w[5] + w[4] + n_attrs * inject, w[4], w[3]]

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from ..edits import EditSet
 from .inputs import require_sides, shape_of, unwrapped, without_statistics
-from .layers import InstanceNorm2d
+from .layers import ImageConv2d, InstanceNorm2d
 
 
 class _Block(nn.Module):
@@ -45,7 +45,7 @@ class CycleGAN(nn.Module):
             return [conv, InstanceNorm2d(conv.out_channels), nn.ReLU()]
 
         w = width
-        layers = [nn.ReflectionPad2d(3), *block(nn.Conv2d(3, w, 7))]
+        layers = [nn.ReflectionPad2d(3), *block(ImageConv2d(3, w, 7))]
         layers += block(nn.Conv2d(w, 2 * w, 3, 2, 1))
         layers += block(nn.Conv2d(2 * w, 4 * w, 3, 2, 1))
         layers += [_Block(4 * w) for _ in range(blocks)]

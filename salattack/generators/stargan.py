@@ -5,7 +5,7 @@ from torch import Tensor, nn
 
 from ..edits import EditSet
 from ..errors import one_of
-from .layers import InstanceNorm2d
+from .layers import ImageConv2d, InstanceNorm2d
 
 ATTRIBUTES = ("Black_Hair", "Blond_Hair", "Brown_Hair", "Male", "Young")
 HAIR = ATTRIBUTES[:3]
@@ -53,7 +53,7 @@ class StarGAN(nn.Module):
             return [conv, norm, nn.ReLU()]
 
         d = conv_dim
-        layers = block(nn.Conv2d(3 + c_dim, d, 7, 1, 3, bias=False))
+        layers = block(ImageConv2d(3 + c_dim, d, 7, 1, 3, bias=False))
         layers += block(nn.Conv2d(d, 2 * d, 4, 2, 1, bias=False))
         layers += block(nn.Conv2d(2 * d, 4 * d, 4, 2, 1, bias=False))
         layers += [ResidualBlock(4 * d) for _ in range(repeat_num)]

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from ..edits import EditSet
 from ..errors import SalattackError
 from .inputs import require_sides, require_target, shape_of
-from .layers import InstanceNorm2d
+from .layers import ImageConv2d, InstanceNorm2d
 
 PARTS = ("generator", "mapping_network", "style_encoder")
 DOMAINS = ("Female", "Male")  # of the CelebA-HQ networks, in their order
@@ -74,7 +74,7 @@ class _Generator(nn.Module):
     def __init__(self, widths: Sequence[int], style_dim: int, high_pass: bool) -> None:
         super().__init__()
         first, last = widths[0], widths[-1]
-        self.from_rgb = nn.Conv2d(3, first, 3, 1, 1)
+        self.from_rgb = ImageConv2d(3, first, 3, 1, 1)
         down = [_Down(a, b, normalise=True) for a, b in pairwise(widths)]
         down += [_Down(last, last, normalise=True, pool=False) for _ in range(2)]
         self.encode = nn.ModuleList(down)

@@ -1,4 +1,8 @@
-"""Generators disagree: photos disrupted against one of them are given to the others."""
+"""Generators disagree: photos disrupted against one of them are given to the others.
+
+Their targets differ as they do; what they share is a face's labels. `asked` makes of each a
+generator that takes those as its target, and makes one edit of its own.
+"""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -9,13 +13,41 @@ import torch
 from torch import Tensor
 
 from .attacks import LABELS, Attack, at_strength, universal_perturbation
-from .errors import SalattackError
+from .errors import SalattackError, one_of
 from .files import written_whole
-from .generators import Ensemble, Generator, stargan
+from .generators import EditSet, Ensemble, Generator, edits_of, load_generator
 from .metrics import as_saved, fake_damage
 from .study import Study, progress_bar
 
 ENSEMBLE = "ensemble"
+
+
+def asked(generator: Generator, edits: EditSet, edit: str) -> Generator:
+    """Return g as one that takes (N, 5) labels of the faces and makes its ``edit`` of them."""
+
+    def ask(images: Tensor, labels: Tensor) -> Tensor:
+        return generator(images, edits.targets(generator, labels, [edit] * len(images)))
+
+    return ask
+
+
+def load(edits: Mapping[str, str], device: str = "auto") -> dict[str, Generator]:
+    """Return generators of the registry, each `asked` for one of its edits.
+
+    Args:
+        edits: name of a generator → the edit.
+        device: see `load_generator`.
+
+    Raises:
+        SalattackError: an unknown name, an edit that the generator does not make, no weights.
+    """
+    for name, edit in edits.items():
+        if edit not in edits_of(name).names:
+            raise one_of(f"edit of {name}", edit, edits_of(name).names)
+    return {
+        name: asked(load_generator(name, device=device), edits_of(name), edit)
+        for name, edit in edits.items()
+    }
 
 
 def compare(
@@ -23,7 +55,6 @@ def compare(
     generators: Mapping[str, Generator],
     attackers: Sequence[str],
     strength: Sequence[float],
-    attribute: str,
     *,
     seed: int = 0,
     batch_size: int = 8,
@@ -31,7 +62,7 @@ def compare(
     """Return `across` for each attacker, by name, all at one strength (bound, step size, steps)."""
     attacks = {name: replace(at_strength(name, *strength), seed=seed) for name in attackers}
     return {
-        name: across(study, generators, attack, attribute, batch_size=batch_size)
+        name: across(study, generators, attack, batch_size=batch_size)
         for name, attack in attacks.items()
     }
 
@@ -40,7 +71,6 @@ def across(
     study: Study,
     generators: Mapping[str, Generator],
     attack: Attack,
-    attribute: str,
     *,
     made_from: int = 0,
     batch_size: int = 8,
@@ -50,11 +80,9 @@ def across(
 
     Args:
         study: faces and saliency; its own generator takes no part.
-        generators: name → g; they share the target of the ``attribute``, which those that are
-            unconditional ignore.
+        generators: name → g, whose target is the labels of the faces: see `asked`.
         attack: the attacker. A ``shared`` one makes its one perturbation from the first
             ``made_from`` faces.
-        attribute: the edit asked for.
         made_from: faces that are set aside for that, and not measured.
         batch_size: faces at a time.
         progress: show a bar.
@@ -64,7 +92,7 @@ def across(
         for all of them together (the sum of their losses); a column for each that is then asked.
 
     Raises:
-        SalattackError: an unknown attribute, a face that cannot be read, no faces to measure, or a
+        SalattackError: a face that cannot be read, no faces to measure, or a
             ``made_from`` that does not go with the attack.
     """
     if attack.shared != (made_from > 0):
@@ -80,9 +108,8 @@ def across(
     with progress_bar(work, hidden=not progress) as bar:
         if attack.shared:
             photos, labels, _ = next(study.batches(made_from))
-            target = stargan.EDITS.targets(study.generator, labels, [attribute] * len(photos))
             for name, g in aims.items():
-                shared[name] = universal_perturbation(attack, g, photos, target)
+                shared[name] = universal_perturbation(attack, g, photos, labels)
                 bar.update(made_from * attack.gradients)
         first = 0
         for photos, labels, _ in study.batches(batch_size):
@@ -91,7 +118,6 @@ def across(
             photos, labels = photos[kept], labels[kept]
             if not len(photos):
                 continue
-            target = stargan.EDITS.targets(study.generator, labels, [attribute] * len(photos))
             saliency_map = study.saliency_map(photos)
             for name, g in aims.items():
                 bar.set_description(f"against {name}")
@@ -99,8 +125,8 @@ def across(
                     moved = (photos + shared[name]).clamp(-1, 1)
                 else:
                     against = replace(study, generator=g)
-                    moved = against.disrupt(photos, target, attack, saliency_map, bar.update)
-                damage[name].append(_damages(generators, photos, as_saved(moved), target))
+                    moved = against.disrupt(photos, labels, attack, saliency_map, bar.update)
+                damage[name].append(_damages(generators, photos, as_saved(moved), labels))
     table = {name: torch.cat(parts).mean(0).tolist() for name, parts in damage.items()}
     columns = pd.Index(generators, name="generator asked")
     matrix = pd.DataFrame.from_dict(table, orient="index", columns=columns)
@@ -109,10 +135,10 @@ def across(
 
 @torch.no_grad()
 def _damages(
-    generators: Mapping[str, Generator], photos: Tensor, moved: Tensor, target: Tensor
+    generators: Mapping[str, Generator], photos: Tensor, moved: Tensor, labels: Tensor
 ) -> Tensor:
     """Return the damage (N, generators) of each to the fakes of each."""
-    pairs = ((g(photos, target), g(moved, target)) for g in generators.values())
+    pairs = ((g(photos, labels), g(moved, labels)) for g in generators.values())
     return torch.stack([fake_damage(*pair)["damage_l2"] for pair in pairs], 1).cpu()
 
 

@@ -23,7 +23,7 @@ from .tables import interval, with_interval
 PLATEAU = {"start": 0.001}  # a way off the plateau for what has neither blur nor start
 PAPER: dict[str, object] = {}
 
-# Question → variant → what it changes in the paper's attacker.
+# Question → variant → what it changes in the paper's attacker, at its bound of 0.05.
 ABLATIONS: dict[str, dict[str, dict[str, object]]] = {
     "mask": {
         "PFAN, soft (paper)": PAPER,
@@ -55,6 +55,7 @@ ABLATIONS: dict[str, dict[str, dict[str, object]]] = {
         "sign, momentum 1": {"momentum": 1.0},
         "gradient": {"direction": "gradient"},
         "gradient, momentum 1": {"direction": "gradient", "momentum": 1.0},
+        "gradient, in a ball of τ/4": {"direction": "gradient", "radius": 0.0125},
     },
 }
 
@@ -92,9 +93,13 @@ def ablate(
         SalattackError: an unknown question, or as `evaluate`.
     """
     bound, step_size, count = strength
-    paper = attacker("saliency-aware").with_strength(bound, step_size, count)
+    preset = attacker("saliency-aware")
+    paper = preset.with_strength(bound, step_size, count)
     variants = {
-        question: {label: _changed(paper, changes, bound) for label, changes in choices.items()}
+        question: {
+            label: replace(preset, **changes).with_strength(bound, step_size, count)
+            for label, changes in choices.items()
+        }
         for question, choices in ABLATIONS.items()
     }
     variants["steps"] = {f"{n}": replace(paper, steps=n) for n in steps}
@@ -120,11 +125,6 @@ def ablate(
         ],
         ignore_index=True,
     )
-
-
-def _changed(paper: Attack, changes: dict[str, object], bound: float) -> Attack:
-    attack = replace(paper, **changes)
-    return replace(attack, start=bound) if attack.start == 0.05 else attack  # the whole ball
 
 
 def summary(rows: pd.DataFrame, seed: int = 0) -> pd.DataFrame:

@@ -35,6 +35,8 @@ class Attack:
     Attributes:
         bound: L∞ bound τ on the perturbation (Eq. 6), in [-1, 1] units. Ruiz et al.: 0.05; the
             "magnitude 0.1" of § IV-A may be this, or the step.
+        radius: of a ball that the perturbation is kept in as well, as its root mean square over
+            the image, in the same units (L2, as Madry et al. 2018 project); None for no ball.
         step_size: step m (Eq. 8–10); None stands for ``bound``, which makes one step FGSM.
         steps: iterations.
         start: half-width of the uniform random start. I-FGSM taken literally starts at I_org,
@@ -71,6 +73,7 @@ class Attack:
     """
 
     bound: float = 0.05
+    radius: float | None = None
     step_size: float | None = 0.01
     steps: int = 10
     start: float = 0.0
@@ -93,6 +96,8 @@ class Attack:
     def __post_init__(self) -> None:
         if not self.bound >= 0:
             raise SalattackError(f"bound must be ≥ 0 (in [-1, 1] units), got {self.bound}")
+        if self.radius is not None and not self.radius > 0:
+            raise SalattackError(f"radius must be > 0, got {self.radius}")
         if self.step_size is not None and not self.step_size > 0:
             raise SalattackError(f"step_size must be > 0, got {self.step_size}")
         if isinstance(self.steps, bool) or not isinstance(self.steps, int) or self.steps < 1:
@@ -134,7 +139,10 @@ class Attack:
         if self.step_size is None:
             return replace(self, bound=bound)
         start = bound if self.start == self.bound else self.start  # PGD starts in the whole ball
-        return replace(self, bound=bound, step_size=step_size, steps=steps, start=start)
+        radius = None if self.radius is None else self.radius * (bound / self.bound)
+        return replace(
+            self, bound=bound, radius=radius, step_size=step_size, steps=steps, start=start
+        )
 
     def __call__(
         self,
@@ -190,7 +198,8 @@ class Attack:
         if self.start > 0:
             place = mask if self.start_in == "region" else 1.0
             noise = _noise(images[:1] if self.shared else images, self.seed)
-            x = (x + self.start * place * channels.to(x) * noise).clamp(low, high)
+            x = self._within(clean, x + self.start * place * channels.to(x) * noise)
+            x = x.clamp(low, high)
         for t in range(self.steps):
             blurs = self._blurs_at(t)
             if self.blur_target == "iterate" and self.blurs:
@@ -213,7 +222,8 @@ class Attack:
             if self.momentum:
                 velocity = self.momentum * velocity + gradient / _per_image(gradient.abs())
                 gradient = velocity
-            x = (x + step * self._direction(gradient, mask)).clamp(low, high)  # Eq. 9, 10; Eq. 6
+            x = self._within(clean, x + step * self._direction(gradient, mask))  # Eq. 9, 10
+            x = x.clamp(low, high)  # Eq. 6
         still = (x == clean).all(1, keepdim=True)
         x = torch.where(still, images, decode(x))  # a colour space's way back may round
         if still := int((x == images).flatten(1).all(1).sum()):
@@ -235,6 +245,12 @@ class Attack:
             return gradient.sign() * mask
         gradient = gradient * mask
         return gradient / _per_image(gradient.square()).sqrt()
+
+    def _within(self, clean: Tensor, x: Tensor) -> Tensor:
+        if self.radius is None:
+            return x
+        size = _per_image((x - clean).square()).sqrt()
+        return torch.lerp(clean, x, (self.radius / size).clamp(max=1))
 
     def _blurs_at(self, t: int) -> tuple[Callable[[Tensor], Tensor], ...]:
         if not self.blurs:
@@ -331,8 +347,9 @@ ATTACKERS: dict[str, Attack] = {
     "spread-spectrum": Attack(blurs=BLUR_FAMILY),  # Ruiz et al., § 3.5
     "eot-blur": Attack(blurs=BLUR_FAMILY, blur_schedule="mean"),
     "saliency-aware": Attack(blurs=(GAUSSIAN,), region="saliency"),  # Eq. 10, § IV-A
-    # Ours: along the gradient, so that pixels which matter little change little. A few go far.
-    "gradient-weighted": Attack(bound=0.2, step_size=0.004, start=PLATEAU, direction="gradient"),
+    # Ours: along the gradient, so that pixels which matter little change little, a few go far,
+    # and all together stay in a ball.
+    "gradient-weighted": Attack(bound=0.2, radius=0.025, start=PLATEAU, direction="gradient"),
     "nullifying": Attack(goal="nullify"),  # Yeh et al.; their distorting attack is I-FGSM's loss
     "class-iterative": Attack(start=PLATEAU, edits="cycle"),  # Ruiz et al.; joint is I-FGSM's
     "anti-forgery": Attack(start=PLATEAU, colours="ab"),
@@ -343,7 +360,7 @@ ATTACKERS: dict[str, Attack] = {
 TABLE = tuple(ATTACKERS)[:7]
 
 # Bound and step relative to the others', where all are run at one strength.
-RELATIVE = {"gradient-weighted": (4.0, 0.4)}
+RELATIVE = {"gradient-weighted": (4.0, 1.0)}
 
 LABELS = {
     "fgsm": "FGSM",

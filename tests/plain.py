@@ -76,3 +76,17 @@ def eot_blur(g, image, target, start, mask, **strength):
 
 def saliency_aware(g, image, target, start, mask, **strength):
     return ascend(g, image, target, image, lambda t: [gaussian_window(11, 1)], mask, **strength)
+
+
+def gradient_weighted(g, image, target, start, mask, bound, step, steps, radius):
+    clean = g(image, target).detach()
+    x = start.clamp(-1, 1)
+    for _ in range(steps):
+        x = x.clone().detach().requires_grad_(True)
+        mean_squared(g(x, target), clean).backward()
+        change = x.detach() + step * x.grad / (x.grad**2).mean().sqrt() - image
+        size = (change**2).mean().sqrt()
+        if size > radius:
+            change = change * radius / size
+        x = (image + change.clamp(-bound, bound)).clamp(-1, 1)
+    return x.detach()

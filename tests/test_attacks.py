@@ -31,6 +31,7 @@ VARIANTS |= {
     "gradient masked": attacker("saliency-aware", gradient_at="masked"),
     "bound by saliency": attacker("saliency-aware", bound_by="saliency"),
     "along the gradient": attacker("saliency-aware", direction="gradient"),
+    "in a ball": attacker("saliency-aware", radius=0.01),
     "with momentum": attacker("i-fgsm", momentum=1.0),
     "in l1": attacker("i-fgsm", loss="l1"),
 }
@@ -76,6 +77,8 @@ def test_stays_within_the_bound_and_the_range(name, results, photos):
     assert change(name, result, photos).abs().max() <= VARIANTS[name].bound + slack
     assert result.min() >= -1 and result.max() <= 1
     assert result.dtype == torch.float32 and result.shape == photos.shape
+    if radius := VARIANTS[name].radius:
+        assert (change(name, result, photos).square().mean((1, 2, 3)).sqrt() <= radius + 1e-6).all()
 
 
 @every_variant
@@ -149,7 +152,9 @@ def test_more_steps_do_not_lower_the_damage(name, generator, photos, target, sal
     assert damage(many) >= damage(few)
 
 
-@pytest.mark.parametrize("name", ["i-fgsm", "spread-spectrum", "eot-blur", "saliency-aware"])
+@pytest.mark.parametrize(
+    "name", ["i-fgsm", "spread-spectrum", "eot-blur", "saliency-aware", "gradient-weighted"]
+)
 def test_agrees_with_the_plain_loop(name, generator, photos, target, saliency_map):
     # In double precision: in single, each processor rounds otherwise, sign() makes whole steps of
     # that, and four of them drift apart by several per cent of the pixels.
@@ -159,6 +164,8 @@ def test_agrees_with_the_plain_loop(name, generator, photos, target, saliency_ma
     photos, saliency_map = (x[..., 32:96, 32:96].double() for x in (photos, saliency_map))
     strength = {"bound": BOUND, "step": 0.02, "steps": 2 if name == "eot-blur" else 4}
     attack = ATTACKERS[name].with_strength(BOUND, 0.02, strength["steps"])
+    if attack.radius is not None:
+        strength["radius"] = attack.radius
     ours = run(attack, double, photos, target.double(), saliency_map)
     for i in range(2):
         image, mask = photos[i : i + 1], saliency_map[i : i + 1]
@@ -303,6 +310,8 @@ def test_strength_keeps_what_makes_an_attacker():
     assert ATTACKERS["pgd"].with_strength(0.1, 0.01, 7).start == 0.1
     ours = at_strength("gradient-weighted", 0.05, 0.01, 10)
     assert ours == ATTACKERS["gradient-weighted"] and ours.bound == 0.2
+    stronger = at_strength("gradient-weighted", 0.1, 0.02, 10)
+    assert stronger.radius == pytest.approx(2 * ours.radius)
     assert at_strength("i-fgsm", 0.05, 0.01, 10) == ATTACKERS["i-fgsm"]
     assert ATTACKERS["i-fgsm"].with_strength(0.1, 0.02, 7) == Attack(
         bound=0.1, step_size=0.02, steps=7, start=0.001
@@ -316,6 +325,8 @@ def test_strength_keeps_what_makes_an_attacker():
         ({"bound": float("nan")}, "bound must be ≥ 0"),
         ({"steps": 0}, "steps must be a whole number ≥ 1"),
         ({"steps": 2.5}, "steps must be a whole number ≥ 1"),
+        ({"radius": 0.0}, "radius must be > 0"),
+        ({"radius": float("nan")}, "radius must be > 0"),
         ({"step_size": 0.0}, "step_size must be > 0"),
         ({"start": -1.0}, "start must be ≥ 0"),
         ({"region": "face"}, "unknown region 'face'; known: everywhere, saliency"),
@@ -329,7 +340,7 @@ def test_strength_keeps_what_makes_an_attacker():
         ({"colours": "hsv"}, "unknown colours 'hsv'; known: rgb, ab"),
         ({"shared": True, "region": "saliency"}, "a shared perturbation has no region"),
         ({"shared": True, "colours": "ab"}, "a shared perturbation has no region and is in rgb"),
-        ({"speed": 3}, "unknown attack parameter 'speed'; known: bound, step_size"),
+        ({"speed": 3}, "unknown attack parameter 'speed'; known: bound, radius"),
     ],
 )
 def test_refuses_bad_parameters(change, message):

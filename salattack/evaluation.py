@@ -174,10 +174,10 @@ def evaluate(
             name, last = label_of(chunk.attacker), chunk.places[-1]
             bar.set_description(f"{last + 1}/{n} images · {name}")
     names = ["face_id", "place", "attacker", "attribute", "key"]
-    samples = pd.DataFrame(wanted, columns=names)
-    rank = samples["attacker"].map({name: i for i, name in enumerate(attacks)})
-    samples = samples.assign(rank=rank).sort_values(["place", "rank"], kind="stable")
-    rows = samples.merge(ledger.rows(samples["key"].unique()), on="key")
+    table = pd.DataFrame(wanted, columns=names)
+    rank = table["attacker"].map({name: i for i, name in enumerate(attacks)})
+    table = table.assign(rank=rank).sort_values(["place", "rank"], kind="stable")
+    rows = table.merge(ledger.rows(table["key"].unique()), on="key")
     return rows.drop(columns=["key", "rank"])
 
 

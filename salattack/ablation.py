@@ -68,7 +68,7 @@ def ablate(
     bounds: Sequence[float] = (0.01, 0.02, 0.05, 0.1),
     strength: tuple[float, float, int] = (0.05, 0.01, 10),
     targets: str = "rotate",
-    batch_size: int = 8,
+    batch_size: int = 10,
     ledger: Ledger | None = None,
     progress: bool = True,
 ) -> pd.DataFrame:
@@ -108,6 +108,7 @@ def ablate(
     for question in chosen:
         if question not in variants:
             raise one_of("question", question, variants)
+    study = study.readable()
     names: dict[Attack, str] = {}
     for question in chosen:
         for label, attack in variants[question].items():
@@ -179,7 +180,7 @@ def save(table: pd.DataFrame, folder: str | Path) -> None:
 
 
 def transfer(
-    study: Study, attack: Attack, *, batch_size: int = 8, progress: bool = True
+    study: Study, attack: Attack, *, batch_size: int = 10, progress: bool = True
 ) -> pd.DataFrame:
     """Return how much a photo that was disrupted against one edit breaks the others.
 
@@ -189,8 +190,9 @@ def transfer(
         each edit that is then asked for.
 
     Raises:
-        SalattackError: a face that cannot be read.
+        SalattackError: no face can be read.
     """
+    study = study.readable()
     names = study.edits.names
     damage = {aim: [] for aim in (*names, "joint", "in turn")}
     work = len(study.faces) * len(damage) * attack.gradients

@@ -377,6 +377,11 @@ LABELS = {
 }
 
 
+def label_of(name: str) -> str:
+    """Return how tables and figures call an attacker: a preset's label, or the name itself."""
+    return LABELS.get(name, name)
+
+
 def at_strength(name: str, bound: float, step_size: float, steps: int) -> Attack:
     """Return a preset at the strength that the others have at this bound and step.
 

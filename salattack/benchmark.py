@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from torch.utils.benchmark import Timer
 from torch.utils.flop_counter import FlopCounterMode
 
-from .attacks import LABELS, TABLE, Attack
+from .attacks import TABLE, Attack, label_of
 from .errors import SalattackError
 from .evaluation import attackers
 from .files import written_whole
@@ -101,7 +101,7 @@ def measure(
         return lambda: attack(generator, images, target, region)
 
     a, b = (torch.rand(MATRIX, MATRIX, device=device) for _ in range(2))
-    attacks = {LABELS[name]: attack for name, attack in attackers(names, *STRENGTH).items()}
+    attacks = {label_of(name): attack for name, attack in attackers(names, *STRENGTH).items()}
     works = {  # what is done, its iterations and its gradients
         "matmul": (lambda: a @ b, 1, 0),
         "forward": (torch.no_grad()(lambda: generator(images, target)), 1, 0),

@@ -7,7 +7,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from .attacks import LABELS
+from .attacks import label_of
 from .figures import FONT
 from .metrics import SUCCESS
 
@@ -41,8 +41,8 @@ def trade_off(means: pd.DataFrame) -> Figure:
         for panel, ((damage, name_of_damage), (measure, factor, label)) in pairs:
             for style, (name, curve) in zip(cycle(STYLES), groups, strict=False):
                 curve = curve.sort_values("bound")
-                label_of = LABELS.get(str(name), str(name))
-                _curve(panel, factor * curve[measure], curve[damage], style, label_of)
+                called = label_of(str(name))
+                _curve(panel, factor * curve[measure], curve[damage], style, called)
             panel.set(xlabel=label, ylabel=name_of_damage, xlim=(0, None), ylim=(0, None))
             panel.label_outer()
             panel.spines[["top", "right"]].set_visible(False)

@@ -110,22 +110,24 @@ def evaluate(
     saliency_weights: Annotated[str | None, typer.Option(help="Another weights file.")] = None,
     unit: Annotated[str, typer.Option(help="Range of photo errors.")] = "[0, 1]",
     compute: Annotated[str, typer.Option(help="float32 or bfloat16 in the attack.")] = "float32",
-    batch_size: Annotated[int, typer.Option(help="Faces at a time.")] = 8,
+    batch_size: Annotated[int, typer.Option(help="Faces at a time.")] = 10,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda …")] = "auto",
     seed: Annotated[int, typer.Option(help="Of starts, sample and intervals.")] = 0,
-    ledger: Annotated[Path, typer.Option(help="What is done; a restart goes on there.")] = Path(
-        "results/ledger.sqlite"
-    ),
+    ledger: Annotated[
+        Path | None,
+        typer.Option(help="Keeps what is measured; OUTPUT/ledger.sqlite when left out."),
+    ] = None,
     output: Annotated[Path, typer.Option(help="The tables go here.")] = Path("results"),
     engine: Annotated[str, typer.Option(help="local, or ray: a cluster.")] = "local",
     workers: Annotated[int | None, typer.Option(help="With ray: how many processes.")] = None,
 ) -> None:
     """Measure Table I on a sample of any size; interrupt it and start it again as you like."""
-    from . import cluster, evaluation, tables
+    from . import cluster, evaluation, samples, tables
     from .files import written_whole
     from .ledger import Ledger
     from .reproduce import provenance
     from .study import open_study
+    from .weights import sha256
 
     if engine not in ("local", "ray"):
         raise one_of("engine", engine, ("local", "ray"))
@@ -142,10 +144,12 @@ def evaluate(
         compute=compute,
         seed=seed,
     )
+    ledger = output / "ledger.sqlite" if ledger is None else ledger
     study, kept = opened(), Ledger(ledger)
+    attacks = evaluation.attackers(attacker, bound, step_size, steps, seed)
     rows = evaluation.evaluate(
         study,
-        evaluation.attackers(attacker, bound, step_size, steps, seed),
+        attacks,
         targets=targets,
         batch_size=batch_size,
         ledger=kept,
@@ -153,15 +157,21 @@ def evaluate(
         if engine == "ray"
         else None,
     )
-    tables.save_tables(rows, output, unit=unit, seed=seed)
-    run = provenance() | {"settings": kept.settings(), "faces": study.faces.ids}
+    tables.save_tables(rows, output, len(study.faces), unit=unit, seed=seed)
+    run = provenance() | {
+        "parameters": {"bound": bound, "step_size": step_size, "steps": steps},
+        "sample": {"faces": faces, "profile": profile, "split": split, "seed": seed},
+        "settings": evaluation.settings(study, attacks, targets, batch_size),
+        "faces": study.faces.ids,
+        "outputs": {samples.TABLE: sha256(output / samples.TABLE)},
+    }
     with written_whole(output / "run.json") as beside:
         beside.write_text(json.dumps(run, indent=2) + "\n")
     typer.echo((output / "table_1.md").read_text())
     typer.echo(
         f"{rows['place'].nunique()} of {len(study.faces)} images; ledger {ledger}, {output}/"
     )
-    _report_failures(kept.failures(len(study.faces)))
+    _report_failures(kept.failures(study.faces.sources))
 
 
 def _report_failures(failures: "pd.DataFrame") -> None:

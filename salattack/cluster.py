@@ -110,13 +110,14 @@ def measure_on_ray(
 ) -> Iterator[Result]:
     """Measure batches on a Ray cluster: the engine of `salattack.evaluation.evaluate`.
 
-    Every worker opens the study itself, so its files must be where ``open_study`` finds them.
+    Batches carry their faces. Every worker opens the study itself, so the files that
+    ``open_study`` reads must be there on every node.
 
     Args:
-        study: as here; tells whether workers need a GPU.
+        study: as here; its device says whether workers need a GPU.
         attacks: name → attacker.
         batches: what is to be measured.
-        tick: told of gradients as batches come back.
+        tick: called with the number of gradients as batches come back.
         open_study: opens the same study in a worker.
         workers: see `map_on_ray`.
     """

@@ -12,7 +12,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from .attacks import LABELS, Attack, at_strength, universal_perturbation
+from .attacks import Attack, at_strength, label_of, universal_perturbation
 from .errors import SalattackError, one_of
 from .files import written_whole
 from .generators import EditSet, Ensemble, Generator, edits_of, load_generator
@@ -57,7 +57,7 @@ def compare(
     strength: Sequence[float],
     *,
     seed: int = 0,
-    batch_size: int = 8,
+    batch_size: int = 10,
 ) -> dict[str, pd.DataFrame]:
     """Return `across` for each attacker, by name, all at one strength (bound, step size, steps)."""
     attacks = {name: replace(at_strength(name, *strength), seed=seed) for name in attackers}
@@ -73,7 +73,7 @@ def across(
     attack: Attack,
     *,
     made_from: int = 0,
-    batch_size: int = 8,
+    batch_size: int = 10,
     progress: bool = True,
 ) -> pd.DataFrame:
     """Return the damage that photos, disrupted against one generator, do to each.
@@ -92,11 +92,12 @@ def across(
         for all of them together (the sum of their losses); a column for each that is then asked.
 
     Raises:
-        SalattackError: a face that cannot be read, no faces to measure, or a
+        SalattackError: no face can be read, no faces to measure, or a
             ``made_from`` that does not go with the attack.
     """
     if attack.shared != (made_from > 0):
         raise SalattackError("made_from belongs to a shared perturbation, and to no other")
+    study = study.readable()
     if made_from >= len(study.faces):
         raise SalattackError(
             f"{made_from} of {len(study.faces)} faces make the perturbation: none is left"
@@ -144,7 +145,7 @@ def _damages(
 
 def table(matrices: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
     """Return `across` of several attackers, by name, as one table to read."""
-    named = {LABELS.get(name, name): matrix for name, matrix in matrices.items()}
+    named = {label_of(name): matrix for name, matrix in matrices.items()}
     return pd.concat(named, names=["attacker"]).round(4)
 
 

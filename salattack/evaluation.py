@@ -1,9 +1,11 @@
 """Attackers × faces × attributes → one tidy table, a row for each measured picture.
 
 Evaluation streams: a batch of faces is read, attacked, measured, written to the ledger and
-forgotten, so that memory does not grow with the sample and a killed run goes on where it was.
+forgotten. Memory does not grow with the pictures, and a killed run resumes where it was.
 """
 
+import hashlib
+import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
 from typing import NamedTuple
@@ -12,16 +14,20 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from .attacks import LABELS, TABLE, Attack, at_strength
+from .attacks import TABLE, Attack, at_strength, label_of
+from .celeba import STARGAN_TEST
 from .errors import SalattackError, one_of
+from .faces import Face, to_uint8
 from .generators import ATTRIBUTES
-from .ledger import Ledger
+from .ledger import KEYS, Ledger
 from .metrics import as_saved, fake_damage, photo_change
 from .study import Study, progress_bar
 
 PRECISIONS = {"uint8": as_saved, "float32": lambda images: images}
 # § IV-B's samples and ours: each is the first so many of one seeded order, so that they nest.
 PROFILES = {"demo": 20, "tiny": 100, "small": 500, "middle": 1000, "large": 2000, "all": None}
+# Divides every profile, so that a larger profile continues a smaller one's batches.
+BATCH_SIZE = 10
 FAILURES = 0.05  # share of unreadable faces above which something else is wrong
 
 
@@ -34,6 +40,19 @@ def sample_size(profile: str) -> int | None:
     if profile not in PROFILES:
         raise one_of("profile", profile, PROFILES)
     return PROFILES[profile]
+
+
+def samples(n: int) -> dict[str, int]:
+    """Return the size of each sample of § IV-B that the first ``n`` images of a set hold.
+
+    "large" is 2,000, or the 1,999 that StarGAN's test split has. Where ``n`` is none of these
+    sizes, "all" is added.
+    """
+    sizes = {name: size for name, size in PROFILES.items() if name != "demo" and size}
+    if n == STARGAN_TEST:
+        sizes["large"] = n
+    held = {name: size for name, size in sizes.items() if size <= n}
+    return held if n in held.values() else held | {"all": n}
 
 
 def aims(targets: str, first: int, n: int, names: Sequence[str] = ATTRIBUTES) -> list[list[str]]:
@@ -77,19 +96,24 @@ class Chunk(NamedTuple):
     attacker: str
     places: tuple[int, ...]  # in the sample
     attributes: tuple[str, ...]  # which edit each face is attacked on
+    keys: tuple[str, ...]  # what the ledger knows each measurement by
 
 
-class Unreadable(NamedTuple):
-    """A face that could not be read, and why."""
+class Batch(NamedTuple):
+    """Faces by their place in the sample, and what is to be measured of them."""
 
-    place: int
-    face_id: str
-    reason: str
+    faces: dict[int, Face]
+    chunks: tuple[Chunk, ...]
 
 
-Batch = Sequence[Chunk]
-Result = pd.DataFrame | Unreadable
-Tick = Callable[[int], object]  # told of gradients as they are done
+class Result(NamedTuple):
+    """A chunk and its rows for the ledger: key, precision and the measures."""
+
+    chunk: Chunk
+    rows: pd.DataFrame
+
+
+Tick = Callable[[int], object]  # called with the number of gradients just computed
 Engine = Callable[[Study, Mapping[str, Attack], Iterable[Batch], Tick], Iterable[Result]]
 
 
@@ -98,12 +122,25 @@ def evaluate(
     attacks: Mapping[str, Attack],
     *,
     targets: str = "rotate",
-    batch_size: int = 8,
+    batch_size: int = BATCH_SIZE,
     ledger: Ledger | None = None,
     engine: Engine | None = None,
     progress: bool = True,
 ) -> pd.DataFrame:
     """Attack every face with every attacker, and measure both sides of the trade.
+
+    The ledger knows a measurement by its content: the face's 8-bit pixels and labels, the edit,
+    the attack's values, and `Study.settings` (models, image size, arithmetic, device). Whatever
+    has the same content is measured once, under any name.
+
+    A ``shared`` attack gives one perturbation for a whole batch, so its measurements depend on
+    every face and edit of that batch. A batch that has grown is therefore attacked again as a
+    whole.
+
+    Rounding depends on which faces are attacked together, and the sign of the gradient amplifies
+    it. A grown sample has the same bits as a fresh one where the smaller sample is a multiple of
+    ``batch_size``, as every profile is of the default. Elsewhere the faces of the last short
+    batch, and those that fill it up, differ by this rounding; so does a photo that was repaired.
 
     Args:
         study: faces and models.
@@ -118,45 +155,39 @@ def evaluate(
     Returns:
         One row per face × attacker × attribute × precision with the columns of `photo_change`
         and `fake_damage`. Precision "uint8" is what a user would save; "float32" is unrounded.
-        Faces that cannot be read have no rows; ``ledger.failures()`` names them.
+        Faces that cannot be read have no rows; ``ledger.failures(study.faces.sources)`` has them.
 
     Raises:
-        SalattackError: an unknown target, a ledger of other settings, or more than `FAILURES` of
-            the faces cannot be read.
+        SalattackError: an unknown target, or more than `FAILURES` of the faces cannot be read.
     """
     if batch_size < 1:
         raise SalattackError(f"batch_size must be ≥ 1, got {batch_size}")
     rounds = len(aims(targets, 0, 1, study.edits.names))
     ledger = Ledger() if ledger is None else ledger
-    ledger.settle(settings(study, attacks, targets, batch_size))
     n = len(study.faces)
     work = n * rounds * sum(attack.gradients for attack in attacks.values())
-    failed = 0
+    wanted: list[tuple] = []
     with progress_bar(work, hidden=not progress) as bar:
-        batches = _pending(study, attacks, targets, batch_size, ledger, bar.update)
-        for result in (engine or measure_here)(study, attacks, batches, bar.update):
-            if isinstance(result, Unreadable):
-                ledger.fail(*result)
-                failed += 1
-                if failed > FAILURES * n:
-                    raise SalattackError(
-                        f"{failed} of {n} images could not be read, more than {FAILURES:.0%}; "
-                        f"the last: {result.reason}. Mend the data and start again"
-                    )
-            else:
-                ledger.append(result)
-                name, last = result["attacker"].iloc[0], result["place"].iloc[-1]
-                bar.set_description(f"{last + 1}/{n} images · {LABELS.get(name, name)}")
-    return ledger.rows(list(attacks), n)
+        batches = _pending(study, attacks, targets, batch_size, ledger, bar.update, wanted)
+        for chunk, rows in (engine or measure_here)(study, attacks, batches, bar.update):
+            ledger.append(rows)
+            name, last = label_of(chunk.attacker), chunk.places[-1]
+            bar.set_description(f"{last + 1}/{n} images · {name}")
+    names = ["face_id", "place", "attacker", "attribute", "key"]
+    table = pd.DataFrame(wanted, columns=names)
+    rank = table["attacker"].map({name: i for i, name in enumerate(attacks)})
+    table = table.assign(rank=rank).sort_values(["place", "rank"], kind="stable")
+    rows = table.merge(ledger.rows(table["key"].unique()), on="key")
+    return rows.drop(columns=["key", "rank"])
 
 
 def settings(
     study: Study, attacks: Mapping[str, Attack], targets: str, batch_size: int
 ) -> dict[str, object]:
-    """Return all that a measurement depends on, but for the size of the sample."""
+    """Return all that a measurement depends on, but for the faces, as plain values."""
     return study.settings() | {
         "targets": targets,
-        "batch_size": batch_size,  # rounding differs with it, and sign() amplifies that
+        "batch_size": batch_size,
         **{f"{name}.{k}": v for name, a in attacks.items() for k, v in asdict(a).items()},
     }
 
@@ -168,58 +199,85 @@ def _pending(
     batch_size: int,
     ledger: Ledger,
     tick: Tick,
+    wanted: list[tuple],
 ) -> Iterator[Batch]:
-    """Yield what the ledger lacks, batch by batch."""
-    ids = study.faces.ids
+    """Yield what the ledger lacks, batch by batch; add the key of every sample to ``wanted``."""
+    models = study.settings()
+    given: set[str] = set()  # to the engine; an equal sample waits for the first one's rows
+    ids, sources, failed = study.faces.ids, study.faces.sources, 0
+    ledger.forgive(sources)
     for first in range(0, len(ids), batch_size):
         places = range(first, min(first + batch_size, len(ids)))
+        faces: dict[int, Face] = {}
+        for place in places:
+            try:
+                faces[place] = study.faces[place]
+            except SalattackError as error:
+                ledger.fail(sources[place], ids[place], str(error))
+                failed += 1
+                if failed > FAILURES * len(ids):
+                    raise SalattackError(
+                        f"{failed} of {len(ids)} images could not be read, more than "
+                        f"{FAILURES:.0%}; the last: {error}. Fix the data and start again"
+                    ) from error
+        contents = {place: _content(face) for place, face in faces.items()}
         chunks = []
         for attributes in aims(targets, first, len(places), study.edits.names):
+            aim = [(place, attributes[place - first]) for place in faces]
+            whole = [(contents[place], attribute) for place, attribute in aim]
             for name, attack in attacks.items():
-                lacking = ledger.missing(places, ids[first : places.stop], name, attributes)
+                made_of = [models, asdict(attack), whole if attack.shared else None]
+                keys = [_checksum([*made_of, *pair]) for pair in whole]
+                pairs = zip(aim, keys, strict=True)
+                wanted += [(ids[place], place, name, edit, key) for (place, edit), key in pairs]
+                lacking = [i for i in ledger.missing(keys) if keys[i] not in given]
+                if lacking and attack.shared:
+                    lacking = range(len(keys))
+                else:  # equal faces of one batch are attacked once
+                    lacking = sorted({keys[i]: i for i in reversed(lacking)}.values())
                 tick((len(places) - len(lacking)) * attack.gradients)
                 if lacking:
-                    chunk = ((places[i], attributes[i]) for i in lacking)
-                    chunks.append(Chunk(name, *zip(*chunk, strict=True)))
+                    chosen = [(*aim[i], keys[i]) for i in lacking]
+                    chunks.append(Chunk(name, *zip(*chosen, strict=True)))
+                    given.update(keys)
         if chunks:
-            yield chunks
+            yield Batch(faces, tuple(chunks))
+
+
+def _content(face: Face) -> str:
+    digest = hashlib.sha256(json.dumps(face.labels.tolist()).encode())
+    digest.update(to_uint8(face.image).contiguous().numpy().tobytes())
+    return digest.hexdigest()
+
+
+def _checksum(value: object) -> str:
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
 
 
 def measure_here(
     study: Study, attacks: Mapping[str, Attack], batches: Iterable[Batch], tick: Tick
 ) -> Iterator[Result]:
     """Measure batches one after the other, in this process."""
-    for chunks in batches:
-        yield from measure(study, attacks, chunks, tick)
+    for batch in batches:
+        yield from measure(study, attacks, batch, tick)
 
 
 def measure(
-    study: Study, attacks: Mapping[str, Attack], chunks: Batch, tick: Tick
+    study: Study, attacks: Mapping[str, Attack], batch: Batch, tick: Tick
 ) -> Iterator[Result]:
-    """Attack one batch of faces as its chunks say: the rows of each, and unreadable faces."""
-    faces = {}
-    for place in sorted({place for chunk in chunks for place in chunk.places}):
-        try:
-            faces[place] = study.faces[place]
-        except SalattackError as error:
-            yield Unreadable(place, study.faces.ids[place], str(error))
-    if not faces:
-        return
-    batch = torch.stack([face.image for face in faces.values()]).to(study.device)
-    index = {place: i for i, place in enumerate(faces)}
-    maps = study.saliency_map(batch)
+    """Attack one batch of faces as its chunks say, and measure each chunk."""
+    images = torch.stack([face.image for face in batch.faces.values()]).to(study.device)
+    labels = torch.stack([face.labels for face in batch.faces.values()]).to(study.device)
+    index = {place: i for i, place in enumerate(batch.faces)}
+    maps = study.saliency_map(images)
     features = getattr(study.saliency, "feature_maps", None)
     clean: dict[tuple, Tensor] = {}  # g(I_org) is the same for every attacker
-    for name, places, attributes in chunks:
-        pairs = zip(places, attributes, strict=True)
-        aim = tuple((place, attribute) for place, attribute in pairs if place in faces)
-        if not aim:
-            continue
-        chosen = [index[place] for place, _ in aim]
-        labels = torch.stack([faces[place].labels for place, _ in aim]).to(study.device)
-        target = study.targets(labels, [attribute for _, attribute in aim])
-        photos, saliency_map = batch[chosen], maps[chosen]
-        perturbed = study.disrupt(photos, target, attacks[name], saliency_map, tick)
+    for chunk in batch.chunks:
+        aim = chunk.places, chunk.attributes
+        chosen = [index[place] for place in chunk.places]
+        target = study.targets(labels[chosen], chunk.attributes)
+        photos, saliency_map = images[chosen], maps[chosen]
+        perturbed = study.disrupt(photos, target, attacks[chunk.attacker], saliency_map, tick)
         if aim not in clean:
             clean[aim] = study.generate(photos, target)
         parts = []
@@ -228,16 +286,7 @@ def measure(
             measures = photo_change(photos, after, saliency_map, features)
             broken = study.generate(after, target)
             measures |= fake_damage(clean[aim], broken, photos, features)
-            parts.append(
-                pd.DataFrame(
-                    {
-                        "place": [place for place, _ in aim],
-                        "face_id": [faces[place].face_id for place, _ in aim],
-                        "attacker": name,
-                        "attribute": [attribute for _, attribute in aim],
-                        "precision": precision,
-                    }
-                    | {measure: values.cpu().numpy() for measure, values in measures.items()}
-                )
-            )
-        yield pd.concat(parts)
+            head = dict(zip(KEYS, (chunk.keys, precision), strict=True))
+            values = {measure: values.cpu().numpy() for measure, values in measures.items()}
+            parts.append(pd.DataFrame(head | values))
+        yield Result(chunk, pd.concat(parts))

@@ -240,6 +240,7 @@ class Faces(Dataset[Face]):
         table: a row for each face: face_id, source, the five attributes and what ``read`` needs.
         read: (row, image_size) to the (3, s, s) image.
         image_size: side s of the images in pixels.
+        next_ones: rows of the faces that follow these in a larger set; see `readable`.
 
     Attributes:
         ids: the N faces' names, in order.
@@ -248,11 +249,16 @@ class Faces(Dataset[Face]):
     """
 
     def __init__(
-        self, table: pd.DataFrame, read: Callable[[pd.Series, int], Tensor], image_size: int
+        self,
+        table: pd.DataFrame,
+        read: Callable[[pd.Series, int], Tensor],
+        image_size: int,
+        next_ones: pd.DataFrame | None = None,
     ) -> None:
         if image_size < 1:
             raise SalattackError(f"image_size is {image_size}; give at least 1")
         self.table, self.read, self.image_size = table, read, image_size
+        self.next_ones = table.iloc[:0] if next_ones is None else next_ones
         self.ids: list[str] = table["face_id"].tolist()
         self.sources: list[str] = table["source"].tolist()
         self.labels = torch.tensor(table[list(ATTRIBUTES)].to_numpy("float32"))
@@ -270,11 +276,38 @@ class Faces(Dataset[Face]):
         Raises:
             SalattackError: ``n`` is less than 1.
         """
-        if not isinstance(n, slice):
-            if n < 1:
-                raise SalattackError(f"{n} images were asked for; ask for at least 1")
-            n = slice(n)
-        return Faces(self.table.iloc[n], self.read, self.image_size)
+        if isinstance(n, slice):
+            return Faces(self.table.iloc[n], self.read, self.image_size)
+        if n < 1:
+            raise SalattackError(f"{n} images were asked for; ask for at least 1")
+        after = pd.concat([self.table.iloc[n:], self.next_ones])
+        return Faces(self.table.iloc[:n], self.read, self.image_size, after)
+
+    def readable(self) -> "Faces":
+        """Return as many faces that can be read; the set's next ones replace those that cannot.
+
+        Every face is read once for that, so it suits small sets. There are fewer faces where the
+        larger set has no more.
+
+        Raises:
+            SalattackError: no face can be read.
+
+        Warns:
+            UserWarning: names each file that is left out.
+        """
+        table, kept, reason = pd.concat([self.table, self.next_ones]), [], ""
+        for i in range(len(table)):
+            if len(kept) == len(self):
+                break
+            try:
+                self.read(table.iloc[i], self.image_size)
+                kept.append(i)
+            except SalattackError as error:
+                reason = str(error)
+                warnings.warn(f"left out: {reason}", stacklevel=2)
+        if not kept:
+            raise SalattackError(f"none of the faces can be read; the last: {reason}")
+        return Faces(table.iloc[kept], self.read, self.image_size, table.iloc[kept[-1] + 1 :])
 
     def checksum(self, index: int) -> str:
         """Return the sha256 of the bytes of a face's source, in hexadecimal.

@@ -15,7 +15,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from .attacks import LABELS
+from .attacks import label_of
 from .faces import to_uint8
 from .files import written_whole
 from .generators import ATTRIBUTES
@@ -269,7 +269,7 @@ def robustness(table: "pd.DataFrame") -> Figure:
                     fontsize=6.5,
                 )
             untouched = rows["damage_l2"].iloc[0]
-            axes.set_title(f"{LABELS.get(name, name)}\n(MSE {untouched:.3f})", fontsize=7)
+            axes.set_title(f"{label_of(name)}\n(MSE {untouched:.3f})", fontsize=7)
             axes.grid(axis="y", color="0.9", lw=0.6)
             axes.set_axisbelow(True)
             axes.spines[["top", "right"]].set_visible(False)
@@ -316,7 +316,7 @@ def paper_reading(table: "pd.DataFrame") -> Figure:
             axes.grid(axis="x", color="0.9", lw=0.6)
             axes.set_axisbelow(True)
             axes.spines[["top", "right"]].set_visible(False)
-        panels[0].set_yticks(range(len(attackers)), [LABELS[name] for name in attackers])
+        panels[0].set_yticks(range(len(attackers)), [label_of(name) for name in attackers])
         panels[0].invert_yaxis()
         handles = [
             axes.plot([], [], color="black", lw=1.6)[0],

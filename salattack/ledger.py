@@ -1,12 +1,11 @@
-"""Measurements on disk as they are made: one row per image × attacker × attribute × precision.
+"""Measurements on disk, written as they are made and known by what they were made of.
 
-SQLite and not Parquet: a transaction survives a kill at any moment, needs no footer, and comes
-with Python.
+SQLite: a transaction survives a kill at any moment, and Python includes it.
 """
 
 import json
 import sqlite3
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -14,25 +13,32 @@ import pandas as pd
 
 from .errors import SalattackError
 
-KEYS = ("place", "attacker", "attribute", "precision")
-SCHEMA = """
-create table if not exists settings (name text primary key, value text not null);
-create table if not exists faces (place integer primary key, face_id text not null, failure text);
+KEYS = ("key", "precision")
+VERSION = 2  # of the file's layout, of the keys and of the measures; 1 knew faces by their place
+SCHEMA = f"""
+begin;
+create table if not exists measurements
+    (key text, precision text, measures text not null, primary key (key, precision));
+create table if not exists failures
+    (source text primary key, face_id text not null, failure text not null);
+pragma user_version = {VERSION};
+commit;
 """
 
 
 class Ledger:
-    """A file of measurements that one evaluation, interrupted or not, fills.
+    """A file of measurements that any number of evaluations, interrupted or not, share.
 
-    A face is known by its ``place`` in the sample, so that a larger, nested sample continues a
-    smaller one's ledger. Rows of a place, attacker and attribute are written together or not at
-    all, and once.
+    A measurement's key is a checksum of all that it depends on: the face's pixels and labels, the
+    attack, the edit and the models (`salattack.evaluation.evaluate`). Names are not part of it,
+    so a renamed photo or attacker is not measured again and a replaced photo is. Rows of one
+    attacker and batch are written together or not at all. A row is written once.
 
     Args:
         path: of the file, made where it is missing; ":memory:" keeps nothing.
 
     Raises:
-        SalattackError: the file cannot be opened or is no ledger.
+        SalattackError: the file cannot be opened, is no ledger, or has another version's layout.
     """
 
     def __init__(self, path: str | Path = ":memory:") -> None:
@@ -41,7 +47,16 @@ class Ledger:
             if path != ":memory:":
                 Path(path).parent.mkdir(parents=True, exist_ok=True)
             self.db = sqlite3.connect(path, timeout=60)
-            self.db.executescript(SCHEMA)
+            (version,) = self.db.execute("pragma user_version").fetchone()
+            tables = {name for (name,) in self.db.execute("select name from sqlite_master")}
+        if version != VERSION and (version or "settings" in tables):
+            raise SalattackError(
+                f"the ledger {path} was made by another version of salattack and is not changed; "
+                "use another ledger"
+            )
+        if version != VERSION:
+            with self._explained():
+                self.db.executescript(SCHEMA)
 
     @contextmanager
     def _explained(self) -> Iterator[None]:
@@ -50,140 +65,69 @@ class Ledger:
         except (sqlite3.Error, OSError) as error:
             raise SalattackError(
                 f"the ledger {self.path} cannot be used ({error}); what it holds is kept: "
-                "make room or choose another place"
+                "make room or choose another path"
             ) from error
 
-    def settle(self, settings: Mapping[str, object]) -> None:
-        """Record what the measurements depend on, or check it against what is recorded.
-
-        Settings that the ledger does not know yet (a further attacker's) are added.
-
-        Raises:
-            SalattackError: names every setting that differs.
-        """
-        texts = {name: json.dumps(value, sort_keys=True) for name, value in settings.items()}
-        with self._explained(), self.db:
-            known = dict(self.db.execute("select name, value from settings"))
-            differ = [
-                f"{name} was {known[name]}, now {text}"
-                for name, text in texts.items()
-                if known.get(name, text) != text
-            ]
-            if differ:
-                raise SalattackError(
-                    f"the ledger {self.path} was made with other settings: {'; '.join(differ)}; "
-                    "use those, or another ledger"
-                )
-            self.db.executemany("insert or ignore into settings values (?, ?)", texts.items())
-
-    def settings(self) -> dict[str, object]:
-        """Return what the measurements depend on, as `settle` was told."""
-        return {name: json.loads(text) for name, text in self._read("select * from settings")}
-
-    def missing(
-        self, places: Sequence[int], ids: Sequence[str], attacker: str, attributes: Sequence[str]
-    ) -> list[int]:
-        """Return which of these faces have no rows for their attribute yet: indices into places.
-
-        Raises:
-            SalattackError: another face has one of these places.
-        """
-        span = min(places), max(places)
-        known = dict(
-            self._read("select place, face_id from faces where place between ? and ?", span)
-        )
-        for place, face_id in zip(places, ids, strict=True):
-            if known.get(place, face_id) != face_id:
-                raise SalattackError(
-                    f"the ledger {self.path} was made from other faces: number {place} was "
-                    f"{known[place]} and is {face_id} now; use the same faces, or another ledger"
-                )
-        done: set[tuple] = set()
-        if self._columns():
-            query = (
-                "select place, attribute from measurements "
-                "where attacker = ? and place between ? and ?"
-            )
-            done = set(self._read(query, (attacker, *span)))
-        pairs = zip(places, attributes, strict=True)
-        return [i for i, pair in enumerate(pairs) if pair not in done]
+    def missing(self, keys: Sequence[str]) -> list[int]:
+        """Return which of these keys have no measurement yet, as indices into ``keys``."""
+        query = f"select distinct key from measurements where {_AMONG.format('key')}"
+        done = {key for (key,) in self._read(query, keys)}
+        return [i for i, key in enumerate(keys) if key not in done]
 
     def append(self, rows: pd.DataFrame) -> None:
-        """Add rows in one transaction: they are all there after a kill, or none; none twice.
+        """Add rows in one transaction; rows whose key and precision are known stay as they are.
 
         Args:
-            rows: with `KEYS`, ``face_id`` and the measures.
+            rows: with `KEYS` and the measures, numbers.
         """
-        faces = rows[["place", "face_id"]].drop_duplicates()
-        measures = rows.drop(columns="face_id")
-        names = ", ".join(f'"{name}"' for name in measures)
-        if (known := self._columns()) and set(known) != set(measures):
-            raise SalattackError(
-                f"the ledger {self.path} holds other measures than this version takes; "
-                "finish it with the version that began it, or use another ledger"
+        measures = rows.drop(columns=list(KEYS)).to_dict("records")
+        heads = rows[list(KEYS)].itertuples(index=False, name=None)
+        pairs = zip(heads, measures, strict=True)
+        with self._explained(), self.db:
+            self.db.executemany(
+                "insert or ignore into measurements values (?, ?, ?)",
+                [(*head, json.dumps(values)) for head, values in pairs],
             )
+
+    def rows(self, keys: Sequence[str] | None = None) -> pd.DataFrame:
+        """Return the measurements of these keys (all when None) in the order they were written.
+
+        Returns:
+            `KEYS` and a float64 column for each measure.
+        """
+        query = "select key, precision, measures from measurements"
+        if keys is not None:
+            query += f" where {_AMONG.format('key')}"
+        found = self._read(query + " order by rowid", keys)
+        measures = pd.DataFrame([json.loads(text) for *_, text in found], dtype="float64")
+        return pd.DataFrame([head for *head, _ in found], columns=list(KEYS)).join(measures)
+
+    def fail(self, source: str, face_id: str, reason: str) -> None:
+        """Record why a face could not be read; it is tried again when a run is restarted."""
         with self._explained(), self.db:
             self.db.execute(
-                f"create table if not exists measurements "
-                f"({names}, primary key ({', '.join(KEYS)}))"
-            )
-            self.db.executemany(
-                f"insert or ignore into measurements ({names}) "
-                f"values ({', '.join('?' * len(measures.columns))})",
-                measures.astype(object).itertuples(index=False, name=None),
-            )
-            # A face that was unreadable once and is measured now is no failure any more.
-            self.db.executemany(
-                "insert or replace into faces values (?, ?, null)",
-                faces.astype(object).itertuples(index=False, name=None),
+                "insert or replace into failures values (?, ?, ?)", (source, face_id, reason)
             )
 
-    def fail(self, place: int, face_id: str, reason: str) -> None:
-        """Record why a face could not be measured; it is tried again when a run is restarted."""
+    def forgive(self, sources: Sequence[str]) -> None:
+        """Remove the failures of these sources, which are about to be tried again."""
         with self._explained(), self.db:
-            self.db.execute(
-                "insert or replace into faces values (?, ?, ?)", (place, face_id, reason)
-            )
+            query = f"delete from failures where {_AMONG.format('source')}"
+            self.db.execute(query, (json.dumps(list(sources)),))
 
-    def failures(self, n: int | None = None) -> pd.DataFrame:
-        """Return place, face_id and failure of what could not be measured among the first n."""
-        query = "select place, face_id, failure from faces where failure is not null and place < ?"
-        return self._frame(query + " order by place", (_limit(n),))
+    def failures(self, sources: Sequence[str] | None = None) -> pd.DataFrame:
+        """Return face_id, source and failure of what could not be read, of these sources or all."""
+        query = "select face_id, source, failure from failures"
+        if sources is not None:
+            query += f" where {_AMONG.format('source')}"
+        found = self._read(query + " order by rowid", sources)
+        return pd.DataFrame(found, columns=["face_id", "source", "failure"])
 
-    def rows(self, attackers: Sequence[str] | None = None, n: int | None = None) -> pd.DataFrame:
-        """Return the measurements in the sample's order, whatever order they were made in.
-
-        Args:
-            attackers: these, in this order; all in the order of their names when None.
-            n: of the sample's first n faces alone.
-        """
-        if not self._columns():
-            return pd.DataFrame(columns=["face_id", *KEYS])
-        query = (
-            "select face_id, m.* from measurements m join faces using (place) where place < ? "
-            "order by place, m.rowid"
-        )
-        rows = self._frame(query, (_limit(n),))
-        if attackers is None:
-            attackers = sorted(rows["attacker"].unique())
-        rows = rows[rows["attacker"].isin(attackers)]
-        rank = rows["attacker"].map({name: i for i, name in enumerate(attackers)})
-        order = rows.assign(rank=rank).sort_values(["place", "rank"], kind="stable").index
-        return rows.loc[order].reset_index(drop=True)
-
-    def _columns(self) -> list[str]:
-        return [row[1] for row in self._read("pragma table_info(measurements)")]
-
-    def _read(self, query: str, values: Sequence = ()) -> list[tuple]:
+    def _read(self, query: str, among: Sequence[str] | None = None) -> list[tuple]:
         with self._explained():
+            values = () if among is None else (json.dumps(list(among)),)
             return self.db.execute(query, values).fetchall()
 
-    def _frame(self, query: str, values: Sequence) -> pd.DataFrame:
-        with self._explained():
-            frame = pd.read_sql_query(query, self.db, params=values)
-        measures = [c for c in frame if c not in (*KEYS, "face_id", "failure")]
-        return frame.astype(dict.fromkeys(measures, "float64"))  # NaN is null in SQLite
 
-
-def _limit(n: int | None) -> int:
-    return 2**62 if n is None else n
+# As JSON, since SQLite limits how many parameters a query may have.
+_AMONG = "{} in (select value from json_each(?))"

@@ -15,7 +15,7 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from .attacks import ATTACKERS, LABELS, Attack
+from .attacks import ATTACKERS, Attack, label_of
 from .errors import SalattackError, one_of
 from .evaluation import evaluate
 from .files import written_whole
@@ -188,7 +188,7 @@ def _key(name: str, attack: Attack) -> str:
         for key, value in changes.items()
         if value != getattr(preset, key, None)
     ]
-    return ", ".join([LABELS[name], *texts])
+    return ", ".join([label_of(name), *texts])
 
 
 def measure(
@@ -198,7 +198,7 @@ def measure(
     *,
     of: Sequence[str] = PRINTED,
     targets: str = "rotate",
-    batch_size: int = 8,
+    batch_size: int = 10,
     seed: int = 0,
     ledger: Ledger | None = None,
     progress: bool = True,
@@ -238,6 +238,7 @@ def measure(
         pair: {name: replace(_attackers(*pair)[name], seed=seed) for name in of} for pair in pairs
     }
     unique = {_key(name, attack): attack for a in wanted.values() for name, attack in a.items()}
+    study = study.readable()
     rows = evaluate(
         study, unique, targets=targets, batch_size=batch_size, ledger=ledger, progress=progress
     )
@@ -412,7 +413,7 @@ def concentration(rows: pd.DataFrame) -> pd.DataFrame:
     ours = (means["l2"] / means["l1"] ** 2).unstack()[of]
     paper = printed(of)
     ours.loc[("Table I", "as printed"), :] = paper[:, 1] / 100 / paper[:, 0] ** 2
-    return ours.rename(columns=LABELS)
+    return ours.rename(columns=label_of)
 
 
 def findings(rows: pd.DataFrame) -> pd.DataFrame:
@@ -427,7 +428,7 @@ def findings(rows: pd.DataFrame) -> pd.DataFrame:
         unchanged; and, where both were measured, that Saliency-Aware comes nearer when its start
         is not masked, errors of I × M left aside.
     """
-    table, spread = rank(rows), concentration(rows)[LABELS["i-fgsm"]]
+    table, spread = rank(rows), concentration(rows)[label_of("i-fgsm")]
     everywhere = table[~table["arithmetic"].str.endswith("of I × M")]
     unmasked = [ATTACK_READINGS[name].unmasked for name in everywhere["attackers"]]
     distance = everywhere["distance"].groupby(unmasked).min()
@@ -460,7 +461,7 @@ def presentable(table: pd.DataFrame) -> pd.DataFrame:
     of = [name for name in PRINTED if f"{name} l1" in table]
 
     def pairs(values: Iterable[Sequence[float]]) -> dict[str, str]:
-        return {LABELS[n]: "{:.4f} / {:.4f}".format(*v) for n, v in zip(of, values, strict=True)}
+        return {label_of(n): "{:.4f} / {:.4f}".format(*v) for n, v in zip(of, values, strict=True)}
 
     lines = [
         {

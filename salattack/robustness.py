@@ -18,7 +18,7 @@ from scipy.stats import bootstrap
 from torch import Tensor
 from torchvision.transforms.v2 import functional as vision
 
-from .attacks import LABELS, Attack
+from .attacks import Attack, label_of
 from .blur import Blur
 from .errors import SalattackError
 from .evaluation import aims
@@ -108,13 +108,14 @@ def remaining_damage(
     transforms: Mapping[str, Transform] = TRANSFORMS,
     *,
     targets: str = "rotate",
-    batch_size: int = 8,
+    batch_size: int = 10,
     seed: int = 0,
     progress: bool = True,
 ) -> pd.DataFrame:
     """Attack each photo once with each attacker, and measure what each transform leaves of it.
 
-    For a (small) study: all rows are kept in memory, and an unreadable face ends the run.
+    For a (small) study: all rows are kept in memory. The set's next faces replace those that
+    cannot be read, see `salattack.faces.Faces.readable`.
 
     Args:
         study: faces and models.
@@ -133,13 +134,13 @@ def remaining_damage(
         ``damage_l2`` over that at `UNTOUCHED`. All in [-1, 1].
 
     Raises:
-        SalattackError: an unknown target, batch_size < 1, no attacker, or a face that cannot be
-            read.
+        SalattackError: an unknown target, batch_size < 1, no attacker, or no face can be read.
     """
     if batch_size < 1:
         raise SalattackError(f"batch_size must be ≥ 1, got {batch_size}")
     if not attacks:
         raise SalattackError("there is no attacker to measure; name at least one")
+    study = study.readable()
     rounds = len(aims(targets, 0, 1, study.edits.names))
     work = len(study.faces) * rounds * sum(a.gradients for a in attacks.values())
     apply = {UNTOUCHED: as_saved} | dict(transforms)
@@ -153,9 +154,7 @@ def remaining_damage(
                 fakes = partial(_fakes, study, apply, ids, seed, target, second)
                 clean = fakes(photos)
                 for name, attack in attacks.items():
-                    bar.set_description(
-                        f"{done}/{len(study.faces)} images · {LABELS.get(name, name)}"
-                    )
+                    bar.set_description(f"{done}/{len(study.faces)} images · {label_of(name)}")
                     broken = fakes(study.disrupt(photos, target, attack, maps, bar.update))
                     head = {"face_id": ids, "attribute": attributes, "attacker": name}
                     parts += _measured(head, clean, broken)
@@ -279,7 +278,7 @@ def summary(rows: pd.DataFrame, seed: int = 0) -> pd.DataFrame:
     cells = summarise(rows, seed).apply(cell, axis=1)
     transforms, names = (list(dict.fromkeys(level)) for level in zip(*cells.index, strict=True))
     wide = cells.unstack("attacker").loc[transforms, names]
-    return wide.rename(columns=LABELS).rename_axis(index="Edit of the photo", columns=None)
+    return wide.rename(columns=label_of).rename_axis(index="Edit of the photo", columns=None)
 
 
 def findings(rows: pd.DataFrame) -> pd.DataFrame:
@@ -295,7 +294,7 @@ def findings(rows: pd.DataFrame) -> pd.DataFrame:
     wide = rows.pivot_table("damage_l2", keys, "transform", sort=False)
     less = pd.DataFrame({f"{b} below {a}": wide[b] < wide[a] for a, b in HARDER})
     found = less.groupby("attacker", sort=False).agg(lambda held: f"{held.sum()} of {len(held)}")
-    return found.rename(index=LABELS).rename_axis("Attacker")
+    return found.rename(index=label_of).rename_axis("Attacker")
 
 
 def save_tables(rows: pd.DataFrame, folder: str | Path, seed: int = 0) -> list[Path]:

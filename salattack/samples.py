@@ -15,6 +15,11 @@ from .weights import sha256
 TABLE = "table_1_samples.csv"
 KEYS = ["face_id", "attacker", "attribute", "precision"]
 MEASURES = ["l1", "l2", "linf", "ssim", "damage_l2"]
+# What a run leaves beside its table, and where its parameters stand there.
+RECORDS = {
+    "manifest.json": lambda record: record["notebooks"]["attack_comparison"]["parameters"],
+    "run.json": lambda record: record["parameters"],
+}
 OUTSIDE = ["background_l1", "background_linf"]  # empty where a photo has no background
 
 
@@ -59,12 +64,13 @@ def strength(folder: str | Path, rows: pd.DataFrame, parameters: Mapping | None 
     """Say how strong a run's attacks were: as recorded, else as far as its rows show it.
 
     Args:
-        folder: of the run, whose ``manifest.json`` is asked if its table is this one.
+        folder: of the run. Its ``manifest.json`` (of `salattack reproduce`) or ``run.json`` (of
+            `salattack evaluate`) is used if it records the checksum of this table.
         rows: from `read_samples`.
         parameters: of the run, where they are known already.
 
     Raises:
-        SalattackError: the manifest is none.
+        SalattackError: such a file that is no record of a run.
     """
     parameters = _recorded(Path(folder)) if parameters is None else parameters
     if parameters is None:
@@ -77,13 +83,15 @@ def strength(folder: str | Path, rows: pd.DataFrame, parameters: Mapping | None 
 
 
 def _recorded(folder: Path) -> Mapping | None:
-    path = folder / "manifest.json"
-    if not path.is_file():
-        return None
-    try:
-        manifest = json.loads(path.read_text(encoding="utf-8"))
-        if manifest["outputs"].get(TABLE) != sha256(folder / TABLE):
-            return None  # the table is of another run
-        return dict(manifest["notebooks"]["attack_comparison"]["parameters"])
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise SalattackError(f"{path} is no manifest; remove it or reproduce again") from error
+    for name, parameters in RECORDS.items():
+        path = folder / name
+        if not path.is_file():
+            continue
+        try:
+            record = json.loads(path.read_text(encoding="utf-8"))
+            if record["outputs"].get(TABLE) == sha256(folder / TABLE):
+                return dict(parameters(record))
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            kind = path.stem.replace("run", "record of a run")
+            raise SalattackError(f"{path} is no {kind}; remove it or run again") from error
+    return None  # nothing is recorded, or another table

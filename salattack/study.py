@@ -2,7 +2,7 @@
 
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Literal
@@ -46,7 +46,8 @@ class Study:
         compute: "float32", or "bfloat16" for the generator's arithmetic inside the attack, about
             twice as fast where the processor has it; the image, its step and every measure stay
             float32, and so do attackers that start within `COARSE` of the photo without a blur.
-        origin: names and checksums of the above, for a ledger or a manifest.
+        origin: name and checksum of each model, for a ledger or a manifest. Give them in a study
+            made by hand, or a ledger cannot tell its models from others.
     """
 
     faces: Faces
@@ -62,9 +63,13 @@ class Study:
             raise one_of("arithmetic", self.compute, COMPUTE)
 
     def settings(self) -> dict[str, object]:
-        """Return what every result depends on, as plain values."""
+        """Return what every result depends on besides the faces, as plain values."""
         size = {"image_size": self.faces.image_size}
         return {**self.origin, **size, "compute": self.compute, "device": self.device.type}
+
+    def readable(self) -> "Study":
+        """Return this study with faces that can all be read, see `Faces.readable`."""
+        return replace(self, faces=self.faces.readable())
 
     def targets(self, labels: Tensor, edits: Sequence[str]) -> Tensor:
         """Return g's targets for faces of (N, 5) labels, one of its edits each: (N, …).
@@ -76,7 +81,7 @@ class Study:
         """
         return self.edits.targets(self.generator, labels, edits)
 
-    def batches(self, batch_size: int = 8) -> Iterator[tuple[Tensor, Tensor, list[str]]]:
+    def batches(self, batch_size: int = 10) -> Iterator[tuple[Tensor, Tensor, list[str]]]:
         """Yield photos (n, 3, H, W) in [-1, 1] and labels (n, 5) on the device, and face ids."""
         for images, labels, ids in DataLoader(self.faces, batch_size=batch_size):
             yield images.to(self.device), labels.to(self.device), list(ids)
@@ -192,9 +197,12 @@ class Edits:
 def clean_edits(study: Study) -> tuple[Tensor, Tensor]:
     """Return the photos (N, 3, H, W) of a (small) study and their K fakes (N, K, 3, H, W).
 
+    The set's next faces replace those that cannot be read, see `Faces.readable`.
+
     Raises:
-        SalattackError: a face that cannot be read.
+        SalattackError: no face can be read.
     """
+    study = study.readable()
     photos, labels, _ = next(study.batches(len(study.faces)))
     targets = [study.targets(labels, [name] * len(photos)) for name in study.edits.names]
     return photos, torch.stack([study.generate(photos, target) for target in targets], 1)
@@ -209,6 +217,8 @@ def progress_bar(gradients: int, *, hidden: bool = False) -> tqdm:
 def edit_faces(study: Study, attack: Attack, aimed_at: str = "each") -> Edits:
     """Make every edit of every face of a (small) study, before and after an attack.
 
+    The set's next faces replace those that cannot be read, see `Faces.readable`.
+
     Args:
         study: faces and models.
         attack: the attacker.
@@ -216,11 +226,12 @@ def edit_faces(study: Study, attack: Attack, aimed_at: str = "each") -> Edits:
             it once, against that edit, and gives g the same photo for all of them.
 
     Raises:
-        SalattackError: an unknown edit, or a face that cannot be read.
+        SalattackError: an unknown edit, or no face can be read.
     """
     names = study.edits.names
     if aimed_at != "each" and aimed_at not in names:
         raise one_of("edit to aim at", aimed_at, ("each", *names))
+    study = study.readable()
     photos, fakes = clean_edits(study)
     labels = study.faces.labels.to(study.device)
     targets = [study.targets(labels, [name] * len(photos)) for name in names]
@@ -296,7 +307,6 @@ def open_study(
         origin={
             "generator": [generator, _checksum(GENERATORS[generator], generator_weights)],
             "saliency": [saliency, _checksum(SALIENCY_MODELS[saliency], saliency_weights)],
-            "split": [split, seed],
         },
     )
 

@@ -7,9 +7,9 @@ import numpy as np
 import pandas as pd
 from scipy.stats import bootstrap
 
-from .attacks import LABELS
+from .attacks import label_of
 from .errors import SalattackError, one_of
-from .evaluation import PRECISIONS, PROFILES
+from .evaluation import PRECISIONS, samples
 from .files import written_whole
 
 PRINTED = Path(__file__).parent / "data" / "table_1_printed.csv"
@@ -88,12 +88,18 @@ def interval(values: np.ndarray, seed: int) -> dict[str, float]:
 
 
 def by_sample_size(
-    rows: pd.DataFrame, *, unit: str = "[0, 1]", precision: str = "uint8", seed: int = 0
+    rows: pd.DataFrame,
+    n: int | None = None,
+    *,
+    unit: str = "[0, 1]",
+    precision: str = "uint8",
+    seed: int = 0,
 ) -> pd.DataFrame:
     """Return `table_1` for each of the paper's samples that these rows hold, and for all of them.
 
     Args:
-        rows: from `evaluate`; a sample is its first so many faces, by ``place``.
+        rows: from `evaluate`; a sample is its first so many places, unreadable faces included.
+        n: how many places the study has; None takes the last one that was measured.
         unit: see `table_1`.
         precision: see `table_1`.
         seed: see `table_1`.
@@ -103,13 +109,10 @@ def by_sample_size(
         printed values as ``paper_l1`` and ``paper_l2_x100``. An attacker is in a sample only if
         it was run on as many of its faces as any other.
     """
-    n = int(rows["place"].max()) + 1
+    n = int(rows["place"].max()) + 1 if n is None else n
     printed = printed_table_1().set_index(["sample", "attacker"])
-    sizes = {k: size for k, size in PROFILES.items() if k != "demo" and size and size <= n}
-    if n not in sizes.values():
-        sizes["all"] = n
     parts = {}
-    for name, size in sizes.items():
+    for name, size in samples(n).items():
         chosen = rows[rows["place"] < size]
         faces = chosen.groupby("attacker")["place"].nunique()
         chosen = chosen[chosen["attacker"].isin(faces.index[faces == faces.max()])]
@@ -142,7 +145,7 @@ def findings(rows: pd.DataFrame) -> pd.DataFrame:
         raise SalattackError("this table has no saliency-aware attacker to compare; run it too")
     ours = {measure: wide[measure]["saliency-aware"] for measure in ("l1", "l2")}
     lines = {
-        LABELS[str(name)]: {
+        label_of(str(name)): {
             f"Saliency-Aware has less {measure.upper()}": (
                 "–"
                 if name == "saliency-aware"
@@ -181,7 +184,7 @@ def presentable_sizes(table: pd.DataFrame) -> pd.DataFrame:
             {
                 "Sample": row.name[0],
                 "Images": int(row["faces"]),
-                "Attacker": LABELS.get(row.name[1], row.name[1]),
+                "Attacker": label_of(row.name[1]),
                 "L1": with_interval(row, "l1", 4),
                 "L2 × 100": with_interval(row, "l2_x100", 4),
                 "paper L1 / L2": paper(row),
@@ -207,7 +210,7 @@ def presentable(table: pd.DataFrame) -> pd.DataFrame:
     ratios = {"l1_ratio": 2, "l2_ratio": 2}
     return pd.DataFrame(
         {
-            LABELS[str(name)]: {
+            label_of(str(name)): {
                 "L1": with_interval(row, "l1", 4),
                 "L2 × 100": with_interval(row, "l2_x100", 4),
                 "paper L1 / L2": both(row, "paper_", {"l1": 3, "l2_x100": 3}),
@@ -226,13 +229,15 @@ def presentable(table: pd.DataFrame) -> pd.DataFrame:
 def save_tables(
     rows: pd.DataFrame,
     folder: str | Path,
+    n: int | None = None,
     *,
     unit: str = "[0, 1]",
     seed: int = 0,
 ) -> list[Path]:
     """Write the raw rows and Table I (CSV, Markdown, LaTeX), each beside its place and renamed.
 
-    And Table I by sample size, where the rows hold one of the paper's samples.
+    Also writes `by_sample_size` of these rows and ``n``, where they hold one of the paper's
+    samples.
     """
     folder = Path(folder)
     table = table_1(rows, unit=unit, seed=seed)
@@ -246,8 +251,9 @@ def save_tables(
         folder / "table_1.md": text.to_markdown() + "\n",
         folder / "table_1.tex": tex.to_latex(),
     }
-    if rows["place"].max() + 1 >= PROFILES["tiny"]:
-        sizes = by_sample_size(rows, unit=unit, seed=seed)
+    n = int(rows["place"].max()) + 1 if n is None else n
+    if set(samples(n)) != {"all"}:
+        sizes = by_sample_size(rows, n, unit=unit, seed=seed)
         files[folder / "table_1_by_size.csv"] = sizes.to_csv(float_format="%.6g")
         files[folder / "table_1_by_size.md"] = presentable_sizes(sizes).to_markdown() + "\n"
     for path, content in files.items():

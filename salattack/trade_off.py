@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 from scipy.stats import DegenerateDataWarning, bootstrap
 
-from .attacks import LABELS, at_strength
+from .attacks import at_strength, label_of
 from .errors import SalattackError
 from .evaluation import evaluate
 from .files import written_whole
@@ -33,7 +33,7 @@ def curves(
     *,
     seed: int = 0,
     targets: str = "rotate",
-    batch_size: int = 8,
+    batch_size: int = 10,
     ledger: Ledger | None = None,
     progress: bool = True,
 ) -> pd.DataFrame:
@@ -54,6 +54,7 @@ def curves(
         for name in attackers
         for bound in sorted(set(bounds))
     }
+    study = study.readable()
     rows = evaluate(
         study, attacks, targets=targets, batch_size=batch_size, ledger=ledger, progress=progress
     )
@@ -86,9 +87,7 @@ def presentable(means: pd.DataFrame) -> pd.DataFrame:
         "edit left %": (100 * means["edit_left"]).round().astype(int),
     }
     index = pd.MultiIndex.from_frame(
-        means.assign(attacker=means["attacker"].map(lambda name: LABELS.get(name, name)))[
-            ["attacker", "bound"]
-        ]
+        means.assign(attacker=means["attacker"].map(label_of))[["attacker", "bound"]]
     )
     table = pd.DataFrame({label: column.to_numpy() for label, column in shown.items()}, index)
     return table.round(4)

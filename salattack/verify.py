@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 from scipy.stats import binomtest
 
-from .attacks import LABELS
+from .attacks import label_of
 from .generators import ATTRIBUTES
 from .metrics import BACKGROUND, SUCCESS
 from .samples import read_samples, strength
@@ -81,7 +81,7 @@ class Run(NamedTuple):
 
     def without(self, *names: str) -> str:
         """Return why a claim about these attackers cannot be tested; nothing where it can."""
-        lacking = [LABELS[name] for name in names if name not in set(self.rows["attacker"])]
+        lacking = [label_of(name) for name in names if name not in set(self.rows["attacker"])]
         return f"the run has no {' and no '.join(lacking)}" if lacking else ""
 
     def judge(
@@ -181,7 +181,7 @@ def _errors(run: Run) -> Iterable[Claim]:
     """Table I: the printed averages of each attacker."""
     for name, line in _printed().iterrows():
         for key, label in ERRORS.items():
-            claim = _untested(f"{label} of {LABELS[name]}", "Table I", f"{line[key]:.3f}")
+            claim = _untested(f"{label} of {label_of(name)}", "Table I", f"{line[key]:.3f}")
             test = partial(_error, name=name, key=key, printed=line[key])
             yield run.judge(claim, [name], test, READINGS)
     claim = _untested("All averages of Table I in one unit", "Table I", "the eight above")
@@ -216,7 +216,7 @@ def _ratios(run: Run) -> Iterable[Claim]:
     for name in printed.index.drop("i-fgsm"):
         for key, label in ERRORS.items():
             ours, reference = printed.loc[name, key], printed.loc["i-fgsm", key]
-            claim = f"{label} of {LABELS[name]} to I-FGSM's"
+            claim = f"{label} of {label_of(name)} to I-FGSM's"
             low = (ours - ROUNDING) / (reference + ROUNDING) - RATIO_TOLERANCE
             high = (ours + ROUNDING) / (reference - ROUNDING) + RATIO_TOLERANCE
             test = partial(_ratio, name=name, key=f"{key[:2]}_ratio", low=low, high=high)
@@ -243,7 +243,7 @@ def _order(run: Run) -> Iterable[Claim]:
     yield run.judge(claim, printed.index, _least)
     for name, side, word in sides:
         numbers = (f"{printed.loc[name, k]:.3f} and {printed.loc['i-fgsm', k]:.3f}" for k in ERRORS)
-        claim = _untested(f"{LABELS[name]} {word} I-FGSM", "Table I", "; ".join(numbers))
+        claim = _untested(f"{label_of(name)} {word} I-FGSM", "Table I", "; ".join(numbers))
         yield run.judge(claim, ["i-fgsm", name], partial(_beside, name=name, side=side))
 
 
@@ -251,7 +251,7 @@ def _least(table: pd.DataFrame) -> Outcome:
     ours, others = table.loc["saliency-aware"], table.drop("saliency-aware")
     return Outcome(
         "; ".join(
-            f"{label} {with_interval(ours, key, 4)}, next {LABELS[others[key].idxmin()]} "
+            f"{label} {with_interval(ours, key, 4)}, next {label_of(others[key].idxmin())} "
             f"{with_interval(others.loc[others[key].idxmin()], key, 4)}"
             for key, label in ERRORS.items()
         ),

@@ -5,10 +5,12 @@ from pathlib import Path
 
 import pytest
 
+from salattack import verify
 from salattack.cli import _parameters
 from salattack.errors import SalattackError
 from salattack.faces import load_faces, to_pil
 from salattack.files import written_whole
+from salattack.ledger import Ledger
 
 ROOT = Path(__file__).parents[1]
 
@@ -91,17 +93,23 @@ def test_evaluate_says_what_it_left_out_and_goes_on(tmp_path):
         to_pil(shipped[i % 3].image).save(album / f"{i:02}.png")
     (album / "20.png").write_text("no picture")
     arguments = ["evaluate", str(album), "--profile", "tiny", "--attacker", "fgsm"]
-    arguments += ["--ledger", str(out / "ledger.sqlite"), "--output", str(out)]
+    arguments += ["--output", str(out)]
     done = salattack(*arguments)
     assert done.returncode == 3
     assert "left out: 20.png" in done.stderr and "1 images could not be read" in done.stderr
     assert "20 of 21 images" in done.stdout and "| FGSM" in done.stdout
     run = json.loads((out / "run.json").read_text())
     assert len(run["faces"]) == 21 and run["settings"]["fgsm.bound"] == 0.05
+    kept = Ledger(out / "ledger.sqlite")  # beside the tables when no other is named
+    assert list(kept.failures()["face_id"]) == ["20.png"]
+    assert len(kept.rows()) == 30  # 3 faces × 5 edits × 2 precisions
+    assert "bound 0.05 and step 0.01 in [-1, 1], 10 steps" in verify.premises(out)
     table = (out / "table_1.md").read_bytes()
     (album / "20.png").unlink()
     again = salattack(*arguments)  # all the rest is in the ledger
+    assert len(kept.rows()) == 30
     assert again.returncode == 0 and (out / "table_1.md").read_bytes() == table
     other = salattack(*arguments, "--bound", "0.1")
-    assert other.returncode == 1 and "fgsm.bound was 0.05, now 0.1" in other.stderr
+    assert other.returncode == 0 and (out / "table_1.md").read_bytes() != table
+    assert "bound 0.1 and" in verify.premises(out)
     assert salattack(*arguments, "--engine", "slurm").returncode == 1

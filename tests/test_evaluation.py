@@ -5,10 +5,11 @@ import pandas as pd
 import pytest
 import torch
 
-from salattack import evaluation, metrics, tables
+from salattack import charts, evaluation, metrics, robustness, tables, trade_off
 from salattack import study as studies
 from salattack.attacks import ATTACKERS, LABELS, attacker
 from salattack.errors import SalattackError
+from salattack.faces import load_faces, to_pil
 from salattack.generators import ATTRIBUTES, edit_labels
 from salattack.regions import REGIONS
 
@@ -130,6 +131,43 @@ def test_tables_by_sample_size(tmp_path):
     tables.save_tables(rows, tmp_path)
     text = (tmp_path / "table_1_by_size.md").read_text()
     assert "0.020 / 0.089" in text and "| tiny" in text
+
+
+def of_places(n):
+    return table_of([(f"f{i:04}", "i-fgsm", 0.04, 0.002) for i in range(n)])
+
+
+@pytest.mark.parametrize(("n", "images"), [(1999, 1999), (2000, 2000), (2500, 2000)])
+def test_the_largest_sample_is_stargans_test_split_too(n, images):
+    sizes = tables.by_sample_size(of_places(n))
+    samples = ["tiny", "small", "middle", "large"] + ["all"] * (n > 2000)
+    assert list(sizes.index.unique("sample")) == samples
+    assert list(sizes["faces"])[:4] == [100, 500, 1000, images]
+    assert sizes["paper_l1"].notna()[:4].all()
+
+
+def test_a_sample_whose_last_image_is_unreadable_is_still_that_sample(tmp_path):
+    rows = of_places(99)
+    sizes = tables.by_sample_size(rows, 100)
+    assert list(sizes.index) == [("tiny", "i-fgsm")] and list(sizes["faces"]) == [99]
+    assert sizes["paper_l2_x100"].item() == 0.089
+    tables.save_tables(rows, tmp_path, 100)
+    assert "| tiny" in (tmp_path / "table_1_by_size.md").read_text()
+    assert "all" not in tables.by_sample_size(of_places(999), 1000).index
+
+
+def test_an_attacker_under_a_name_of_ones_own_is_in_every_table(study, attacks, tmp_path):
+    attacks = {"mine": attacks["i-fgsm"], "i-fgsm": attacks["i-fgsm"]} | attacks
+    two = replace(study, faces=study.faces.subset(2))
+    rows = evaluation.evaluate(two, attacks, progress=False)
+    assert list(tables.findings(rows).index) == ["mine", "I-FGSM", "Saliency-Aware"]
+    table = tables.table_1(rows)
+    assert list(tables.presentable(table).index) == ["mine", "I-FGSM", "Saliency-Aware"]
+    tables.save_tables(rows, tmp_path, 100)
+    assert "mine" in (tmp_path / "table_1_by_size.md").read_text()
+    shown = trade_off.means(rows.assign(bound=0.05))
+    assert trade_off.presentable(shown).index.get_level_values("attacker")[0] == "mine"
+    assert charts.trade_off(shown).legends[0].get_texts()[0].get_text() == "mine"
 
 
 def test_bfloat16_keeps_the_measures(study, rows, attacks):
@@ -292,6 +330,43 @@ def test_a_loss_on_features_runs_in_a_study(study):
     moved = study.disrupt(photos, target, attack, m)
     fakes = [study.generate(x, target) for x in (photos, moved)]
     assert (metrics.feature_distance(*fakes, study.saliency.feature_maps) > 0).all()
+
+
+@pytest.fixture
+def damaged(tmp_path):
+    """A folder of four photos, the first of them no picture."""
+    shipped = load_faces(n_images=3, image_size=64)
+    for i in range(3):
+        to_pil(shipped[i].image).save(tmp_path / f"{i + 1}.png")
+    (tmp_path / "0.png").write_text("no picture")
+    return tmp_path
+
+
+@pytest.mark.filterwarnings("ignore:.*no attributes.csv")
+def test_the_next_faces_stand_in_for_unreadable_ones(damaged):
+    two = studies.open_study(faces=str(damaged), n_images=2, image_size=64, device="cpu")
+    attack = evaluation.attackers(["fgsm"], 0.05, 0.01, 1)["fgsm"]
+    whole = studies.open_study(faces=str(damaged), image_size=64, device="cpu").faces
+    expected = torch.stack([whole[i].image for i in (1, 2)])
+    said = r"left out: .*0.png is not a readable picture"
+    with pytest.warns(UserWarning, match=said):
+        assert torch.equal(studies.clean_edits(two)[0], expected)
+    with pytest.warns(UserWarning, match=said):
+        assert torch.equal(studies.edit_faces(two, attack, "Male").photos, expected)
+    names = {"1.png", "2.png"}
+    with pytest.warns(UserWarning, match=said):
+        left = robustness.remaining_damage(two, {"fgsm": attack}, {}, progress=False)
+    assert set(left["face_id"]) == names
+    with pytest.warns(UserWarning, match=said):
+        curves = trade_off.curves(two, ["fgsm"], [0.01, 0.02], 1, progress=False)
+    assert set(curves["face_id"]) == names
+    for path in (damaged / name for name in ("1.png", "2.png")):
+        path.write_text("no picture")
+    with pytest.warns(UserWarning, match=said):
+        assert two.readable().faces.ids == ["3.png"]
+    (damaged / "3.png").unlink()
+    with pytest.warns(UserWarning, match=said), pytest.raises(SalattackError, match="none of the"):
+        studies.clean_edits(two)
 
 
 @pytest.mark.filterwarnings("error")

@@ -1,3 +1,4 @@
+import inspect
 import signal
 import sqlite3
 import subprocess
@@ -5,11 +6,12 @@ import sys
 import time
 from dataclasses import replace
 
+import numpy as np
 import pandas as pd
 import pytest
 from PIL import Image
 
-from salattack import evaluation, tables
+from salattack import ablation, cli, evaluation, paper_reading, tables, trade_off
 from salattack.errors import SalattackError
 from salattack.faces import load_faces, to_pil
 from salattack.ledger import Ledger
@@ -68,7 +70,7 @@ def test_a_larger_sample_goes_on_from_a_smaller_one(study, rows, tmp_path):
 
 def _noting(batches, counted):
     for batch in batches:
-        counted += [chunk.places for chunk in batch]
+        counted += [chunk.places for chunk in batch.chunks]
         yield batch
 
 
@@ -116,37 +118,134 @@ def _count(path):
         return 0
 
 
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        ({"batch_size": 3}, "batch_size was 2, now 3"),
-        ({"targets": "Male"}, 'targets was "rotate", now "Male"'),
-        (
-            {"attacks": {"i-fgsm": replace(ATTACKS["i-fgsm"], steps=9)}},
-            r"other settings: i-fgsm.steps was 2, now 9; use those, or another ledger",
-        ),
-    ],
-)
-def test_other_settings_are_refused_and_named(study, tmp_path, change, message):
+def settled(study, ledger, **change):
+    """What `evaluate` gives with a ledger that has served others, which must not show."""
+    found = run(study, ledger, **change)
+    pd.testing.assert_frame_equal(found, run(study, **change))
+    return found
+
+
+def test_one_ledger_serves_any_settings(study, tmp_path):
     ledger = Ledger(tmp_path / "ledger.sqlite")
-    run(first(study, 1), ledger)
-    with pytest.raises(SalattackError, match=message):
-        run(first(study, 1), ledger, **change)
+    two = first(study, 2)
+    plain = settled(two, ledger)
+    stronger = {"i-fgsm": replace(ATTACKS["i-fgsm"], steps=3)}
+    changes = (
+        {"targets": "Male"},
+        {"attacks": stronger},
+        {"study": replace(two, compute="bfloat16")},
+        {"study": replace(two, origin=two.origin | {"generator": ["another", None]})},
+    )
+    counts = [len(ledger.rows())]
+    for change in changes:
+        settled(**{"study": two, "ledger": ledger} | change)
+        counts.append(len(ledger.rows()))
+    assert counts == sorted(set(counts))  # each was measured, none was taken from another
+    pd.testing.assert_frame_equal(run(two, ledger), plain)
+    assert len(ledger.rows()) == counts[-1]
 
 
-def test_another_arithmetic_is_refused(study, tmp_path):
+def test_an_attacker_under_another_name_is_not_measured_again(study, rows, tmp_path):
     ledger = Ledger(tmp_path / "ledger.sqlite")
-    run(first(study, 1), ledger)
-    with pytest.raises(SalattackError, match='compute was "float32", now "bfloat16"'):
-        run(replace(first(study, 1), compute="bfloat16"), ledger)
+    run(study, ledger)
+    named = {f"my {name}": attack for name, attack in ATTACKS.items()}
+    again = run(study, ledger, named, engine=lambda s, a, batches, t: map(forbidden, batches))
+    pd.testing.assert_frame_equal(
+        again.drop(columns="attacker"), rows.drop(columns="attacker"), check_exact=True
+    )
+    assert list(again["attacker"]) == [f"my {name}" for name in rows["attacker"]]
 
 
-def test_other_faces_are_refused(study, tmp_path):
+def photos(folder, *which):
+    folder.mkdir(parents=True)
+    shipped = load_faces(n_images=4, image_size=64)
+    for i, face in enumerate(which):
+        to_pil(shipped[face].image).save(folder / f"{i:02}.png")
+    return folder
+
+
+def opened(folder, **options):
+    return open_study(faces=str(folder), image_size=64, device="cpu", **options)
+
+
+@pytest.mark.filterwarnings("ignore:.*no attributes.csv")
+def test_photos_of_the_same_names_never_share_numbers(tmp_path):
     ledger = Ledger(tmp_path / "ledger.sqlite")
-    run(first(study, 2), ledger)
-    others = replace(study, faces=study.faces.subset(slice(1, 3)))
-    with pytest.raises(SalattackError, match=r"number 0 was .* use the same faces, or another"):
-        run(others, ledger)
+    a, b = (opened(photos(tmp_path / n, *w)) for n, w in (("a", (0, 1)), ("b", (2, 3))))
+    first_rows = settled(a, ledger)
+    assert not (settled(b, ledger)["l1"] == first_rows["l1"]).any()
+    # A replaced photo is measured again, a renamed one is not.
+    (tmp_path / "b" / "00.png").replace(tmp_path / "a" / "00.png")
+    settled(opened(tmp_path / "a"), ledger)
+    count = len(ledger.rows())
+    (tmp_path / "a" / "00.png").rename(tmp_path / "a" / "00 renamed.png")
+    renamed = settled(opened(tmp_path / "a"), ledger)
+    assert set(renamed["face_id"]) == {"00 renamed.png", "01.png"}
+    assert len(ledger.rows()) == count
+    # And so is one whose labels are others.
+    table = "file,Black_Hair,Blond_Hair,Brown_Hair,Male,Young\n"
+    table += "00 renamed.png,1,0,0,1,1\n01.png,1,0,0,1,1\n"
+    (tmp_path / "a" / "attributes.csv").write_text(table)
+    settled(opened(tmp_path / "a"), ledger, targets="Male")
+    assert len(ledger.rows()) == count + len(renamed)
+
+
+@pytest.mark.filterwarnings("ignore:.*no attributes.csv")
+@pytest.mark.parametrize("name", ["i-fgsm", "universal"])
+def test_equal_faces_are_measured_once_and_each_has_its_rows(tmp_path, name):
+    study = opened(photos(tmp_path / "album", 0, 1, 0, 0))
+    ledger = Ledger(tmp_path / "ledger.sqlite")
+    attacks = evaluation.attackers([name], 0.05, 0.02, 2)
+    rows = run(study, ledger, attacks, targets="Male", batch_size=3)
+    assert list(rows["place"]) == [0, 0, 1, 1, 2, 2, 3, 3]
+    measured = rows.drop(columns=["face_id", "place"])
+    same = measured[rows["place"] == 0].reset_index(drop=True)
+    pd.testing.assert_frame_equal(measured[rows["place"] == 2].reset_index(drop=True), same)
+    pd.testing.assert_frame_equal(
+        run(study, ledger, attacks, targets="Male", batch_size=3), rows, check_exact=True
+    )
+
+
+@pytest.mark.parametrize("batch_size", [2, 4])
+def test_a_shared_perturbation_of_a_grown_sample_is_that_of_the_whole(study, tmp_path, batch_size):
+    ledger = Ledger(tmp_path / "ledger.sqlite")
+    universal = evaluation.attackers(["universal"], 0.05, 0.02, 2)
+    run(first(study, 2), ledger, universal, batch_size=batch_size)
+    grown = run(first(study, 4), ledger, universal, batch_size=batch_size)
+    fresh = run(first(study, 4), None, universal, batch_size=batch_size)
+    pd.testing.assert_frame_equal(grown, fresh, check_exact=True)
+
+
+def test_growing_past_a_short_batch_changes_that_batch_only_by_rounding(study, rows):
+    ledger = Ledger()
+    run(first(study, 3), ledger)
+    grown = run(study, ledger)
+    whole = grown["place"].isin([0, 1, 4])  # whose batch of two did not change
+    pd.testing.assert_frame_equal(grown[whole], rows[whole], check_exact=True)
+    for measure in ("l1", "damage_l2"):
+        assert np.allclose(grown[measure], rows[measure], rtol=0.1)
+
+
+def test_every_profile_grows_by_whole_batches():
+    default = inspect.signature(evaluation.evaluate).parameters["batch_size"].default
+    for function in (ablation.ablate, paper_reading.measure, trade_off.curves, cli.evaluate):
+        assert inspect.signature(function).parameters["batch_size"].default == default
+    assert not any(n % default for n in evaluation.PROFILES.values() if n)
+
+
+def test_a_ledger_of_the_layout_before_is_refused_and_left_alone(tmp_path):
+    path = tmp_path / "ledger.sqlite"
+    with sqlite3.connect(path) as db:
+        db.execute("create table settings (name text primary key, value text not null)")
+        db.execute("create table faces (place integer primary key, face_id text, failure text)")
+    before = path.read_bytes()
+    with pytest.raises(SalattackError, match=r"ledger.sqlite was made by another .*use another le"):
+        Ledger(path)
+    assert path.read_bytes() == before
+    with sqlite3.connect(tmp_path / "newer.sqlite") as db:
+        db.execute("pragma user_version = 99")
+    with pytest.raises(SalattackError, match=r"newer.sqlite was made by another version"):
+        Ledger(tmp_path / "newer.sqlite")
 
 
 def test_no_ledger_is_refused_in_one_sentence(tmp_path):
@@ -166,7 +265,8 @@ def test_a_full_disk_loses_nothing(study, rows, tmp_path):
     with pytest.raises(SalattackError, match=r"full.*what it holds is kept: make room"):
         run(study, ledger, batch_size=2)
     again = Ledger(tmp_path / "ledger.sqlite")
-    pd.testing.assert_frame_equal(again.rows(list(ATTACKS)), rows[rows["place"] < 2])
+    kept = run(first(study, 2), again, engine=lambda s, a, batches, t: map(forbidden, batches))
+    pd.testing.assert_frame_equal(kept, rows[rows["place"] < 2])
     pd.testing.assert_frame_equal(run(study, again), rows)
 
 
@@ -190,11 +290,20 @@ def test_a_broken_photo_is_recorded_and_the_run_goes_on(album, tmp_path):
     rows = run(study, ledger, CHEAP, batch_size=4)
     assert rows["face_id"].nunique() == 20 and "02.png" not in set(rows["face_id"])
     (failure,) = ledger.failures().itertuples(index=False)
-    assert failure.place == 2 and failure.face_id == "02.png"
+    assert failure.face_id == "02.png" and failure.source == str(album / "02.png")
     assert "02.png is not a readable picture" in failure.failure
     # Mended, it is measured at the next start, and alone.
-    Image.open(album / "01.png").save(album / "02.png")
-    mended = run(study, ledger, CHEAP, batch_size=4)
+    mirrored = Image.open(album / "01.png").transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+    mirrored.save(album / "02.png")
+    attacked = []
+    mended = run(
+        study,
+        ledger,
+        CHEAP,
+        batch_size=4,
+        engine=lambda s, a, b, t: evaluation.measure_here(s, a, _noting(b, attacked), t),
+    )
+    assert attacked == [(2,)]
     assert mended["face_id"].nunique() == 21 and ledger.failures().empty
     pd.testing.assert_frame_equal(
         mended[mended["place"] != 2].reset_index(drop=True), rows.reset_index(drop=True)

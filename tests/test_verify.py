@@ -329,6 +329,24 @@ def test_the_strength_is_that_of_the_tables_own_run(tmp_path):
             strength(tmp_path, rows)
 
 
+def test_the_strength_of_an_evaluation_is_read_from_its_record(tmp_path):
+    table(5).to_csv(tmp_path / TABLE, index=False)
+    rows = read_samples(tmp_path)
+    digest = sha256((tmp_path / TABLE).read_bytes()).hexdigest()
+    record = {"outputs": {TABLE: digest}, "parameters": {"bound": 0.2, "step_size": 0.1}}
+    path = tmp_path / "run.json"
+    path.write_text(json.dumps(record))
+    assert strength(tmp_path, rows) == "bound 0.2 and step 0.1 in [-1, 1], 10 steps"
+    (tmp_path / "manifest.json").write_text(json.dumps({"outputs": {TABLE: "of another run"}}))
+    assert strength(tmp_path, rows) == "bound 0.2 and step 0.1 in [-1, 1], 10 steps"
+    path.write_text(json.dumps(record | {"outputs": {TABLE: "of another run"}}))
+    assert strength(tmp_path, rows).startswith("strength not recorded")
+    for broken in ("{", "[]", json.dumps({"outputs": {TABLE: digest}})):
+        path.write_text(broken)
+        with pytest.raises(SalattackError, match=r"run.json is no record of a run; remove it"):
+            strength(tmp_path, rows)
+
+
 def test_what_a_run_leaves_unset_is_as_the_notebook_has_it(tmp_path):
     notebook = nbformat.read(ROOT / "notebooks" / "attack_comparison.ipynb", as_version=4)
     values = {}

@@ -1,188 +1,104 @@
-"""Published files that the package does not hold: fetched, verified, kept in a cache folder.
+"""Published files that the package does not ship: download, verify, cache.
 
-The folder is the system's own for caches, or the one that the environment variable SALATTACK_CACHE
-names. A file comes into its place whole and checked, or not at all.
+The cache is the system's cache folder, or the folder in the environment variable SALATTACK_CACHE.
+An asset is one file or a folder of files. It enters the cache complete and verified, or not at all.
 """
 
-import json
+import csv
+import errno
+import hashlib
 import os
+import re
 import shutil
-import sys
+import stat
 import warnings
 import zipfile
-from collections.abc import Iterator
+import zlib
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
-from urllib.parse import urlsplit
+from dataclasses import dataclass, field
+from pathlib import Path
 
-import pooch
-from filelock import FileLock, Timeout
-from pooch.hashes import hash_matches
+from filelock import FileLock
+from platformdirs import user_cache_dir
+from tqdm import tqdm
 
 from .errors import SalattackError, one_of
-from .files import written_whole
-from .transfer import (
-    DiskFullError,
-    describe_page,
-    download,
-    download_from_drive,
-    forget,
-    room,
-    unpack,
-    zip_members,
-)
 
-ZIP, PICKLE = b"PK\3\4", b"\x80\x02"
-BEGINNINGS = {".zip": (ZIP,), ".ckpt": (ZIP, PICKLE), ".pth": (ZIP, PICKLE)}  # torch writes both
+DATA = Path(__file__).parent / "data"
+OPTIONS = {"quiet": True, "use_cookies": False, "resume": True, "timeout": (10, 60), "retries": 4}
+UNSAFE = re.compile(r"(^|[/\\])\.\.([/\\]|$)|^[/\\]|^[A-Za-z]:")  # a path that leaves its folder
 
 
 @dataclass(frozen=True, kw_only=True)
 class Asset:
-    """A published file.
+    """A published file or folder, a row of ``data/assets.csv``.
 
     Attributes:
-        name: what it is called here; the model's name where it holds weights.
-        file: its place in the cache.
-        address: where it is fetched from.
-        size: of the file in bytes, None where unknown.
-        checksum: of the file, "sha256:…" or "md5:…", None where none is known.
-        inferred: the checksum's owner is a guess, so that a mismatch is a warning, not an error.
-        member: the file's name inside the zip at ``address``; None when it lies there bare.
-        licence: the terms it comes under.
-        source: the page that tells of it, should the address have moved.
+        name: the name in this package; the model's name if the asset holds weights.
+        file: its path in the cache.
+        address: the URL; of a folder, the URL before each file name.
+        size: in bytes, 0 if unknown.
+        checksum: "sha256:…" or "md5:…", empty if unknown; of a folder, that of its listing.
+        inferred: which file the checksum belongs to is a guess, so a mismatch is only a warning.
+        member: the file's name inside the zip at ``address``; empty if it is not in a zip.
+        files: of a folder, each file's name and sha256, listed in ``data/NAME.sha256``.
+        licence: the licence and the terms of use.
+        source: the page that describes it.
+        group: a name that `salattack assets fetch` takes for several assets together.
     """
 
     name: str
     file: str
     address: str
-    size: int | None = None
-    checksum: str | None = None
+    size: int = 0
+    checksum: str = ""
     inferred: bool = False
-    member: str | None = None
+    member: str = ""
+    files: Mapping[str, str] = field(default_factory=dict)
     licence: str
     source: str
+    group: str = ""
 
     @property
     def path(self) -> Path:
-        """Where it lies in the cache once it is there."""
+        """Its path in the cache, whether it is there or not."""
         return cache() / self.file
+
+    @property
+    def record(self) -> Path:
+        """Where the sha256 of the first download is kept, if the published one is not certain."""
+        return self.path.with_name(f"{self.path.name}.sha256")
+
+    @property
+    def certain(self) -> bool:
+        """Whether only a file with the published checksum is accepted."""
+        return bool(self.checksum) and not self.inferred
 
     @property
     def by_hand(self) -> str:
         """What to do when the address does not give the file."""
         return (
-            f"get {self.path.name} by hand (see {self.source}) and run "
-            f"`salattack assets add {self.name} FILE`"
+            f"download {self.path.name} by hand from {self.source} "
+            f"and run `salattack assets add {self.name} FILE`"
         )
 
 
-def _stargan(size: int, key: str, sha256: str) -> Asset:
-    return Asset(
-        name=f"stargan-celeba-{size}",
-        file=f"stargan-celeba-{size}/200000-G.ckpt",
-        address=f"https://www.dropbox.com/s/{key}/celeba-{size}x{size}-5attrs.zip?dl=1",
-        size=33_764_594,
-        checksum=f"sha256:{sha256}",
-        inferred=True,  # public pointers name both sums; which is which follows from their folders
-        member="200000-G.ckpt",
-        licence="MIT",
-        source="https://github.com/yunjey/stargan",
-    )
+def _asset(row: dict) -> Asset:
+    listing = DATA / f"{row['name']}.sha256"  # as `sha256sum` writes it
+    lines = listing.read_text().splitlines() if listing.exists() else []
+    files = {file: sha256 for sha256, file in map(str.split, lines)}
+    typed = {"size": int(row["size"] or 0), "inferred": bool(row["inferred"]), "files": files}
+    return Asset(**row | typed)
 
 
-def _celeba(part: str, file: str, key: str, size: int, md5: str) -> Asset:
-    # Checksums are those of torchvision.datasets.CelebA, sizes what its downloads print.
-    return Asset(
-        name=f"celeba-{part}",
-        file=f"celeba/{file}",
-        address=f"https://drive.google.com/uc?id={key}",
-        size=size,
-        checksum=f"md5:{md5}",
-        licence="non-commercial research",
-        source="https://mmlab.ie.cuhk.edu.hk/projects/CelebA.html",
-    )
-
-
-ASSETS: dict[str, Asset] = {
-    asset.name: asset
-    for asset in (
-        _stargan(
-            128,
-            "7e966qq0nlxwte4",
-            "5d8ee48fa2f5232f4bc0919a9ec795409041181688a1e0f596adec754b3ddd5c",
-        ),
-        _stargan(
-            256,
-            "zdq6roqf63m0v5f",
-            "399a26023ec159fd3a9ddd04603bcb0fb34b647588a9e4e8acc9bf7da3774d44",
-        ),
-        Asset(
-            name="stargan-v2-celeba-hq-256",
-            file="stargan-v2-celeba-hq-256/100000_nets_ema.ckpt",
-            address="https://www.dropbox.com/s/96fmei6c93o8b8t/100000_nets_ema.ckpt?dl=1",
-            licence="CC BY-NC 4.0",
-            source="https://github.com/clovaai/stargan-v2",
-        ),
-        Asset(
-            name="attgan-celeba-128",
-            file="attgan-celeba-128/128_shortcut1_inject1_none.pth",
-            address="http://bit.ly/attgan-pretrain",  # a folder of zips: by hand
-            licence="code MIT; trained on CelebA (non-commercial)",
-            source="https://github.com/elvisyjlin/AttGAN-PyTorch",
-        ),
-        Asset(
-            name="ganimation-celeba-128",
-            file="ganimation-celeba-128/30_net_gen.pth",
-            # A folder: by hand.
-            address="https://drive.google.com/drive/folders/1DJHeeLwZ3OsbiesvH7UM44cB3NxhebxF",
-            licence="code MIT; trained on CelebA (non-commercial)",
-            source="https://github.com/donydchen/ganimation_replicate",
-        ),
-        Asset(
-            name="cyclegan-vangogh-256",
-            file="cyclegan-vangogh-256/style_vangogh.pth",
-            address="http://efrosgans.eecs.berkeley.edu/cyclegan/pretrained_models/"
-            "style_vangogh.pth",
-            licence="BSD",
-            source="https://github.com/junyanz/pytorch-CycleGAN-and-pix2pix",
-        ),
-        Asset(
-            name="pfan-duts",
-            file="pfan-duts/best-model_epoch-204_mae-0.0505_loss-0.1370.pth",
-            address="https://drive.google.com/uc?id=1Sc7dgXCZjF4wVwBihmIry-Xk7wTqrJdr",
-            licence="none stated: trained on DUTS-TR (non-commercial)",
-            source="https://github.com/sairajk/"
-            "PyTorch-Pyramid-Feature-Attention-Network-for-Saliency-Detection",
-        ),
-        _celeba(
-            "images",
-            "img_align_celeba.zip",
-            "0B7EVK8r0v71pZjFTYXZWM3FlRnM",
-            1_443_490_838,
-            "00d2c5bc6d35e252742224ab0c1e8fcb",
-        ),
-        _celeba(
-            "attributes",
-            "list_attr_celeba.txt",
-            "0B7EVK8r0v71pblRyaVFSWGxPY0U",
-            26_721_026,
-            "75e246fa4810816ffd6ee81facbd244c",
-        ),
-        _celeba(
-            "partition",
-            "list_eval_partition.txt",
-            "0B7EVK8r0v71pY0NSMzRuSXJEVkk",
-            2_836_386,
-            "d32c9cbf5e040fd4025c592c306e6668",
-        ),
-    )
-}
+with (DATA / "assets.csv").open(newline="") as _rows:
+    ASSETS = {row["name"]: _asset(row) for row in csv.DictReader(_rows)}
 
 
 def cache() -> Path:
     """Return the cache folder; it need not exist."""
-    return Path(os.environ.get("SALATTACK_CACHE") or pooch.os_cache("salattack")).expanduser()
+    return Path(os.environ.get("SALATTACK_CACHE") or user_cache_dir("salattack")).expanduser()
 
 
 def known(name: str) -> Asset:
@@ -196,194 +112,194 @@ def known(name: str) -> Asset:
     return ASSETS[name]
 
 
-def fault(asset: Asset) -> str | None:
-    """Return what is wrong with the file in the cache, or None when it is whole.
-
-    It is compared to the known checksum and, where that is unknown or inferred, to the one that
-    was recorded when the file came.
-    """
-    if not asset.path.is_file():
-        return "is not in the cache"
-    if asset.checksum and hash_matches(asset.path, asset.checksum):
-        return None
-    if asset.checksum and not asset.inferred:
-        return f"is damaged: {_sums(asset, asset.path)}"
-    try:
-        recorded = json.loads(_record(asset).read_text())["sha256"]
-    except (OSError, ValueError, KeyError, TypeError):
-        return f"came unchecked; run `salattack assets add {asset.name} {asset.path}`"
-    found = pooch.file_hash(asset.path)
-    return None if found == recorded else f"is damaged: sha256 {found}, it came as {recorded}"
-
-
-def path(name: str) -> Path:
-    """Return the place of a file of the cache that is there and whole.
+def checked(name: str) -> tuple[Path, str]:
+    """Return the path of an asset in the cache and its checksum, for which it is read once.
 
     Raises:
-        SalattackError: an unknown name, a file that is missing, damaged, or came unchecked.
+        SalattackError: an unknown name; an asset that is missing, damaged or was never verified.
     """
     asset = known(name)
-    if problem := fault(asset):
-        raise SalattackError(
-            f"{asset.path} {problem}; `salattack assets fetch {name}` gets a good one"
-        )
-    return asset.path
+    found, problem = _inspect(asset)
+    if problem:
+        advice = f"run `salattack assets fetch {name}` to download it again"
+        raise SalattackError(f"{asset.path} {problem}; {advice}")
+    return asset.path, found
 
 
 def verify() -> dict[str, str | None]:
-    """Return what is wrong (None: nothing) with each file that is in the cache, by name."""
-    return {name: fault(asset) for name, asset in ASSETS.items() if asset.path.exists()}
+    """Return, for each asset in the cache, what is wrong with it (None: nothing), by name."""
+    return {name: _inspect(asset)[1] for name, asset in ASSETS.items() if asset.path.exists()}
 
 
 def fetch(name: str) -> Path:
-    """Bring a file into the cache, unless it is there and whole, and return its place.
+    """Download an asset into the cache, unless it is there and intact, and return its path.
 
-    A transfer that broke off goes on where it stopped; a second process waits for the first.
+    A second process waits for the first. The next call resumes an interrupted download, unless the
+    checksum is uncertain: then nobody would notice that two versions of a file were joined.
 
     Raises:
-        SalattackError: an unknown name; an address that gives no file, or another one than the
-            known; a connection that keeps breaking; a full disk.
+        SalattackError: an unknown name; an address that does not give the published file; a
+            connection that keeps breaking; a full disk.
 
     Warns:
         UserWarning: an inferred checksum does not match.
     """
     asset = known(name)
-    with _locked(asset):
-        if fault(asset) is None:
-            return asset.path
-        part, came = asset.path.with_name(f".{asset.path.name}.part"), False
-        try:
-            if urlsplit(asset.address).hostname == "drive.google.com":
-                download_from_drive(asset.address, part, asset.size)
-            else:
-                download(asset.address, part, None if asset.member else asset.size)
-            came = True
-            _file(asset, part, fetched=True)
-        except DiskFullError:
-            raise  # what came is kept, and the address is not to blame
-        except SalattackError as error:
-            if came:  # all of it, and it is not the file: there is nothing to go on with
-                forget(part)
-            raise SalattackError(f"{error}; or {asset.by_hand}") from error
-        forget(part)
+    with _staged(asset, resume=asset.certain) as staged:
+        if _inspect(asset)[1]:
+            bar = tqdm(total=asset.size or None, desc=name, unit="B", unit_scale=True, disable=None)
+            with bar:
+                _collect(asset, staged, lambda file, part: _download(asset, file, part, bar))
+            _install(asset, staged, packed=bool(asset.member))
     return asset.path
 
 
 def add(name: str, file: str | Path) -> Path:
-    """Verify a file that came by another way, copy it into the cache, and return its place.
+    """Verify what was downloaded by hand, copy it into the cache, and return its path there.
 
     Args:
         name: of the asset.
-        file: the file, or the published zip that holds it; it stays as it is.
+        file: the file, the published zip that holds it, or the folder; it is not changed.
 
     Raises:
-        SalattackError: an unknown name, an unreadable or another file than the known, a zip with
-            unsafe paths, a full disk, or a whole file that is already there.
+        SalattackError: an unknown name, a missing or wrong file, an unsafe zip, a full disk.
 
     Warns:
         UserWarning: an inferred checksum does not match.
     """
     asset, file = known(name), Path(file)
-    if not file.is_file():
-        raise SalattackError(f"{file} is not a file; give the path of {asset.path.name}")
-    with _locked(asset):
-        _file(asset, file, fetched=False)
+    missing = [file / part for part in asset.files or [""] if not (file / part).is_file()]
+    if missing:
+        raise SalattackError(f"{missing[0]} is not a file; give the path of {asset.path.name}")
+    with _staged(asset, resume=False) as staged:
+        _collect(asset, staged, lambda part, copy: shutil.copyfile(file / part, copy))
+        _install(asset, staged, packed=bool(asset.member) and zipfile.is_zipfile(file))
     return asset.path
 
 
-def _file(asset: Asset, arrived: Path, *, fetched: bool) -> None:
-    """Check what arrived, put the wanted file in its place, and record its checksum."""
-    member = _look(asset, arrived, packed=fetched and asset.member is not None)
-    size = member.file_size if member else arrived.stat().st_size
-    with written_whole(asset.path) as beside:
-        with room(asset.path.parent, 0 if fetched and not member else size):
-            if member:
-                unpack(arrived, member, beside)
-            elif fetched:
-                arrived.replace(beside)
-            else:
-                shutil.copyfile(arrived, beside)
-        _check(asset, beside)
-        sums = {"sha256": pooch.file_hash(beside), "bytes": size}
-    came_from = asset.address if fetched else str(arrived)
-    with written_whole(_record(asset)) as beside:
-        beside.write_text(json.dumps({**sums, "from": came_from}, indent=2) + "\n")
-
-
-def _record(asset: Asset) -> Path:
-    return asset.path.with_name(f"{asset.path.name}.json")
-
-
-def _look(asset: Asset, arrived: Path, *, packed: bool) -> zipfile.ZipInfo | None:
-    """Look at how a file begins and, if it is a zip, at its paths; return the wanted member."""
-    try:
-        with arrived.open("rb") as file:
-            start = file.read(4096)
-    except OSError as error:
-        raise SalattackError(f"{arrived} cannot be read ({error.strerror})") from error
-    if start.lstrip().startswith(b"<"):
-        raise SalattackError(f"{arrived} is {describe_page(start)}, not {asset.path.name}")
-    kind = ".zip" if packed else asset.path.suffix
-    if not start.startswith(BEGINNINGS.get(kind, b"")):
-        raise SalattackError(f"{arrived} is not a {kind} file: it begins with {start[:8]!r}")
-    if not start.startswith(ZIP):
-        return None
-    members = zip_members(arrived)
-    names = [PurePosixPath(member.filename).name for member in members]
-    if asset.member is None or (not packed and "data.pkl" in names):  # torch's own zip
-        return None
-    if names.count(asset.member) != 1:
-        count = names.count(asset.member)
-        raise SalattackError(f"{arrived} holds {count} files named {asset.member}, not one")
-    return members[names.index(asset.member)]
-
-
-def _check(asset: Asset, new: Path) -> None:
-    """Refuse a file that is not the known one, or that would replace a whole one."""
-    if asset.checksum and hash_matches(new, asset.checksum):
-        return
-    if asset.checksum and not asset.inferred:
-        raise SalattackError(f"this is not the published {asset.path.name}: {_sums(asset, new)}")
-    if fault(asset) is None and pooch.file_hash(new) != pooch.file_hash(asset.path):
-        raise SalattackError(
-            f"{asset.path} is there and whole, and this file is another ({_sums(asset, new)}); "
-            "remove the first if you want the second"
-        )
-    if asset.inferred:
-        others = (a for a in ASSETS.values() if a.inferred and a.name != asset.name)
-        other = next((a.name for a in others if hash_matches(new, a.checksum)), None)
-        also = f"; it is what is known as {other}" if other else ""
-        warnings.warn(
-            f"{asset.name} is not the file that is known by that name: {_sums(asset, new)}{also}",
-            stacklevel=4,
-        )
-
-
-def _sums(asset: Asset, file: Path) -> str:
-    algorithm, _, expected = (asset.checksum or "sha256:").partition(":")
-    sums = f"{algorithm} {pooch.file_hash(file, algorithm)}"
-    sums += f", expected {expected}" if expected else ""
-    if asset.size not in (None, size := file.stat().st_size):
-        sums += f"; {size} bytes, expected {asset.size}"
-    return sums
-
-
 @contextmanager
-def _locked(asset: Asset) -> Iterator[None]:
-    """Keep other processes from filing the same asset meanwhile."""
-    lock = FileLock(cache() / f".{asset.name}.lock")
+def _staged(asset: Asset, *, resume: bool) -> Iterator[Path]:
+    """Lock an asset and give the path where it is collected before it is verified."""
+    folder = cache()
+    stage = folder / f".{asset.name}.part"
     try:
-        asset.path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            lock.acquire(timeout=0)
-        except Timeout:
-            print(f"{asset.name}: waiting for another process", file=sys.stderr)
-            lock.acquire()
+        folder.mkdir(parents=True, exist_ok=True)
+        with FileLock(folder / f".{asset.name}.lock"):
+            if not resume:
+                shutil.rmtree(stage, ignore_errors=True)
+            yield stage / asset.path.name
     except OSError as error:
-        reason = error.strerror or error
-        message = f"cannot write to {cache()}: {reason}; set SALATTACK_CACHE to another folder"
-        raise SalattackError(message) from error
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            free = shutil.disk_usage(folder).free / 1e6
+            problem = f"the disk of {folder} is full ({free:.1f} MB free); free some space"
+        else:
+            problem = f"cannot use {error.filename or folder}: {error.strerror}; fix this"
+        advice = "or set SALATTACK_CACHE to another folder, and run the command again"
+        raise SalattackError(f"{problem} {advice}") from error
+
+
+def _collect(asset: Asset, staged: Path, take: Callable[[str, Path], object]) -> None:
+    """Have ``take`` write each file of an asset to its path in ``staged``; refuse web pages."""
+    for file in asset.files or [""]:
+        part = staged / file
+        part.parent.mkdir(parents=True, exist_ok=True)
+        if not part.exists():
+            take(file, part)
+        with part.open("rb") as opened:
+            start = opened.read(4096).lstrip()
+        if start.startswith(b"<"):
+            part.unlink()
+            title = re.search(rb"<title[^>]*>(.*?)</title", start, re.DOTALL | re.IGNORECASE)
+            said = " ".join(title[1].decode("utf-8", "replace").split()) if title else "untitled"
+            page = f"a web page (“{said}”) came instead of {part.name}"
+            raise SalattackError(f"{page}; {asset.by_hand}")
+
+
+def _download(asset: Asset, file: str, part: Path, bar: tqdm) -> None:
+    """Download one file; gdown retries, resumes and checks the length."""
+    import gdown
+
+    def progress(received: int, total: int | None) -> None:
+        bar.update(before + received - bar.n)
+        if (total or 0) - received > shutil.disk_usage(part.parent).free:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    address, before = asset.address + file, bar.n
     try:
-        yield
+        gdown.download(address, str(part), progress=progress, **OPTIONS)
+    except (gdown.exceptions.DownloadError, OSError) as error:
+        if getattr(error, "errno", None):  # from the disk: requests' own OSErrors have none
+            raise
+        if type(error) is gdown.exceptions.DownloadError and error.__cause__ is None:
+            shutil.rmtree(part.parent)  # the server cannot resume: the next call starts again
+        reason = " ".join(re.split(r";|\.\n", str(error))[0].split())
+        advice = f"run the command again, or {asset.by_hand}"
+        raise SalattackError(f"{address} was not downloaded ({reason}); {advice}") from error
+
+
+def _install(asset: Asset, staged: Path, *, packed: bool) -> None:
+    """Verify what was collected and move it to its place."""
+    try:
+        if packed:
+            _unpack(staged, asset.member)
+        found, problem = _compare(asset, staged, asset.checksum)
+        if problem and asset.certain:
+            raise SalattackError(f"this is not the published {asset.name}: {problem}")
+        if problem and asset.inferred:
+            warnings.warn(f"{asset.name} may not be the published file: {problem}", stacklevel=3)
+        if asset.path.is_dir():
+            shutil.rmtree(asset.path)
+        asset.path.parent.mkdir(parents=True, exist_ok=True)
+        if not asset.certain:
+            asset.record.write_text(f"sha256:{found}")
+        staged.replace(asset.path)
     finally:
-        lock.release()
+        shutil.rmtree(staged.parent, ignore_errors=True)
+
+
+def _inspect(asset: Asset) -> tuple[str, str | None]:
+    """Return the checksum of an asset in the cache, and what is wrong with it."""
+    if not asset.path.exists():
+        return "", "is not in the cache"
+    if not asset.certain and not asset.record.is_file():
+        return "", "was never verified"
+    expected = asset.checksum if asset.certain else asset.record.read_text()
+    found, problem = _compare(asset, asset.path, expected)
+    return found, f"is damaged: {problem}" if problem else None
+
+
+def _compare(asset: Asset, place: Path, checksum: str) -> tuple[str, str | None]:
+    """Return the checksum of a file or folder, and how it differs from the expected one."""
+    algorithm, _, expected = (checksum or "sha256:").partition(":")
+    for file, wanted in (asset.files or {"": expected}).items():
+        part = place / file
+        if not part.is_file():
+            return "", f"{part.name} is missing"
+        with part.open("rb") as opened:
+            found = hashlib.file_digest(opened, algorithm).hexdigest()
+        if found != wanted:
+            return found, f"{part.name} has {algorithm} {found}, expected {wanted}"
+    return expected, None
+
+
+def _unpack(path: Path, wanted: str) -> None:
+    """Replace a zip by the one file in it that is wanted; paths in the zip are never written to."""
+    beside = path.with_name(f"{path.name}.unpacked")
+    try:
+        with zipfile.ZipFile(path) as archive:
+            entries = archive.infolist()
+            for entry in entries:
+                if UNSAFE.search(entry.filename) or stat.S_ISLNK(entry.external_attr >> 16):
+                    why = f"{entry.filename!r} in it is a link or leaves its folder"
+                    raise SalattackError(f"the zip was refused: {why}")
+            names = [entry.filename.rpartition("/")[2] for entry in entries]
+            if "data.pkl" in names:  # the file itself, which torch writes as a zip
+                return
+            if names.count(wanted) != 1:
+                count = names.count(wanted)
+                raise SalattackError(f"the zip holds {count} files named {wanted}, not one")
+            with archive.open(entries[names.index(wanted)]) as packed, beside.open("wb") as file:
+                shutil.copyfileobj(packed, file)
+    except (zipfile.BadZipFile, zlib.error, RuntimeError, EOFError, UnicodeDecodeError) as error:
+        raise SalattackError(f"the zip with {wanted} is damaged ({error})") from error
+    beside.replace(path)

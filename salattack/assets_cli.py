@@ -1,4 +1,4 @@
-"""Published models and data: list, fetch, verify, or file them by hand."""
+"""Published models and data: list, fetch, verify, or add them by hand."""
 
 import warnings
 from collections.abc import Callable
@@ -8,78 +8,64 @@ from typing import Annotated
 import typer
 from tabulate import tabulate
 
+from . import assets
+
 app = typer.Typer(help=__doc__, no_args_is_help=True)
 
-Name = Annotated[str, typer.Argument(help="As `salattack assets list` gives it.")]
+Name = Annotated[str, typer.Argument(help="From `salattack assets list`; fetch takes a group too.")]
 
 
 @app.command("list")
 def list_assets() -> None:
-    """Show every asset: size, licence, whether it is in the cache, address."""
-    from .assets import ASSETS, cache
-
-    rows = [
-        (
-            asset.name,
-            f"{asset.size / 1e6:.1f} MB" if asset.size else "unknown",
-            "present" if asset.path.is_file() else "–",
-            asset.licence,
-            asset.address,
-        )
-        for asset in ASSETS.values()
-    ]
-    typer.echo(tabulate(rows, ("name", "size", "cache", "licence", "address")))
-    typer.echo(f"Cache: {cache()} (SALATTACK_CACHE names another folder)")
+    """Show every asset: size, whether it is in the cache, licence, address."""
+    rows = []
+    for asset in assets.ASSETS.values():
+        size = f"{asset.size / 1e6:.1f} MB" if asset.size else "unknown"
+        present = "present" if asset.path.exists() else "–"
+        rows.append((asset.name, asset.group, size, present, asset.licence, asset.address))
+    typer.echo(tabulate(rows, ("name", "group", "size", "cache", "licence and terms", "address")))
+    typer.echo(f"Cache: {assets.cache()} (set SALATTACK_CACHE to use another folder)")
 
 
 @app.command()
 def fetch(name: Name) -> None:
-    """Bring an asset into the cache and print its path; a broken transfer goes on."""
-    from . import assets
-
-    asset = assets.known(name)
-    typer.echo(f"{name}: {asset.licence}; {asset.source}", err=True)
-    typer.echo(_warned(lambda: assets.fetch(name)))
+    """Download an asset, or a group of them, into the cache; an interrupted download resumes."""
+    names = [asset.name for asset in assets.ASSETS.values() if asset.group == name] or [name]
+    for asset in map(assets.known, names):
+        typer.echo(f"{asset.name}: {asset.licence}; see {asset.source}", err=True)
+    for each in names:
+        _report(assets.fetch, each)
 
 
 @app.command()
 def add(
-    name: Name, file: Annotated[Path, typer.Argument(help="It, or the zip that holds it.")]
+    name: Name, file: Annotated[Path, typer.Argument(help="It, the zip with it, or the folder.")]
 ) -> None:
-    """Verify a file that you got yourself and copy it into the cache."""
-    from . import assets
-
-    typer.echo(_warned(lambda: assets.add(name, file)))
+    """Verify a file that you downloaded yourself and copy it into the cache."""
+    _report(assets.add, name, file)
 
 
 @app.command()
 def verify() -> None:
-    """Compare every file of the cache to its checksum; exit code 1 when one is wrong."""
-    from .assets import cache, known
-    from .assets import verify as check
-
-    found = check()
+    """Verify every file in the cache; the exit code is 1 if one is wrong."""
+    found = assets.verify()
     for name, problem in found.items():
-        typer.echo(f"{name}: " + (f"{known(name).path} {problem}" if problem else "whole"))
+        path = assets.known(name).path
+        typer.echo(f"{name}: {f'{path} {problem}' if problem else 'intact'}")
     if not found:
-        typer.echo(f"There is nothing in {cache()}; `salattack assets fetch NAME` brings it")
-    if any(found.values()):
-        raise typer.Exit(1)
+        typer.echo(f"{assets.cache()} is empty; run `salattack assets fetch NAME`")
+    raise typer.Exit(any(found.values()))
 
 
 @app.command()
 def path(name: Name) -> None:
-    """Print where an asset lies in the cache, after a check that it is whole."""
-    from .assets import path as find
-
-    typer.echo(find(name))
+    """Verify an asset in the cache and print its path."""
+    typer.echo(assets.checked(name)[0])
 
 
-def _warned(work: Callable[[], Path]) -> Path:
-    """Do the work and say its warnings as plain lines."""
-    with warnings.catch_warnings(record=True) as said:
+def _report(bring: Callable[..., Path], *arguments: object) -> None:
+    """Print the path that a call returns, and its warnings as plain lines."""
+    with warnings.catch_warnings():
         warnings.simplefilter("always", UserWarning)
-        done = work()
-    for warning in said:
-        typer.echo(f"salattack: {warning.message}", err=True)
-    return done
+        warnings.showwarning = lambda message, *_: typer.echo(f"salattack: {message}", err=True)
+        typer.echo(bring(*arguments))

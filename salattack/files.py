@@ -15,7 +15,7 @@ def written_whole(path: str | Path) -> Iterator[Path]:
     Folders are made. The name keeps the suffix, which tells many writers the format.
 
     Raises:
-        SalattackError: the place cannot be written to.
+        SalattackError: the path cannot be written to.
     """
     path = Path(path)
     beside = path.with_name(f".{os.getpid()}.{path.name}")
@@ -25,7 +25,7 @@ def written_whole(path: str | Path) -> Iterator[Path]:
         beside.replace(path)
     except OSError as error:
         reason = error.strerror or error
-        raise SalattackError(f"cannot write {path}: {reason}; choose another place") from error
+        raise SalattackError(f"cannot write {path}: {reason}; choose another path") from error
     finally:
         if beside.exists():
             beside.unlink()

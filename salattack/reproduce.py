@@ -198,7 +198,7 @@ def manifest(runs: Mapping, output: Path, settings: Mapping) -> dict:
         if path := settings.get(key):
             weights[Path(path).name] = sha256(Path(path))
         elif model.asset:
-            weights[model.file] = sha256(assets.path(model.asset))
+            weights[model.file] = assets.checked(model.asset)[1]
     made = sorted(
         p for p in output.iterdir() if p.suffix in (".png", ".pdf", ".csv", ".md", ".tex")
     )

@@ -140,7 +140,7 @@ class Model:
         Warns:
             UserWarning: a published file whose checksum is not the known one.
         """
-        chosen = pick_device(device)
+        chosen, found = pick_device(device), None
         if weights is not None:
             source = Path(weights)
             network = self._filled(self.read(source), source)
@@ -148,9 +148,9 @@ class Model:
             source = SHIPPED / self.file
             network = self._filled(read_state_dict(source, expected_sha256=self.sha256), source)
         else:
-            source = self._cached()
-            network = self._converted(source)
-        if not self.shipped and self.sha256 and (found := sha256(source)) != self.sha256:
+            source, found = self._cached()
+            network = self._converted(source, found)
+        if not self.shipped and self.sha256 and (found := found or sha256(source)) != self.sha256:
             warnings.warn(
                 f"{source.name} is not the published {self.file}: "
                 f"sha256 {found[:12]}…, expected {self.sha256[:12]}…",
@@ -162,7 +162,7 @@ class Model:
         state = self.prepare(state)
         return fit(self.build(state), state, source.name)
 
-    def _cached(self) -> Path:
+    def _cached(self) -> tuple[Path, str]:
         if self.asset is None:
             raise SalattackError(f"{self.file} is not in the package; pass its path")
         if not assets.known(self.asset).path.exists():
@@ -170,11 +170,11 @@ class Model:
                 f"{self.file} is not in the package; get it from {self.source}: "
                 f"run `salattack assets fetch {self.asset}`, or pass its path"
             )
-        return assets.path(self.asset)
+        return assets.checked(self.asset)
 
-    def _converted(self, source: Path) -> nn.Module:
+    def _converted(self, source: Path, found: str) -> nn.Module:
         """Fill the network from a cached file's safetensors copy, made once and kept beside it."""
-        copy, found = source.with_name(f"{self.asset}.safetensors"), sha256(source)
+        copy = source.with_name(f"{self.asset}.safetensors")
         if _source_of(copy) == found:
             return self._filled(read_state_dict(copy), copy)
         network = self._filled(read_state_dict(source), source)

@@ -73,7 +73,7 @@ def test_nothing_half_written_is_left(tmp_path):
 def test_an_unwritable_place_is_said(tmp_path):
     (tmp_path / "file").write_text("")
     with (
-        pytest.raises(SalattackError, match=r"cannot write .*table.csv: .*choose another place"),
+        pytest.raises(SalattackError, match=r"cannot write .*table.csv: .*choose another path"),
         written_whole(tmp_path / "file" / "table.csv") as beside,
     ):
         beside.write_text("x")

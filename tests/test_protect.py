@@ -431,7 +431,7 @@ def test_the_original_and_what_exists_are_never_harmed(tmp_path, small, protecto
     (tmp_path / "there.png").write_text("mine")
     with pytest.raises(SalattackError, match=r"there.png exists; .*--overwrite"):
         protect_photo(path, tmp_path / "there.png", protector)
-    with pytest.raises(SalattackError, match=r"cannot write .*choose another place"):
+    with pytest.raises(SalattackError, match=r"cannot write .*choose another path"):
         protect_photo(path, tmp_path / "there.png" / "out.png", protector)
     with pytest.raises(SalattackError, match=r"is not named as a photo; known are \.jpg"):
         protect_photo(path, tmp_path / "out.gif", protector)

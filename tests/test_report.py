@@ -152,9 +152,9 @@ def test_claims_as_files(tmp_path, claims):
     assert len(text.splitlines()) == 4 + 2 + len(claims)
     (tmp_path / "file").write_text("")
     shutil.copy(FIGURES / TABLE, tmp_path)
-    with pytest.raises(SalattackError, match="choose another place"):
+    with pytest.raises(SalattackError, match="choose another path"):
         report.save_claims(claims, tmp_path / "file", "")
-    with pytest.raises(SalattackError, match="choose another place"):
+    with pytest.raises(SalattackError, match="choose another path"):
         report.write_report(claims, tmp_path, [], tmp_path / "file")
 
 

@@ -87,7 +87,8 @@ def ablate(
 
     Returns:
         The rows of `evaluate` for what is saved, each under its ``question`` and ``variant``; a
-        variant that several questions share is computed once.
+        variant that several questions share is computed once. The loss on features is left out
+        where the saliency model has none.
 
     Raises:
         SalattackError: an unknown question, or as `evaluate`.
@@ -102,6 +103,10 @@ def ablate(
         }
         for question, choices in ABLATIONS.items()
     }
+    if not hasattr(study.saliency, "feature_maps"):
+        variants["loss"] = {
+            label: attack for label, attack in variants["loss"].items() if attack.loss != "features"
+        }
     variants["steps"] = {f"{n}": replace(paper, steps=n) for n in steps}
     variants["bounds"] = {f"{b:g}": paper.with_strength(b, 0.2 * b, count) for b in bounds}
     chosen = list(variants) if questions is None else questions

@@ -9,6 +9,7 @@ import warnings
 import zlib
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import Literal
 
 import torch
@@ -17,6 +18,7 @@ from kornia.color import lab_to_rgb, rgb_to_lab
 from torch import Tensor
 
 from .blur import BLUR_FAMILY, GAUSSIAN, Blur
+from .edits import Targets
 from .errors import SalattackError, one_of
 from .generators import Generator
 from .regions import REGIONS
@@ -39,9 +41,10 @@ class Attack:
             the image, in the same units (L2, as Madry et al. 2018 project); None for no ball.
         step_size: step m (Eq. 8–10); None stands for ``bound``, which makes one step FGSM.
         steps: iterations.
-        start: half-width of the uniform random start. I-FGSM taken literally starts at I_org,
-            where the loss is at its minimum, its gradient exactly zero and sign(0) = 0: it never
-            moves. ±0.001 (a comment in Ruiz et al.'s code) leaves that plateau.
+        start: half-width of the uniform random start, at most ``bound``. I-FGSM taken literally
+            starts at I_org, where the loss is at its minimum, its gradient exactly zero and
+            sign(0) = 0: it never moves. ±0.001 (a comment in Ruiz et al.'s code) leaves that
+            plateau.
         start_in: "region" multiplies the start by M (Eq. 4); "everywhere" does not, as code would
             that masks the steps alone: its background is noise. A reading of the paper, no more.
         blurs: what stands before g in the loss; empty for nothing.
@@ -58,12 +61,13 @@ class Attack:
         loss: "mse" (§ IV-A), "l1", or "features", the squared distance of perceptual features.
         goal: "break" goes away from g(I_org) (Eq. 7; Yeh et al.'s distorting attack), "nullify"
             towards I_org itself, so that nothing seems edited (Yeh et al., WACVW 2020).
-        edits: for targets of several edits at once, (N, K, …): "joint" adds their losses, "cycle"
-            takes one an iteration in turn (Ruiz et al.'s two class-transferable attacks).
+        edits: for a tuple of targets, which asks for several edits at once: "joint" adds their
+            losses, "cycle" takes one per iteration in turn (Ruiz et al.'s two class-transferable
+            attacks). "joint" passes the tuple to g, as `salattack.study.Study` expects it.
         colours: "rgb", or "ab": only a and b of CIE Lab, in units of 128, lightness being kept;
             start, steps and bound are in that space (Wang et al., Anti-Forgery, IJCAI 2022).
-        shared: one perturbation for the whole batch, its gradient the mean over the images (as in
-            CMUA, Huang et al., AAAI 2022); `universal_perturbation` gives it for other photos.
+        shared: optimises one perturbation that is added to every photo of the batch (as in CMUA,
+            Huang et al., AAAI 2022); `universal_perturbation` returns it for other photos.
         direction: "sign" steps as far on every pixel (Eq. 8–10); "gradient" steps along the
             gradient itself, as far in root mean square, so that pixels which matter little
             change little.
@@ -96,14 +100,17 @@ class Attack:
     def __post_init__(self) -> None:
         if not self.bound >= 0:
             raise SalattackError(f"bound must be ≥ 0 (in [-1, 1] units), got {self.bound}")
-        if self.radius is not None and not self.radius > 0:
-            raise SalattackError(f"radius must be > 0, got {self.radius}")
+        if self.radius is not None and not self.radius >= 0:
+            raise SalattackError(f"radius must be ≥ 0, got {self.radius}")
         if self.step_size is not None and not self.step_size > 0:
             raise SalattackError(f"step_size must be > 0, got {self.step_size}")
         if isinstance(self.steps, bool) or not isinstance(self.steps, int) or self.steps < 1:
             raise SalattackError(f"steps must be a whole number ≥ 1, got {self.steps!r}")
-        if not self.start >= 0:
-            raise SalattackError(f"start must be ≥ 0, got {self.start}")
+        if not 0 <= self.start <= self.bound:
+            raise SalattackError(
+                f"start must be between 0 and the bound {self.bound}, got {self.start}; "
+                "`with_strength` scales an attacker as a whole"
+            )
         if not self.momentum >= 0:
             raise SalattackError(f"momentum must be ≥ 0, got {self.momentum}")
         for name, value, known in (
@@ -135,11 +142,23 @@ class Attack:
         return self.steps * len(self._blurs_at(0))
 
     def with_strength(self, bound: float, step_size: float | None, steps: int) -> "Attack":
-        """Return this attacker at another strength; FGSM stays one step of the size of bound."""
-        if self.step_size is None:
-            return replace(self, bound=bound)
-        start = bound if self.start == self.bound else self.start  # PGD starts in the whole ball
-        radius = None if self.radius is None else self.radius * (bound / self.bound)
+        """Return this attacker at another strength; FGSM stays one step of the size of bound.
+
+        A radius keeps its ratio to the bound. A start in the whole ball stays one, and another
+        start stays as it is where the bound allows it.
+
+        Raises:
+            SalattackError: a value out of range, or a radius beside a bound of 0.
+        """
+        if self.step_size is None and self.steps == 1:
+            step_size, steps = None, 1
+        whole = self.start == self.bound > 0  # PGD
+        radius = self.radius
+        if radius is not None:
+            if self.bound == 0:
+                raise SalattackError("a radius cannot be scaled from a bound of 0; set both")
+            radius = radius * (bound / self.bound)
+        start = bound if whole else min(self.start, bound)
         return replace(
             self, bound=bound, radius=radius, step_size=step_size, steps=steps, start=start
         )
@@ -148,7 +167,7 @@ class Attack:
         self,
         generator: Generator,
         images: Tensor,
-        target: Tensor,
+        target: Targets,
         saliency_map: Tensor | None = None,
         *,
         features: Callable[[Tensor], Tensor] | None = None,
@@ -158,8 +177,8 @@ class Attack:
 
         Args:
             generator: g, differentiable in its images; its parameters are left alone.
-            images: I_org, (N, 3, H, W) float32 in [-1, 1].
-            target: what g is asked for, one row an image.
+            images: I_org, (N, 3, H, W) float32 (or float64) in [-1, 1]; no gradients reach them.
+            target: what g is asked for, one row per image; see `Targets`.
             saliency_map: M, (N, 1, H, W) in [0, 1], the ``region``; exactly when there is one.
             features: of g's images, for the loss "features": (N, …).
             on_gradient: called with N after every gradient (progress).
@@ -168,37 +187,69 @@ class Attack:
             I_ptb, same shape, in [-1, 1] and within ``bound`` of I_org (in ``colours``).
 
         Raises:
-            SalattackError: images or map with NaN, out of range or of another size; a map given
-                where none is used, or none where one is.
+            SalattackError: images or map with NaN, out of range, of another size or type; a map
+                given where none is used, or none where one is.
 
         Warns:
             UnmovedWarning: images that came back bit-identical.
         """
-        _check_images(images)
+        images = _checked(images)
+        x, clean, decode = self._ascend(
+            generator, images, target, saliency_map, features, on_gradient
+        )
+        still = (x == clean).all(1, keepdim=True)
+        x = torch.where(still, images, decode(x))  # a colour space's way back may round
+        if still := int((x == images).flatten(1).all(1).sum()):
+            warnings.warn(
+                f"{still} of {len(images)} images came back unchanged (the gradient was zero or "
+                "the region empty): give the attack a start > 0 or a blur, and look at the mask",
+                UnmovedWarning,
+                stacklevel=2,
+            )
+        return x
+
+    def _ascend(
+        self,
+        generator: Generator,
+        images: Tensor,
+        target: Targets,
+        saliency_map: Tensor | None = None,
+        features: Callable[[Tensor], Tensor] | None = None,
+        on_gradient: Callable[[int], object] | None = None,
+    ) -> tuple[Tensor, Tensor, Callable[[Tensor], Tensor]]:
+        """Return the last iterate, where it started from, and the way from there to images.
+
+        A shared attack iterates on the perturbation (1, 3, H, W), the others on the images.
+        """
         mask = self._mask(images, saliency_map)
         if (self.loss == "features") != (features is not None):
             raise SalattackError(f"loss={self.loss!r}: features belong to the loss 'features'")
         distance = F.l1_loss if self.loss == "l1" else F.mse_loss
         seen_in = features or _same
-        ways = target.unbind(1) if self.edits == "cycle" and target.ndim > 2 else (target,)
+        ways = target if self.edits == "cycle" and isinstance(target, tuple) else (target,)
         with torch.no_grad():  # what the distance is taken to, computed once
             references = [seen_in(self._reference(generator(images, way), images)) for way in ways]
         towards = 1 if self.goal == "break" else -1
-        encode, decode, channels = _COLOURS[self.colours]
+        encode, decode, movable = _COLOURS[self.colours]
+        channels = _channels(movable, images.dtype, images.device)
         clean = encode(images)
         reach = self.bound * (mask if self.bound_by == "saliency" else 1.0)
+        if self.shared:
+            clean = torch.zeros_like(images[:1])
+
+            def decode(delta: Tensor) -> Tensor:
+                return (images + delta).clamp(-1, 1)
+
         low, high = clean - reach, clean + reach
-        if self.shared:  # clipped for g alone, so that it stays the same for all
-            decode = _clip
-        elif self.colours == "rgb":
+        if self.colours == "rgb" and not self.shared:
             low, high = low.clamp(min=-1), high.clamp(max=1)
         step = self.bound if self.step_size is None else self.step_size
 
         x, velocity = clean, torch.zeros_like(clean)
         if self.start > 0:
             place = mask if self.start_in == "region" else 1.0
-            noise = _noise(images[:1] if self.shared else images, self.seed)
-            x = self._within(clean, x + self.start * place * channels.to(x) * noise)
+            noise = _noise(images[: len(x)], self.seed)
+            x = self._within(clean, x + self.start * place * channels * noise)
             x = x.clamp(low, high)
         for t in range(self.steps):
             blurs = self._blurs_at(t)
@@ -216,24 +267,13 @@ class Attack:
                     gradient += towards * _gradient(loss, seen)
                 if on_gradient is not None:
                     on_gradient(len(images))
-            gradient *= channels.to(x)
-            if self.shared:
-                gradient = gradient.mean(0, keepdim=True)
+            gradient *= channels
             if self.momentum:
                 velocity = self.momentum * velocity + gradient / _per_image(gradient.abs())
                 gradient = velocity
             x = self._within(clean, x + step * self._direction(gradient, mask))  # Eq. 9, 10
             x = x.clamp(low, high)  # Eq. 6
-        still = (x == clean).all(1, keepdim=True)
-        x = torch.where(still, images, decode(x))  # a colour space's way back may round
-        if still := int((x == images).flatten(1).all(1).sum()):
-            warnings.warn(
-                f"{still} of {len(images)} images came back unchanged (the gradient was zero or "
-                "the region empty): give the attack a start > 0 or a blur, and look at the mask",
-                UnmovedWarning,
-                stacklevel=2,
-            )
-        return x
+        return x, clean, decode
 
     def _reference(self, fakes: Tensor, images: Tensor) -> Tensor:
         if self.goal == "break":
@@ -273,7 +313,7 @@ class Attack:
             )
         if not ((saliency_map >= 0) & (saliency_map <= 1)).all():
             raise SalattackError("the saliency_map must lie in [0, 1] without NaN")
-        return saliency_map.to(images)
+        return saliency_map.detach().to(images)
 
 
 def _per_image(values: Tensor) -> Tensor:
@@ -284,26 +324,30 @@ def _same(images: Tensor) -> Tensor:
     return images
 
 
-def _clip(images: Tensor) -> Tensor:
-    return images.clamp(-1, 1)
+@lru_cache(maxsize=64)
+@torch.inference_mode(False)  # a tensor made in inference mode cannot be used for gradients later
+def _channels(values: tuple[float, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
+    """Return one number per channel, copied to a device once and not in every iteration."""
+    return torch.tensor(values, dtype=dtype, device=device)[:, None, None]
 
 
 def _to_lab(images: Tensor) -> Tensor:
     """Lab with L - 50 in units of 50, a and b in units of 128: [-1, 1] like the images."""
     lab = rgb_to_lab((images + 1) / 2)
-    return (lab - lab.new_tensor([50, 0, 0])[:, None, None]) / _LAB.to(lab)
+    middle, unit = (_channels(values, lab.dtype, lab.device) for values in _LAB)
+    return (lab - middle) / unit
 
 
 def _from_lab(lab: Tensor) -> Tensor:
-    lab = lab * _LAB.to(lab) + lab.new_tensor([50, 0, 0])[:, None, None]
-    return lab_to_rgb(lab) * 2 - 1
+    middle, unit = (_channels(values, lab.dtype, lab.device) for values in _LAB)
+    return lab_to_rgb(lab * unit + middle) * 2 - 1
 
 
-_LAB = torch.tensor([50.0, 128.0, 128.0])[:, None, None]
+_LAB = ((50.0, 0.0, 0.0), (50.0, 128.0, 128.0))  # middle and half-width of L, a and b
 # Name → into the space, out of it, and the channels of it that may change.
 _COLOURS = {
-    "rgb": (_same, _same, torch.ones(3, 1, 1)),
-    "ab": (_to_lab, _from_lab, torch.tensor([0.0, 1.0, 1.0])[:, None, None]),
+    "rgb": (_same, _same, (1.0, 1.0, 1.0)),
+    "ab": (_to_lab, _from_lab, (0.0, 1.0, 1.0)),
 }
 
 
@@ -324,9 +368,12 @@ def _noise(images: Tensor, seed: int) -> Tensor:
     return torch.stack(draws).to(images)
 
 
-def _check_images(images: Tensor) -> None:
-    if images.ndim != 4 or images.shape[1] != 3 or not images.is_floating_point():
-        raise SalattackError(f"images must be (N, 3, H, W) floats, got {tuple(images.shape)}")
+def _checked(images: Tensor) -> Tensor:
+    if images.ndim != 4 or images.shape[1] != 3 or images.dtype not in _TYPES:
+        raise SalattackError(
+            "images must be (N, 3, H, W) of float32 or float64, got "
+            f"{tuple(images.shape)} of {images.dtype}"
+        )
     if not len(images):
         raise SalattackError("the batch holds no images")
     if not torch.isfinite(images).all():
@@ -336,6 +383,10 @@ def _check_images(images: Tensor) -> None:
             f"the images must lie in [-1, 1], found [{images.min():.3g}, {images.max():.3g}]; "
             "divide 8-bit values by 127.5 and subtract 1"
         )
+    return images.detach()
+
+
+_TYPES = (torch.float32, torch.float64)
 
 
 PLATEAU = 0.001  # a comment in Ruiz et al.'s code suggests this start for FGSM and I-FGSM
@@ -410,21 +461,21 @@ def attacker(name: str, **changes: object) -> Attack:
 
 
 def universal_perturbation(
-    attack: Attack, generator: Generator, images: Tensor, target: Tensor
+    attack: Attack, generator: Generator, images: Tensor, target: Targets
 ) -> Tensor:
     """Return the one perturbation (1, 3, H, W) that disrupts a whole batch, to add to other photos.
+
+    Added to a photo, it is clipped to [-1, 1] there: ``(photo + delta).clamp(-1, 1)``.
 
     Args:
         attack: a ``shared`` one.
         generator: g.
         images: the set it is made from, (N, 3, H, W) in [-1, 1].
-        target: one row an image.
+        target: one row per image.
 
     Raises:
         SalattackError: the attack is not shared, or as `Attack.__call__`.
     """
     if not attack.shared:
         raise SalattackError('a universal perturbation needs shared=True: attacker("universal")')
-    change = attack(generator, images, target) - images
-    largest = change.abs().argmax(0, keepdim=True)  # clipping at ±1 only ever shortens it
-    return change.gather(0, largest)
+    return attack._ascend(generator, _checked(images), target)[0]

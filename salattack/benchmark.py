@@ -28,7 +28,7 @@ from .files import written_whole
 from .generators import StarGAN
 from .reproduce import provenance
 from .saliency import load_saliency
-from .weights import frozen, pick_device
+from .weights import frozen, keep_freed_memory, pick_device
 
 MATRIX = 2048  # side of the matrices that give the machine's rate
 STRENGTH = 0.05, 0.01, 10  # Ruiz et al.'s bound, step and steps
@@ -169,6 +169,7 @@ def main(
     output: Annotated[Path, typer.Option(help="Tables go here.")] = Path("results"),
 ) -> None:
     """Measure and write ``benchmark.csv``, ``.md`` and ``.json``."""
+    keep_freed_memory()
     place, names = pick_device(device), attacker or TABLE
     rows = []
     for size in map(int, sizes.split(",")):

@@ -1,6 +1,7 @@
 """Gaussian and average blurs, and the family that Ruiz et al. (ECCV-W 2020) attack through."""
 
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Literal
 
 import torch
@@ -44,9 +45,16 @@ class Blur:
         channels, pad = images.shape[1], self.kernel_size // 2
         if min(images.shape[-2:]) <= pad:
             raise SalattackError(f"a {self.kernel_size} px blur needs images above {pad} px")
-        row = self.weights().to(images).expand(channels, 1, 1, -1)
+        row = _row(self, images.dtype, images.device).expand(channels, 1, 1, -1)
         images = F.pad(images, (pad, pad, pad, pad), mode="reflect")
         return F.conv2d(F.conv2d(images, row, groups=channels), row.mT, groups=channels)
+
+
+@lru_cache(maxsize=64)
+@torch.inference_mode(False)  # a tensor made in inference mode cannot be used for gradients later
+def _row(blur: Blur, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """Return the weights on a device, copied there once and not in every iteration."""
+    return blur.weights().to(device, dtype)
 
 
 GAUSSIAN = Blur("gaussian", 11, 1.0)  # § IV-A: kernel 11, σ = 1

@@ -22,20 +22,22 @@ def trade_off(means: pd.DataFrame) -> Figure:
 
     Args:
         means: from `salattack.trade_off.means`: attacker, bound, ``l2``, ``background_l1``,
-            ``damage_l2`` and ``damage_edited`` in [-1, 1], and ``damage_features``.
+            ``damage_l2`` and ``damage_edited`` in [-1, 1], and ``damage_features``
+            where the saliency model has features: without it that row of panels is left out.
     """
     changes = (
         ("l2", 100, "change of the photo: L2 × 100 in [-1, 1]"),
         ("background_l1", 1, "change of its background: L1 in [-1, 1]"),
     )
-    damages = (
+    damages = [
         ("damage_l2", "damage to the fake:\nMSE in [-1, 1]"),
         ("damage_edited", "where the edit is:\nMSE in [-1, 1]"),
         ("damage_features", "in features:\ndistance, no unit"),
-    )
+    ]
+    damages = [(measure, label) for measure, label in damages if measure in means]
     groups = means.groupby("attacker", sort=False)
     with matplotlib.rc_context(FONT):
-        figure = Figure(figsize=(7.0, 7.0), layout="constrained")
+        figure = Figure(figsize=(7.0, 1.0 + 2.0 * len(damages)), layout="constrained")
         axes = figure.subplots(len(damages), len(changes), sharex="col", sharey="row")
         pairs = zip(axes.flat, product(damages, changes), strict=True)
         for panel, ((damage, name_of_damage), (measure, factor, label)) in pairs:

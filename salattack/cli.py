@@ -15,6 +15,7 @@ from .assets_cli import app as assets_app
 from .errors import SalattackError, one_of
 from .protect_cli import protect
 from .verify_cli import verify
+from .weights import keep_freed_memory
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -192,6 +193,7 @@ def version() -> None:
 
 def main() -> None:
     """Run the command line; a user's mistake ends it with one line and exit code 1."""
+    keep_freed_memory()
     try:
         app()
     except SalattackError as error:

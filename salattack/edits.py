@@ -8,8 +8,10 @@ from torch import Tensor
 
 from .errors import one_of
 
-# From a generator, (N, 5) labels of StarGAN's attributes and the name of an edit to (N, …) targets.
+# (generator, labels (N, 5), edit name) → targets, one row per image.
 Target = Callable[[object, Tensor, str], Tensor]
+# What a batch is asked for: one row per image; a tuple of such targets asks for several edits.
+Targets = Tensor | tuple[Tensor, ...]
 
 
 @dataclass(frozen=True)
@@ -24,21 +26,22 @@ class EditSet:
     names: tuple[str, ...]
     target: Target
 
-    def targets(self, generator: object, labels: Tensor, edits: Sequence[str]) -> Tensor:
-        """Return (N, …) targets that edit each face in its own way.
+    def targets(self, generator: object, labels: Tensor, edits: Sequence[str]) -> Targets:
+        """Return the targets that edit each face in its own way, one row per image.
 
-        Or (N, K, …) targets of all K ``names`` at once, where every edit is "joint".
+        A row is whatever ``target`` makes: a vector, a class index, a reference image.
 
         Args:
             generator: whose targets they are.
             labels: (N, 5) labels of the faces.
-            edits: a name for each face.
+            edits: a name for each face; all "joint" asks for the K ``names`` at once, and
+                returns a tuple of K targets.
 
         Raises:
             SalattackError: an edit that is not among ``names``.
         """
         if set(edits) == {"joint"}:
-            return torch.stack([self.target(generator, labels, name) for name in self.names], 1)
+            return tuple(self.target(generator, labels, name) for name in self.names)
         for name in edits:
             if name not in self.names:
                 raise one_of("edit", name, self.names)

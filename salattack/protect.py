@@ -79,7 +79,7 @@ class Protector:
     def targets(self) -> Tensor:
         """Return the (K, …) targets of g's K edits, of a face labelled `DEFAULT_LABELS`."""
         labels = torch.tensor([[float(DEFAULT_LABELS[name]) for name in ATTRIBUTES]])
-        return self.edits.targets(self.generator, labels.to(self.device), ["joint"])[0]
+        return torch.cat(self.edits.targets(self.generator, labels.to(self.device), ["joint"]))
 
     @torch.no_grad()
     def fakes(self, image: Tensor) -> Tensor:

@@ -20,6 +20,7 @@ from torchvision.transforms.v2 import functional as vision
 
 from .attacks import Attack, label_of
 from .blur import Blur
+from .edits import Targets
 from .errors import SalattackError
 from .evaluation import aims
 from .faces import from_uint8, to_pil, to_tensor, to_uint8
@@ -128,7 +129,8 @@ def remaining_damage(
 
     Returns:
         One row per face × attribute × attacker × transform, and one for `TWICE`, where g edits
-        its own output again, in the next of its edits: ``l2``, the mean squared difference of
+        its own output again, in the next of its edits (of "joint", each output in its next):
+        ``l2``, the mean squared difference of
         T(I_ptb) and T(I_org); the columns of `fake_damage` between g(T(I_org)) and g(T(I_ptb)),
         so that what T alone does to the fake is not counted; and ``remaining``, this
         ``damage_l2`` over that at `UNTOUCHED`. All in [-1, 1].
@@ -164,9 +166,12 @@ def remaining_damage(
     return rows.assign(remaining=rows["damage_l2"] / samples.transform("first"))
 
 
-def _targets(study: Study, labels: Tensor, edits: Sequence[str]) -> tuple[Tensor, Tensor]:
+def _targets(study: Study, labels: Tensor, edits: Sequence[str]) -> tuple[Targets, Targets]:
     """Return the targets of these edits, and of the next ones, of faces so edited."""
     names = study.edits.names
+    if set(edits) == {"joint"}:
+        pairs = [_targets(study, labels, [name] * len(labels)) for name in names]
+        return tuple(zip(*pairs, strict=True))
     after = [
         edit_labels(row, edit) if edit in ATTRIBUTES else row
         for row, edit in zip(labels.split(1), edits, strict=True)
@@ -184,14 +189,19 @@ def _fakes(
     apply: Mapping[str, Transform],
     face_ids: Sequence[str],
     seed: int,
-    target: Tensor,
-    second: Tensor,
+    target: Targets,
+    second: Targets,
     images: Tensor,
 ) -> Fakes:
     seen = {name: edited(transform, images, face_ids, seed) for name, transform in apply.items()}
     fakes = {name: (picture, study.generate(picture, target)) for name, picture in seen.items()}
     saved, fake = fakes[UNTOUCHED]
-    return fakes | {TWICE: (saved, study.generate(fake, second))}
+    if isinstance(second, tuple):  # each of the fakes in its own next edit
+        pairs = zip(fake.split(3, 1), second, strict=True)
+        twice = torch.cat([study.generate(one, target) for one, target in pairs], 1)
+    else:
+        twice = study.generate(fake, second)
+    return fakes | {TWICE: (saved, twice)}
 
 
 def _measured(head: Mapping[str, object], clean: Fakes, broken: Fakes) -> list[pd.DataFrame]:

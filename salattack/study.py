@@ -14,6 +14,7 @@ from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from .attacks import Attack
+from .edits import Targets
 from .errors import SalattackError, one_of
 from .faces import Faces, load_faces
 from .generators import (
@@ -71,10 +72,10 @@ class Study:
         """Return this study with faces that can all be read, see `Faces.readable`."""
         return replace(self, faces=self.faces.readable())
 
-    def targets(self, labels: Tensor, edits: Sequence[str]) -> Tensor:
-        """Return g's targets for faces of (N, 5) labels, one of its edits each: (N, …).
+    def targets(self, labels: Tensor, edits: Sequence[str]) -> Targets:
+        """Return g's targets for faces of (N, 5) labels, one of its edits each: a row per face.
 
-        Or (N, K, …) of all its edits at once, where every one is "joint".
+        Where every edit is "joint": a tuple of the targets of all its edits.
 
         Raises:
             SalattackError: an edit that g does not make.
@@ -86,18 +87,18 @@ class Study:
         for images, labels, ids in DataLoader(self.faces, batch_size=batch_size):
             yield images.to(self.device), labels.to(self.device), list(ids)
 
-    def generate(self, images: Tensor, target: Tensor) -> Tensor:
+    def generate(self, images: Tensor, target: Targets) -> Tensor:
         """Return g(images) for (N, 3, H, W) images in [-1, 1], without gradients.
 
-        Targets (N, K, …) ask for K edits of each image: (N, 3 K, H, W).
+        A tuple of K targets asks for K edits of each image: (N, 3 K, H, W).
         """
         with torch.no_grad():
             return self._fine(images, target)
 
-    def _fine(self, images: Tensor, target: Tensor) -> Tensor:
-        if target.ndim == 2:
+    def _fine(self, images: Tensor, target: Targets) -> Tensor:
+        if not isinstance(target, tuple):
             return self.generator(images, target)
-        return torch.cat([self.generator(images, one) for one in target.unbind(1)], 1)
+        return torch.cat([self.generator(images, one) for one in target], 1)
 
     def saliency_map(self, images: Tensor) -> Tensor:
         """Return M (N, 1, H, W) in [0, 1] of (N, 3, H, W) images in [-1, 1]."""
@@ -107,7 +108,7 @@ class Study:
     def disrupt(
         self,
         photos: Tensor,
-        target: Tensor,
+        target: Targets,
         attack: Attack,
         saliency_map: Tensor,
         on_gradient: Callable[[int], object] | None = None,
@@ -125,26 +126,32 @@ class Study:
             I_ptb, like the photos. Where the memory does not hold the batch, it is halved.
 
         Raises:
-            SalattackError: a loss on features, with a saliency model that gives none.
+            SalattackError: a loss on features, with a saliency model that gives none; a batch too
+                large for the memory, with a shared attack.
         """
         try:
             return self._disrupt(photos, target, attack, saliency_map, on_gradient)
         except RuntimeError as error:
             if len(photos) == 1 or not _out_of_memory(error):
                 raise
+        if attack.shared:
+            raise SalattackError(
+                f"{len(photos)} images at a time are too many for the memory, and a shared "
+                "perturbation needs them together; give a smaller batch_size or fewer faces"
+            )
         half = len(photos) // 2
         warnings.warn(
             f"{len(photos)} images at a time are too many for the memory: going on with {half}; "
             "give a smaller batch_size",
             stacklevel=2,
         )
-        parts = zip(*(t.split(half) for t in (photos, target, saliency_map)), strict=True)
+        parts = zip(*(_split(t, half) for t in (photos, target, saliency_map)), strict=True)
         return torch.cat([self.disrupt(x, t, attack, m, on_gradient) for x, t, m in parts])
 
     def _disrupt(
         self,
         photos: Tensor,
-        target: Tensor,
+        target: Targets,
         attack: Attack,
         saliency_map: Tensor,
         on_gradient: Callable[[int], object] | None,
@@ -162,9 +169,15 @@ class Study:
         generator = self._fine if fine else self._coarse
         return attack(generator, photos, target, region, features=features, on_gradient=on_gradient)
 
-    def _coarse(self, images: Tensor, target: Tensor) -> Tensor:
+    def _coarse(self, images: Tensor, target: Targets) -> Tensor:
         with torch.autocast(self.device.type, getattr(torch, self.compute)):
             return self._fine(images, target).float()
+
+
+def _split(target: Targets, size: int) -> Sequence[Targets]:
+    if not isinstance(target, tuple):
+        return target.split(size)
+    return list(zip(*(one.split(size) for one in target), strict=True))
 
 
 def _out_of_memory(error: RuntimeError) -> bool:

@@ -72,7 +72,8 @@ def means(rows: pd.DataFrame) -> pd.DataFrame:
 def presentable(means: pd.DataFrame) -> pd.DataFrame:
     """Return `means` as a table to read: both sides of each attacker at each bound.
 
-    Photo errors in [0, 1], as in Table I; damage in [-1, 1]. ``edit left %`` is the distance of
+    Photo errors in [0, 1], as in Table I; damage in [-1, 1]. "in features" needs a saliency
+    model with features; other runs have no such column. ``edit left %`` is the distance of
     the broken fake to the photo as a share of the fake's, 0 for an edit that is nullified.
     """
     shown = {
@@ -82,15 +83,15 @@ def presentable(means: pd.DataFrame) -> pd.DataFrame:
         "SSIM": means["ssim"],
         "damage": means["damage_l2"],
         "where edited": means["damage_edited"],
-        "in features": means["damage_features"],
+        "in features": means.get("damage_features"),
         "broken %": (100 * means["success"]).round().astype(int),
         "edit left %": (100 * means["edit_left"]).round().astype(int),
     }
     index = pd.MultiIndex.from_frame(
         means.assign(attacker=means["attacker"].map(label_of))[["attacker", "bound"]]
     )
-    table = pd.DataFrame({label: column.to_numpy() for label, column in shown.items()}, index)
-    return table.round(4)
+    shown = {label: column.to_numpy() for label, column in shown.items() if column is not None}
+    return pd.DataFrame(shown, index).round(4)
 
 
 def at_equal(

@@ -2,12 +2,12 @@
 
 import ctypes
 import hashlib
+import os
 import pickle
 import warnings
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 
 import torch
@@ -201,21 +201,21 @@ def frozen(network: nn.Module, device: torch.device) -> nn.Module:
     network = network.requires_grad_(False).eval().to(device)
     if device.type != "cpu":
         return network
-    _keep_freed_memory()
     return network.to(memory_format=torch.channels_last)
 
 
-@cache
-def _keep_freed_memory() -> None:
-    """Have this process use again what it freed, where glibc would give it back to the system.
+def keep_freed_memory() -> None:
+    """Have this process, and those that it starts, use freed memory again.
 
-    Getting it back is 5,000 page faults an iteration, a tenth of its time (mallopt(3)).
+    glibc would return it to the system, and an attack on a CPU spends a tenth of its time in the
+    page faults of getting it back (mallopt(3)). The whole process then keeps the most memory that
+    it ever used: the command line asks for that, and importing the package or loading a network
+    does not. Another C library is left as it is.
     """
-    mmap_threshold, trim_threshold = -3, -1
-    with suppress(AttributeError, OSError, TypeError):  # another C library
-        mallopt = ctypes.CDLL(None).mallopt
-        mallopt(mmap_threshold, 2**28)
-        mallopt(trim_threshold, 2**30)
+    for option, name, size in ((-3, "MMAP", 2**28), (-1, "TRIM", 2**30)):
+        os.environ.setdefault(f"MALLOC_{name}_THRESHOLD_", str(size))  # notebooks' kernels read it
+        with suppress(AttributeError, OSError, TypeError):
+            ctypes.CDLL(None).mallopt(option, size)
 
 
 def pick_device(device: str = "auto") -> torch.device:

@@ -209,7 +209,7 @@ def test_a_universal_perturbation_is_one_for_all_and_works_on_others(generator, 
     delta = universal_perturbation(attack, generator, photos[:2], target[:2])
     assert delta.shape == (1, 3, 64, 64) and 0 < delta.abs().max() <= attack.bound + 1e-6
     batch = attack(generator, photos[:2], target[:2])
-    assert (batch - (photos[:2] + delta).clamp(-1, 1)).abs().max() < 1e-6
+    assert torch.equal(batch, (photos[:2] + delta).clamp(-1, 1))
     unseen, wanted = photos[2:], target[2:]
     noise = attack.bound * torch.randn(delta.shape, generator=torch.Generator().manual_seed(0))
     clean = generator(unseen, wanted)
@@ -229,13 +229,65 @@ def test_edits_in_turn_attack_one_an_iteration(generator, photos, target):
         seen.append(one)
         return generator(images, one)
 
-    targets = torch.stack([target, target.flip(0)], 1)
+    targets = (target, target.flip(0))
     attack = attacker("class-iterative", steps=3)
     result = attack(recorded, photos, targets)
-    order = [targets[:, k] for k in (0, 1, 0, 1, 0)]  # both references, then the three steps
-    assert all(torch.equal(a, b) for a, b in zip(seen, order, strict=True))
-    for one in targets.unbind(1):
+    order = [targets[k] for k in (0, 1, 0, 1, 0)]  # both references, then the three steps
+    assert all(a is b for a, b in zip(seen, order, strict=True))
+    for one in targets:
         assert F.mse_loss(generator(result, one), generator(photos, one)) > 1e-4
+
+
+@pytest.mark.parametrize("target", [None, [None, None], torch.tensor([2, 0, 1])])
+def test_one_edit_in_turn_takes_a_target_of_any_kind(target, photos):
+    seen = []
+
+    def recorded(images, one):
+        seen.append(one)
+        return images.square()
+
+    attacker("class-iterative", steps=2)(recorded, photos, target)
+    assert len(seen) == 3 and all(one is target for one in seen)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"blurs": (GAUSSIAN,), "blur_target": "iterate"},
+        {"goal": "nullify"},
+        {"direction": "gradient", "radius": 0.02, "momentum": 1.0},
+    ],
+)
+def test_a_shared_perturbation_is_one_for_all_in_every_variant(change, generator, photos, target):
+    attack = attacker("universal", steps=3, **change)
+    delta = universal_perturbation(attack, generator, photos, target)
+    assert delta.shape == (1, 3, 64, 64) and 0.005 < delta.abs().max() <= attack.bound
+    result = attack(generator, photos, target)
+    assert torch.equal(result, (photos + delta).clamp(-1, 1))
+    reference = generator(photos, target) if attack.goal == "break" else photos
+    before, after = (F.mse_loss(generator(x, target), reference) for x in (photos, result))
+    assert after < before if attack.goal == "nullify" else after > 1e-4
+
+
+def test_no_gradient_goes_back_to_images_and_map(generator, photos, target, saliency_map):
+    attack = attacker("saliency-aware", steps=2, start=0.01)
+    given = photos.clone().requires_grad_(), saliency_map.clone().requires_grad_()
+    result = attack(generator, given[0], target, given[1])
+    assert not result.requires_grad
+    assert torch.equal(result, attack(generator, photos, target, saliency_map))
+
+
+@pytest.mark.parametrize("name", ATTACKERS)
+@pytest.mark.filterwarnings("ignore::salattack.attacks.UnmovedWarning")
+def test_a_bound_of_zero_changes_nothing(name, generator, photos, target, saliency_map):
+    attack = at_strength(name, 0, 0.01, 2)
+    result = run(attack, generator, photos[:1], target[:1], saliency_map[:1])
+    assert torch.equal(result, photos[:1])
+
+
+def test_a_radius_cannot_be_scaled_from_a_bound_of_zero():
+    with pytest.raises(SalattackError, match="a radius cannot be scaled from a bound of 0"):
+        Attack(bound=0, radius=0.1).with_strength(0.05, 0.01, 10)
 
 
 def test_i_fgsm_taken_literally_never_moves_and_says_so(generator, photos, target):
@@ -307,7 +359,12 @@ def test_gradients_counted_are_gradients_taken(generator, photos, target, salien
 
 def test_strength_keeps_what_makes_an_attacker():
     assert ATTACKERS["fgsm"].with_strength(0.1, 0.01, 10).steps == 1
+    large = Attack(step_size=None, steps=5).with_strength(0.1, 0.01, 7)
+    assert (large.step_size, large.steps) == (0.01, 7)
     assert ATTACKERS["pgd"].with_strength(0.1, 0.01, 7).start == 0.1
+    assert ATTACKERS["i-fgsm"].with_strength(0.0005, 0.0001, 7).start == 0.0005
+    whole = attacker("fgsm", start=0.05, radius=0.02).with_strength(0.1, 0.01, 10)
+    assert (whole.start, whole.radius) == (0.1, 0.04)
     ours = at_strength("gradient-weighted", 0.05, 0.01, 10)
     assert ours == ATTACKERS["gradient-weighted"] and ours.bound == 0.2
     stronger = at_strength("gradient-weighted", 0.1, 0.02, 10)
@@ -325,10 +382,11 @@ def test_strength_keeps_what_makes_an_attacker():
         ({"bound": float("nan")}, "bound must be ≥ 0"),
         ({"steps": 0}, "steps must be a whole number ≥ 1"),
         ({"steps": 2.5}, "steps must be a whole number ≥ 1"),
-        ({"radius": 0.0}, "radius must be > 0"),
-        ({"radius": float("nan")}, "radius must be > 0"),
+        ({"radius": -1.0}, "radius must be ≥ 0"),
+        ({"radius": float("nan")}, "radius must be ≥ 0"),
         ({"step_size": 0.0}, "step_size must be > 0"),
-        ({"start": -1.0}, "start must be ≥ 0"),
+        ({"start": -1.0}, "start must be between 0 and the bound 0.05, got -1"),
+        ({"start": 0.2}, "start must be between 0 and the bound 0.05, got 0.2"),
         ({"region": "face"}, "unknown region 'face'; known: everywhere, saliency"),
         ({"loss": "lpips"}, "unknown loss 'lpips'; known: mse, l1, features"),
         ({"direction": "up"}, "unknown direction 'up'; known: sign, gradient"),
@@ -400,6 +458,8 @@ def test_refuses_bad_images(generator, photos, target):
         (photos[0], r"\(N, 3, H, W\)"),
         (photos[:, :1], r"\(N, 3, H, W\)"),
         (photos[:0], "no images"),
+        (photos.bfloat16(), "float32 or float64, .* of torch.bfloat16"),
+        (photos.half(), "float32 or float64, .* of torch.float16"),
     ):
         with pytest.raises(SalattackError, match=message):
             attack(generator, images, target)
@@ -432,6 +492,15 @@ def test_a_blur_keeps_a_constant_image():
     constant = torch.full((1, 3, 16, 16), 0.3)
     for blur in BLUR_FAMILY:
         assert (blur(constant) - 0.3).abs().max() < 1e-6
+
+
+def test_weights_made_in_inference_mode_serve_gradients(photos):
+    blur = Blur("gaussian", 9, 1.25)  # of no other test, so that the cache does not hold it
+    with torch.inference_mode():
+        blur(photos)
+    image = photos.clone().requires_grad_()
+    (gradient,) = torch.autograd.grad(blur(image).square().sum(), image)
+    assert (gradient != 0).any()
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,6 @@
 import json
+import platform
+import resource
 import subprocess
 import sys
 from pathlib import Path
@@ -23,6 +25,34 @@ def salattack(*arguments):
         text=True,
         check=False,
     )
+
+
+HELD = """
+import subprocess, sys
+from pathlib import Path
+import numpy as np
+{before}
+pages = lambda: int(Path("/proc/self/statm").read_text().split()[1])
+block = np.ones(2**24)  # 128 MiB
+most = pages()
+del block
+print(most - pages() < 2**14)  # of 2^15 pages of 4 KiB
+"""
+
+
+@pytest.mark.skipif(
+    platform.libc_ver()[0] != "glibc" or resource.getpagesize() != 4096, reason="not glibc, 4 KiB"
+)
+def test_only_the_command_line_keeps_freed_memory():
+    def held(before):
+        code = [sys.executable, "-c", HELD.format(before=before)]
+        return subprocess.check_output(code, text=True).split()
+
+    assert held("from salattack.generators import load_generator; load_generator()") == ["False"]
+    line = "from salattack import cli; cli.app = lambda: None; cli.main()"
+    assert held(line) == ["True"]
+    child = HELD.format(before="")  # as a notebook's kernel is
+    assert held(f"{line}; subprocess.run([sys.executable, '-c', {child!r}])") == ["True", "True"]
 
 
 @pytest.mark.parametrize(

@@ -294,7 +294,7 @@ def test_joint_is_one_disruption_against_all_five(study):
     photos, labels, _ = next(study.batches(4))
     target = study.targets(labels, ["joint"] * 4)
     fakes = study.generate(photos, target)
-    assert target.shape == (4, 5, 5) and fakes.shape == (4, 15, 64, 64)
+    assert len(target) == 5 and fakes.shape == (4, 15, 64, 64)
     male = study.generate(photos, edit_labels(labels, "Male"))
     assert torch.allclose(fakes[:, 9:12], male, atol=1e-5)
 
@@ -395,6 +395,35 @@ def test_a_batch_that_is_too_large_is_halved_and_said_once(study):
 
     with pytest.raises(torch.OutOfMemoryError):
         replace(study, generator=none).disrupt(photos[:1], target[:1], attack, m[:1])
+
+
+def test_a_shared_perturbation_is_never_halved(study):
+    photos, labels, _ = next(study.batches(4))
+    target, m = study.targets(labels, ATTRIBUTES[:4]), study.saliency_map(photos)
+
+    def small(images, labels):
+        if len(images) > 2:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return study.generator(images, labels)
+
+    with pytest.raises(SalattackError, match=r"4 images .* give a smaller batch_size or fewer"):
+        replace(study, generator=small).disrupt(photos, target, attacker("universal"), m)
+
+
+def test_several_edits_at_once_are_halved_with_their_photos(study):
+    photos, labels, _ = next(study.batches(4))
+    target, m = study.targets(labels, ["joint"] * 4), study.saliency_map(photos)
+    attack, generator = attacker("class-iterative", steps=1, edits="joint"), study.generator
+
+    def small(images, labels):
+        if len(images) > 2:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return generator(images, labels)
+
+    with pytest.warns(UserWarning, match="going on with 2"):
+        halved = replace(study, generator=small).disrupt(photos, target, attack, m)
+    whole = study.disrupt(photos, target, attack, m)
+    assert ((halved - whole).abs() < 0.001).float().mean() > 0.99
 
 
 def test_every_attacker_has_a_label():

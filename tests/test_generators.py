@@ -18,6 +18,7 @@ from salattack.generators import (
     GENERATORS,
     AttGAN,
     CycleGAN,
+    EditSet,
     Ensemble,
     GANimation,
     StarGAN,
@@ -27,6 +28,7 @@ from salattack.generators import (
     ganimation,
     load_generator,
 )
+from salattack.protect import STRENGTHS, Protector
 from salattack.robustness import TWICE, remaining_damage
 from salattack.study import edit_faces, open_study
 from salattack.weights import SHIPPED, fit, frozen, read_state_dict
@@ -480,6 +482,11 @@ def test_stargan_v2_styles_and_masks(photos):
         (lambda x: small(STARGAN_V2)(x[..., :60], targets(STARGAN_V2, 3)), "multiples of 8"),
         (lambda x: small(ATTGAN)(x, torch.eye(5)[:3]), r"target of \(3, 13\), .*, got \(3, 5\)"),
         (lambda x: small(ATTGAN)(x, None), "got NoneType"),
+        (lambda x: small(STARGAN)(x[..., :62], torch.eye(5)[:3]), "multiples of 4, got 62×64"),
+        (
+            lambda x: small(STARGAN)(x, torch.eye(4)[:3]),
+            r"target of \(3, 5\), labels.*got \(3, 4\)",
+        ),
         (lambda x: small(GANIMATION)(x, torch.eye(5)[:3]), r"target of \(3, 17\), action units"),
         (lambda x: small(STARGAN_V2)(x, torch.eye(5)[:3]), "style codes .*style_of_latent"),
         (lambda x: small(STARGAN_V2).style_of_reference(x[:, :, :32], torch.zeros(3)), "be 64×64"),
@@ -534,7 +541,7 @@ def test_an_ensemble_in_a_study_of_several_edits(generator, photos, target):
     photos, target = photos[:1], target[:1]
     study = open_study(n_images=1, image_size=64, device="cpu")
     study = replace(study, generator=Ensemble(generator, small(CYCLEGAN)))
-    edits = torch.stack([target, target.flip(1)], 1)
+    edits = (target, target.flip(1))
     assert study.generate(photos, edits).shape == (1, 12, 64, 64)
     saliency_map = study.saliency_map(photos)
     result = study.disrupt(photos, edits, attacker("saliency-aware", steps=1), saliency_map)
@@ -588,8 +595,49 @@ def test_the_targets_of_each_kind():
     assert raised == [[6, 12], [1, 4, 15]]
     g = small(STARGAN_V2)
     both = edits_of(STARGAN_V2).targets(g, labels, ["joint"] * 2)
-    assert both.shape == (2, 2, 8) and torch.equal(both[0], both[1])
-    assert not torch.equal(both[0, 0], both[0, 1])
+    assert [one.shape for one in both] == [(2, 8), (2, 8)]
+    assert not torch.equal(both[0][0], both[1][0]) and torch.equal(both[0][0], both[0][1])
+
+
+EDITS_OF_KIND = {  # edits whose targets are no vectors
+    "class index": lambda g, labels, edit: torch.full((len(labels),), int(edit)),
+    "reference image": lambda g, labels, edit: torch.full((len(labels), 3, 64, 64), float(edit)),
+}
+
+
+@pytest.mark.parametrize("kind", EDITS_OF_KIND)
+def test_a_target_may_be_of_any_kind(kind):
+    def g(images, target):
+        assert target.shape[1:] == ((3, 64, 64) if kind == "reference image" else ())
+        assert len(target) == len(images)
+        amount = target.flatten(1).mean(1) if target.ndim > 1 else target
+        return torch.tanh(images * (1 + amount)[:, None, None, None])
+
+    edits = EditSet(("1", "2", "3"), EDITS_OF_KIND[kind])
+    study = replace(open_study(n_images=2, image_size=64, device="cpu"), generator=g, edits=edits)
+    photos, labels, _ = next(study.batches(2))
+    apart = [study.generate(photos, study.targets(labels, [name] * 2)) for name in edits.names]
+    joint = study.targets(labels, ["joint"] * 2)
+    assert torch.equal(study.generate(photos, joint), torch.cat(apart, 1))
+    assert torch.equal(study.generate(photos, study.targets(labels, ["1", "3"]))[1], apart[2][1])
+    attacks = attackers(["i-fgsm", "saliency-aware", "class-iterative"], 0.05, 0.05, 2)
+    for aim in ("rotate", "joint"):
+        rows = evaluate(study, attacks, targets=aim, progress=False)
+        assert len(rows) == 2 * 3 * 2 and (rows["damage_l2"] > 0).all()
+        rows = remaining_damage(study, attacks, {}, targets=aim, progress=False)
+        assert (rows["damage_l2"] > 0).all()
+    assert (transfer(study, attacks["i-fgsm"], progress=False) > 0).all(axis=None)
+    protector = Protector(
+        generator=g,
+        generator_name=kind,
+        saliency=study.saliency,
+        image_size=64,
+        strength="normal",
+        attack=STRENGTHS["normal"],
+        device=study.device,
+        edits=edits,
+    )
+    assert torch.equal(protector.fakes(photos[:1]), torch.stack(apart, 1)[0])
 
 
 @pytest.mark.parametrize(

@@ -79,7 +79,8 @@ def test_the_entry_serves_a_study(place, weights):
         torch.testing.assert_close(study.generate(photos, labels), weights(photos))
 
 
-def test_an_installed_package_adds_its_entry_everywhere(place):
+@pytest.mark.parametrize("first", ["", "import my_package; "])
+def test_an_installed_package_adds_its_entry_everywhere(first, place):
     declared = re.search(r"^```toml\n(.*?)^```$", GUIDE, re.M | re.S)[1]
     group, line = declared.strip().splitlines()
     assert group == '[project.entry-points."salattack.generators"]'
@@ -89,10 +90,12 @@ def test_an_installed_package_adds_its_entry_everywhere(place):
     lines = f"[salattack.generators]\n{line}\nbroken = my_package:nothing\n".replace('"', "")
     (package / "entry_points.txt").write_text(lines)
     imports, entry = BLOCKS[1].removesuffix("main()\n").split('GENERATORS["mine"] = ')
-    (place / "my_package.py").write_text(
-        imports.replace("from salattack.cli import main\n", "") + "entry = " + entry
-    )
-    code = "from salattack.generators import GENERATORS; print(*GENERATORS)"
+    imports = imports.replace("from salattack.cli import main\n", "")
+    imports += "from salattack.generators import edits_of, load_generator\n"
+    (place / "my_package.py").write_text(imports + "entry = " + entry)
+    code = first + "from salattack.generators import GENERATORS; import sys; "
+    code += "print('my_package' in sys.modules, 'none' in GENERATORS, 'mine' in GENERATORS, "
+    code += "GENERATORS['mine'].file, *GENERATORS, len(GENERATORS) == len(list(GENERATORS)))"
     done = subprocess.run(
         [sys.executable, "-c", code],
         env=os.environ | {"PYTHONPATH": str(place)},
@@ -100,7 +103,10 @@ def test_an_installed_package_adds_its_entry_everywhere(place):
         text=True,
         check=True,
     )
-    assert "mine" in done.stdout.split() and "broken" not in done.stdout
+    early, unknown, known, file, *names, whole = done.stdout.split()
+    assert early == str(bool(first))  # an installed package is not imported before it is needed
+    assert (unknown, known, file, whole) == ("False", "True", "mine.safetensors", "True")
+    assert "mine" in names and "stargan-celeba128-w32" in names and "broken" not in names
     assert "'broken' of an installed package cannot be used" in done.stderr
 
 

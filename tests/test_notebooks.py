@@ -7,6 +7,7 @@ from pathlib import Path
 
 import nbformat
 import numpy as np
+import pandas as pd
 import pytest
 from nbformat.v4 import new_code_cell, new_notebook
 from PIL import Image
@@ -51,6 +52,14 @@ def test_committed_as_a_reader_wants_it(path):
         assert not re.search(r"^\s*(def|class|for|while|try)\b", cell.source, re.MULTILINE)
         for output in cell.outputs:
             assert output.output_type != "error" and output.get("name") != "stderr"
+
+
+def test_the_edits_that_broke_are_counted_among_those_there_are():
+    cell = read("attribute_visualization").cells[-1].source
+    *lines, result = cell.splitlines()
+    names = {"damage": pd.DataFrame({"broken": [0.5, 0.0]})}
+    exec("\n".join(lines), names)
+    assert eval(result, names).endswith(": 1 of 2")
 
 
 @pytest.mark.parametrize("path", PATHS, ids=lambda p: p.stem)

@@ -169,6 +169,25 @@ def test_the_table_does_not_depend_on_the_batches(study, attacks, rows):
     np.testing.assert_allclose(theirs, ours.loc[theirs.index], rtol=0.15)
 
 
+def test_several_edits_at_once_are_each_edited_again(study, attacks):
+    attack = {"i-fgsm": attacks["i-fgsm"]}
+    rows = robustness.remaining_damage(study, attack, FEW, targets="joint", progress=False)
+    assert len(rows) == 3 * (2 + len(FEW)) and set(rows["attribute"]) == {"joint"}
+    photos, labels, _ = next(study.batches(3))
+    target = study.targets(labels, ["joint"] * 3)
+    moved = study.disrupt(photos, target, attack["i-fgsm"], study.saliency_map(photos))
+    damage = 0
+    for first, second in zip(ATTRIBUTES, (*ATTRIBUTES[1:], ATTRIBUTES[0]), strict=True):
+        once, labels_then = study.targets(labels, [first] * 3), edit_labels(labels, first)
+        again = study.targets(labels_then, [second] * 3)
+        clean, broken = (
+            study.generate(study.generate(as_saved(x), once), again) for x in (photos, moved)
+        )
+        damage = damage + (broken - clean).square().flatten(1).mean(1) / len(ATTRIBUTES)
+    found = rows.loc[rows["transform"] == TWICE, "damage_l2"].to_numpy()
+    assert found == pytest.approx(damage.numpy(), rel=1e-3)
+
+
 def test_what_a_transform_does_by_itself_is_no_damage(study, no_attack):
     with pytest.warns(UnmovedWarning):
         rows = robustness.remaining_damage(study, no_attack, FEW, progress=False)

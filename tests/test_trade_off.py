@@ -1,6 +1,7 @@
 import numpy as np
 import pandas as pd
 import pytest
+from PIL import Image
 
 from salattack import ablation, charts, figures, trade_off
 from salattack.attacks import attacker
@@ -117,6 +118,19 @@ def test_the_mask_decides_where_the_photo_changes(ablated):
     assert len(text) == len(table) and "[" in text["L1"].iloc[0]
 
 
+def test_a_mask_without_features_needs_none(tmp_path):
+    Image.new("L", (64, 64), 255).save(tmp_path / "all.png")
+    weights = str(tmp_path / "all.png")
+    study = open_study(n_images=2, image_size=64, saliency="mask", saliency_weights=weights)
+    rows = trade_off.curves(study, ["i-fgsm"], [0.05, 0.1], 1, progress=False)
+    means = trade_off.means(rows)
+    table = trade_off.presentable(means)
+    assert "in features" not in table and "where edited" in table
+    assert len(charts.trade_off(means).axes) == 4
+    rows = ablation.ablate(study, ["loss"], strength=(0.05, 0.05, 1), progress=False)
+    assert list(rows["variant"].unique()) == ["MSE (paper)", "L1"]
+
+
 def test_transfer_is_a_full_matrix(study, tmp_path):
     attack = attacker("i-fgsm", steps=1, step_size=0.05)
     matrix = ablation.transfer(study, attack, batch_size=1, progress=False)
@@ -128,6 +142,8 @@ def test_transfer_is_a_full_matrix(study, tmp_path):
 
 def test_tables_and_chart_are_written(rows, ablated, tmp_path):
     means = trade_off.means(rows)
+    assert "in features" in trade_off.presentable(means)
+    assert len(charts.trade_off(means).axes) == 6
     trade_off.save(tmp_path, means=means)
     back = pd.read_csv(tmp_path / "trade_off_means.csv")
     assert back["damage_l2"].to_numpy() == pytest.approx(means["damage_l2"].to_numpy(), rel=1e-5)

@@ -1,8 +1,10 @@
 """Face-editing generators g(·): what an attack sees of them, and the registry of known ones."""
 
 import warnings
-from collections.abc import Callable, Mapping
-from importlib.metadata import entry_points
+from collections import UserDict
+from collections.abc import Callable, Iterator, Mapping
+from functools import cached_property
+from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from types import ModuleType
 from typing import Protocol
@@ -45,9 +47,9 @@ class Generator(Protocol):
     def __call__(self, images: Tensor, target: Tensor) -> Tensor:
         """Edit (N, 3, H, W) images in [-1, 1]; same shape and range.
 
-        ``target`` has one row an image, of what the model takes: StarGAN (N, 5) labels, AttGAN
-        (N, 13) attributes, GANimation (N, 17) action units, StarGAN v2 (N, 64) style codes;
-        CycleGAN ignores it.
+        ``target`` has one row per image, of whatever the model takes: StarGAN (N, 5) labels,
+        AttGAN (N, 13) attributes, GANimation (N, 17) action units, StarGAN v2 (N, 64) style
+        codes; others may take class indices (N,) or reference images. CycleGAN ignores it.
         """
         ...
 
@@ -104,7 +106,46 @@ def _shipped(name: str, build: Callable, prepare: Callable, sha256: str, edits: 
     )
 
 
-GENERATORS: dict[str, Model] = {
+class _Registry(UserDict[str, Model]):
+    """Models by name, those of installed packages included: entry points "salattack.generators".
+
+    A package's entry is loaded when its name, or the list of all names, is first asked for. It may
+    import this module, which is complete by then.
+    """
+
+    @cached_property
+    def _installed(self) -> dict[str, EntryPoint]:
+        return {found.name: found for found in entry_points(group="salattack.generators")}
+
+    def _load(self, *names: str) -> None:
+        for name in names:
+            if name in self.data or name not in self._installed:
+                continue
+            found = self._installed.pop(name)  # its module may look into the registry itself
+            try:
+                self.data[name] = found.load()
+            except Exception as error:  # another package's fault must not stop this one
+                self._installed[name] = found
+                text = f"the generator {name!r} of an installed package cannot be used: {error}"
+                warnings.warn(text, stacklevel=3)
+
+    def __contains__(self, name: object) -> bool:
+        self._load(name)
+        return name in self.data
+
+    def __missing__(self, name: str) -> Model:
+        self._load(name)
+        return self.data[name]
+
+    def __iter__(self) -> Iterator[str]:
+        self._load(*self._installed)
+        return iter(self.data)
+
+    def __len__(self) -> int:
+        return len(list(iter(self)))
+
+
+_BUILT_IN = {
     "stargan-celeba128-w32": _shipped(
         "stargan-celeba128-w32",
         _stargan_like,
@@ -138,19 +179,7 @@ GENERATORS: dict[str, Model] = {
 }
 
 
-def _add_installed() -> None:
-    """Add what installed packages declare as entry points of "salattack.generators"."""
-    for found in entry_points(group="salattack.generators"):
-        if found.name in GENERATORS:
-            continue
-        try:
-            GENERATORS[found.name] = found.load()
-        except Exception as error:  # another package's fault must not stop this one
-            text = f"the generator {found.name!r} of an installed package cannot be used: {error}"
-            warnings.warn(text, stacklevel=2)
-
-
-_add_installed()
+GENERATORS = _Registry(_BUILT_IN)
 
 
 def edits_of(name: str) -> EditSet:

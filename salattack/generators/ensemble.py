@@ -1,6 +1,5 @@
 """Several generators attacked as one."""
 
-from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import torch
@@ -31,19 +30,18 @@ class Ensemble:
             raise SalattackError("an ensemble needs at least one generator")
         self.members = members
 
-    def __call__(self, images: Tensor, target: Tensor | Sequence[Tensor | None]) -> Tensor:
+    def __call__(self, images: Tensor, target: Tensor | list[Tensor | None]) -> Tensor:
         """Edit (N, 3, H, W) images in [-1, 1] by each of K members: (N, 3 K, H, W).
 
         Args:
             images: the photos.
-            target: one for all members, or a list or tuple with each member's own. `Study` and
-                what is built on it pass on one for all.
+            target: one for all members, or a list with each member's own (a tuple is several
+                edits, see `salattack.edits`). `Study` passes one for all.
 
         Raises:
             SalattackError: another number of targets than of members.
         """
-        own = isinstance(target, list | tuple)
-        targets = target if own else [target] * len(self.members)
+        targets = target if isinstance(target, list) else [target] * len(self.members)
         if len(targets) != len(self.members):
             raise SalattackError(
                 f"the ensemble has {len(self.members)} members, {len(targets)} targets were given"

@@ -5,6 +5,7 @@ from torch import Tensor, nn
 
 from ..edits import EditSet
 from ..errors import one_of
+from .inputs import require_sides, require_target
 from .layers import ImageConv2d, InstanceNorm2d
 
 ATTRIBUTES = ("Black_Hair", "Blond_Hair", "Brown_Hair", "Male", "Young")
@@ -47,6 +48,7 @@ class StarGAN(nn.Module):
 
     def __init__(self, conv_dim: int = 64, c_dim: int = 5, repeat_num: int = 6) -> None:
         super().__init__()
+        self.c_dim = c_dim
 
         def block(conv: nn.Module) -> list[nn.Module]:
             norm = InstanceNorm2d(conv.out_channels, affine=True)
@@ -71,7 +73,12 @@ class StarGAN(nn.Module):
 
         Returns:
             (N, 3, H, W) in [-1, 1].
+
+        Raises:
+            SalattackError: sides that 4 does not divide, a target of another shape.
         """
+        require_sides("StarGAN", images, 4)
+        require_target("StarGAN", images, target, self.c_dim, "labels, 0 or 1")
         labels = target.to(images)[:, :, None, None].expand(-1, -1, *images.shape[-2:])
         return self.main(torch.cat([images, labels], dim=1))
 

@@ -277,6 +277,7 @@ def write_pairs(path, n=4, extra=(), change=lambda name, content: content):
     return path
 
 
+@pytest.mark.slow
 def test_a_killed_training_resumes_to_the_same_weights(tmp_path, monkeypatch):
     monkeypatch.setattr(resumable, "LOG_EVERY", 1)
     monkeypatch.setattr(resumable, "CHECKPOINT_SECONDS", 0)

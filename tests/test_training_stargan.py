@@ -133,6 +133,7 @@ def test_muon_moves_the_inner_kernels_and_adam_the_rest():
     assert step.square().mean().sqrt().item() == pytest.approx(2 * 0.2e-3, rel=0.5)
 
 
+@pytest.mark.slow
 def test_a_few_steps_come_closer_to_the_recorded_output(data, tmp_path, unmeasured):
     out = tmp_path / "out"
     run(data, out, steps=40, conv_dim=8)

@@ -42,15 +42,15 @@ bench: .venv/ready
 # DATA holds stargan-celeba128-outputs/ and saliency/ as the model cards describe them. Both go on where
 # they were stopped, and write to results/.
 train: .venv/ready
-	$(BIN)/python -m salattack.training.saliency train \
+	$(BIN)/python -m salattack.training saliency \
 		"$(DATA)/saliency/duts_tr_192.tar" results/pfan-light
-	$(BIN)/python -m salattack.training.stargan train \
+	$(BIN)/python -m salattack.training stargan \
 		"$(DATA)/stargan-celeba128-outputs" results/stargan \
 		--init salattack/weights/stargan-celeba128-w32.safetensors
 
 # The shipped weights, measured anew against their bars.
 models-report: .venv/ready
-	$(BIN)/python -m salattack.training.report "$(DATA)"
+	$(BIN)/python -m salattack.training bars "$(DATA)"
 
 .venv/ready: pyproject.toml requirements.lock
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \

@@ -15,7 +15,10 @@ from salattack.faces import load_faces
 from salattack.saliency import SALIENCY_MODELS, load_saliency
 from salattack.saliency.pfan import PFAN, PFANLight
 from salattack.study import open_study
-from salattack.training.saliency import Pairs, _clean, evaluate, load_backbone, train
+from salattack.training import resumable
+from salattack.training import saliency as training
+from salattack.training.quality import saliency_quality
+from salattack.training.saliency import Pairs, Settings, _clean, load_backbone, train
 from salattack.weights import SHIPPED
 
 
@@ -274,26 +277,42 @@ def write_pairs(path, n=4, extra=(), change=lambda name, content: content):
     return path
 
 
-def test_a_killed_training_resumes_to_the_same_weights(tmp_path):
-    write_pairs(tmp_path / "duts_tr_192.tar")
-    faces = write_pairs(tmp_path / "faces.tar")
-    options = {"faces": faces, "steps": 3, "batch_size": 4, "image_size": 64, "small_size": 32}
-    options |= {"face_share": 0.25}
-    whole = train(tmp_path, tmp_path / "whole", **options).state_dict()
-    train(tmp_path, tmp_path / "parts", stop_after=1, **options)
-    (tmp_path / "parts" / "checkpoint.pt.part").write_bytes(b"killed while writing")
-    parts = train(tmp_path, tmp_path / "parts", **options).state_dict()
-    assert all(torch.equal(whole[k], parts[k]) for k in whole)
-    losses = (tmp_path / "parts" / "loss.csv").read_text()
-    assert losses == (tmp_path / "whole" / "loss.csv").read_text() and losses.count("\n") == 4
-    exported = load_saliency(weights=tmp_path / "parts" / "pfan-light.safetensors", device="cpu")
-    assert torch.allclose(exported.net.hl_conv1.weight, parts["hl_conv1.weight"], atol=1e-3)
+@pytest.mark.slow
+def test_a_killed_training_resumes_to_the_same_weights(tmp_path, monkeypatch):
+    monkeypatch.setattr(resumable, "LOG_EVERY", 1)
+    monkeypatch.setattr(resumable, "CHECKPOINT_SECONDS", 0)
+    options = {"data": write_pairs(tmp_path / "duts_tr_192.tar"), "steps": 3, "batch_size": 4}
+    options |= {"faces": write_pairs(tmp_path / "faces.tar"), "face_share": 0.25}
+    options |= {"image_size": 64, "small_size": 32}
+    whole = train(Settings(out=tmp_path / "whole", **options))
+    batch = training._batch
+
+    def die_in_the_second_step(settings, duts, faces, step):
+        if step == 1:
+            raise KeyboardInterrupt
+        return batch(settings, duts, faces, step)
+
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr(training, "_batch", die_in_the_second_step)
+        train(Settings(out=tmp_path / "parts", **options))
+    checkpoint = tmp_path / "parts" / "checkpoint.pt"
+    assert resumable.read_checkpoint(checkpoint)["step"] == 1
+    checkpoint.with_name(".1.checkpoint.pt").write_bytes(b"killed while writing")
+    parts = train(Settings(out=tmp_path / "parts", **options))
+    states = [resumable.read_checkpoint(path.with_name("checkpoint.pt")) for path in (whole, parts)]
+    for part in ("network", "average"):
+        assert all(torch.equal(v, states[1][part][k]) for k, v in states[0][part].items())
+    losses = (tmp_path / "parts" / "losses.csv").read_text()
+    assert losses == (tmp_path / "whole" / "losses.csv").read_text() and losses.count("\n") == 4
+    exported = load_saliency(weights=parts, device="cpu").net.hl_conv1.weight
+    average = states[1]["average"]["module.hl_conv1.weight"]
+    assert torch.allclose(exported, average, atol=1e-3)
     with pytest.raises(SalattackError, match="another seed"):
-        train(tmp_path, tmp_path / "parts", seed=1, **options)
+        train(Settings(out=tmp_path / "parts", seed=1, **options))
 
 
 def test_unusable_training_data_is_named(tmp_path, capsys):
-    with pytest.raises(SalattackError, match="no archive"):
+    with pytest.raises(SalattackError, match=r"not a readable tar .*No such file"):
         Pairs(tmp_path / "none.tar")
     (tmp_path / "text.tar").write_text("no tar" * 1000)
     with pytest.raises(SalattackError, match="not a readable tar"):
@@ -314,7 +333,7 @@ def test_unusable_training_data_is_named(tmp_path, capsys):
     assert pairs[1][0].size == (48, 40) and pairs.skipped == {"1"}
     assert "1 skipped" in "".join(capsys.readouterr())
     with pytest.raises(SalattackError, match="multiples of 32"):
-        train(tmp_path, tmp_path / "out", image_size=100)
+        train(Settings(data=path, out=tmp_path / "out", image_size=100))
 
 
 def test_implausible_weak_labels_are_dropped_and_faces_filled():
@@ -335,14 +354,14 @@ def test_a_backbone_file_that_does_not_fit_is_refused(tmp_path):
         load_backbone(tmp_path / "other.pth")
 
 
-def test_evaluate_gives_a_perfect_model_full_marks(tmp_path):
+def test_a_perfect_model_gets_full_marks(tmp_path):
     pytest.importorskip("py_sod_metrics")
     path = write_pairs(tmp_path / "pairs.tar")
 
     def brightness(images):
         return (images.mean(dim=1, keepdim=True) > -0.2).float()
 
-    found = evaluate(brightness, path)
+    found = saliency_quality(brightness, path)
     assert found["images"] == 4 and found["mae"] < 0.01 and found["max_f"] > 0.98
 
 

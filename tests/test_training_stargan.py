@@ -1,17 +1,20 @@
+from functools import partial
+
 import numpy as np
 import pandas as pd
 import pytest
 import torch
 from PIL import Image
 from safetensors.torch import load_file
+from typer.testing import CliRunner
 
 from salattack.errors import SalattackError
 from salattack.faces import from_uint8
 from salattack.generators import load_generator
 from salattack.generators.stargan import ATTRIBUTES, StarGAN
-from salattack.training import grids, quality
+from salattack.training import grids, quality, resumable
 from salattack.training import stargan as training
-from salattack.training.adversary import Discriminator
+from salattack.training.__main__ import app
 
 ROWS = 2
 
@@ -43,46 +46,62 @@ def data(tmp_path):
 
 @pytest.fixture
 def unmeasured(monkeypatch):
-    """Spare the evaluations of a training that is about something else."""
-    monkeypatch.setattr(training, "evaluate", lambda *_, **__: {})
+    """Skip the evaluations, which are slow."""
+    monkeypatch.setattr(training, "generator_quality", lambda *_, **__: {})
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch):
+    monkeypatch.setattr(training, "EVALUATED", 1)
+    monkeypatch.setattr(resumable, "CHECKPOINT_SECONDS", 0)
 
 
 def run(data, out, **changes):
-    settings = {"steps": 4, "batch_size": 2, "conv_dim": 4, "discriminator_dim": 2}
-    settings |= {"held_out": 1, "evaluate_faces": 1, "checkpoint_seconds": 0}
+    """Train, and return the checkpoint's path."""
+    settings = {"steps": 4, "batch_size": 2, "conv_dim": 4, "held_out": 1}
     settings |= {"perceptual": 0, "classification": 0}
-    return training.train(data, out, **settings | changes)
+    training.train(training.Settings(data=data, out=out, **settings | changes))
+    return out / "checkpoint.pt"
 
 
-@pytest.mark.parametrize("adversarial", [False, True])
-def test_killed_and_resumed_equals_uninterrupted(data, tmp_path, monkeypatch, adversarial):
-    whole = training.read_checkpoint(run(data, tmp_path / "whole", adversarial=adversarial))
+@pytest.mark.parametrize("last", [0, 2])
+def test_killed_and_resumed_equals_uninterrupted(data, tmp_path, monkeypatch, last):
+    monkeypatch.setattr(resumable, "LOG_EVERY", 2)
+    monkeypatch.setattr(
+        training,
+        "generator_quality",
+        lambda g, *_, **__: {"sum": sum(p.sum().item() for p in g.parameters())},
+    )
+    whole = resumable.read_checkpoint(run(data, tmp_path / "whole"))
 
     sample, calls = training.sample, []
 
-    def die_in_the_third_step(*args):
+    def die_after_the_last_step(*args):
         calls.append(args)
-        if len(calls) == 3:
+        if len(calls) > last:
             raise KeyboardInterrupt
         return sample(*args)
 
     with monkeypatch.context() as patched:
-        patched.setattr(training, "sample", die_in_the_third_step)
+        patched.setattr(training, "sample", die_after_the_last_step)
         with pytest.raises(KeyboardInterrupt):
-            run(data, tmp_path / "killed", adversarial=adversarial)
-    assert training.read_checkpoint(tmp_path / "killed" / "checkpoint.pt")["step"] == 2
-    resumed = training.read_checkpoint(run(data, tmp_path / "killed", adversarial=adversarial))
+            run(data, tmp_path / "killed")
+    assert resumable.read_checkpoint(tmp_path / "killed" / "checkpoint.pt")["step"] == last
+    with (tmp_path / "killed" / "evaluation.csv").open("a") as log:
+        log.write("3,raw,0.5\n")  # a row after the last checkpoint, which is done again
+    resumed = resumable.read_checkpoint(run(data, tmp_path / "killed"))
     assert resumed["step"] == whole["step"] == 4
-    for part in ("generator", "average", *(["discriminator"] if adversarial else [])):
+    for part in ("network", "average"):
         for name, value in whole[part].items():
             assert torch.equal(resumed[part][name], value), (part, name)
-    curves = [pd.read_csv(tmp_path / kind / "evaluation.csv") for kind in ("whole", "killed")]
-    pd.testing.assert_frame_equal(*curves)
+    for log in ("losses.csv", "evaluation.csv"):
+        curves = [(tmp_path / kind / log).read_text() for kind in ("whole", "killed")]
+        assert curves[0] == curves[1]
 
 
 def test_training_moves_the_weights_and_depends_on_the_seed_only(data, tmp_path, unmeasured):
     one, same, other = (
-        training.read_checkpoint(run(data, tmp_path / name, steps=1, seed=seed))["generator"]
+        resumable.read_checkpoint(run(data, tmp_path / name, steps=1, seed=seed))["network"]
         for name, seed in (("one", 0), ("same", 0), ("other", 1))
     )
     torch.manual_seed(0)
@@ -114,6 +133,7 @@ def test_muon_moves_the_inner_kernels_and_adam_the_rest():
     assert step.square().mean().sqrt().item() == pytest.approx(2 * 0.2e-3, rel=0.5)
 
 
+@pytest.mark.slow
 def test_a_few_steps_come_closer_to_the_recorded_output(data, tmp_path, unmeasured):
     out = tmp_path / "out"
     run(data, out, steps=40, conv_dim=8)
@@ -122,9 +142,9 @@ def test_a_few_steps_come_closer_to_the_recorded_output(data, tmp_path, unmeasur
 
 
 def test_other_distances_come_beside_that_in_pixels(data, tmp_path, unmeasured, monkeypatch):
-    monkeypatch.setattr(training, "CLASSIFIER_STEPS", 2)
+    monkeypatch.setattr(training, "train_classifier", partial(quality.train_classifier, steps=2))
     alone, beside = (
-        training.read_checkpoint(
+        resumable.read_checkpoint(
             run(data, tmp_path / str(w), steps=2, perceptual=w, classification=w)
         )
         for w in (0, 0.1)
@@ -132,30 +152,28 @@ def test_other_distances_come_beside_that_in_pixels(data, tmp_path, unmeasured, 
     assert alone["sums"].keys() == {"pair"}
     assert beside["sums"].keys() == {"pair", "feature", "logits"}
     key = "main.0.weight"
-    assert not torch.equal(alone["generator"][key], beside["generator"][key])
+    assert not torch.equal(alone["network"][key], beside["network"][key])
 
 
 def test_one_edit_alone_trains_cyclegans_generator(data, tmp_path, unmeasured):
-    checkpoint = run(data, tmp_path / "out", steps=2, conv_dim=9, edit="Blond_Hair")
-    exported = training.export(checkpoint, tmp_path / "w.safetensors")
-    loaded = load_generator("cyclegan-vangogh-256", exported, "cpu")
+    run(data, tmp_path / "out", steps=2, conv_dim=9, edit="Blond_Hair")
+    weights = tmp_path / "out" / "generator.safetensors"
+    loaded = load_generator("cyclegan-vangogh-256", weights, "cpu")
     assert loaded.model[1].weight.shape == (9, 3, 7, 7)
     with pytest.raises(SalattackError, match="unknown edit 'Bald'; known: Black_Hair"):
         run(data, tmp_path / "other", edit="Bald")
-    with pytest.raises(SalattackError, match="leave out the edit"):
-        run(data, tmp_path / "other", edit="Male", adversarial=True)
 
 
 def test_a_single_edit_is_evaluated_alone(data):
     held = grids.load_grids(data).split(1)[1]
     answer = from_uint8(held.tiles[:, 2])
-    result = quality.evaluate(lambda *_: answer, held, edits=["Blond_Hair"], attacked=0)
+    result = quality.generator_quality(lambda *_: answer, held, edits=["Blond_Hair"], attacked=0)
     assert result == {"ratio_Blond_Hair": 0, "ratio": 0, "ssim": pytest.approx(1)}
 
 
 def test_identity_has_ratio_one_and_no_change_has_no_damage(data):
     held = grids.load_grids(data).split(1)[1]
-    result = quality.evaluate(lambda images, _: images, held)
+    result = quality.generator_quality(lambda images, _: images, held)
     assert result["ratio"] == pytest.approx(1)
     assert all(result[f"ratio_{name}"] == pytest.approx(1) for name in ATTRIBUTES)
     assert 0 < result["damage"] <= 0.05**2
@@ -165,7 +183,7 @@ def test_identity_has_ratio_one_and_no_change_has_no_damage(data):
 def test_the_recorded_output_has_ratio_zero_and_full_similarity(data):
     held = grids.load_grids(data).split(1)[1][:1]
     answers = iter(range(5))
-    result = quality.evaluate(
+    result = quality.generator_quality(
         lambda *_: from_uint8(held.tiles[:, 1 + next(answers)]), held, attacked=0
     )
     assert result["ratio"] == 0
@@ -184,22 +202,15 @@ def test_the_last_grids_by_number_are_held_out(data):
             every.split(number)
 
 
-@pytest.mark.parametrize(("size", "patches"), [(64, 1), (128, 2)])
-def test_discriminator_has_the_published_shape(size, patches):
-    judge = Discriminator(size, conv_dim=2)
-    score, logits, features = judge(torch.zeros(1, 3, size, size))
-    assert score.shape == (1, 1, patches, patches)
-    assert logits.shape == (1, 5)
-    assert [f.shape[1] for f in features] == [2, 4, 8, 16, 32, 64]
-
-
 def test_export_is_half_precision_and_loads_again(data, tmp_path, unmeasured):
-    checkpoint = run(data, tmp_path / "out", steps=1)
-    state = load_file(training.export(checkpoint, tmp_path / "w.safetensors"))
-    assert {v.dtype for v in state.values()} == {torch.float16}
-    assert state.keys() == StarGAN(4).state_dict().keys()
-    with pytest.raises(SalattackError, match="known: average, generator"):
-        training.export(checkpoint, tmp_path / "w.safetensors", weights="best")
+    checkpoint = run(data, tmp_path / "out", steps=2)
+    exported = resumable.export(checkpoint, tmp_path / "average.safetensors")
+    assert exported.read_bytes() == (tmp_path / "out" / "generator.safetensors").read_bytes()
+    average = load_file(exported)
+    raw = load_file(resumable.export(checkpoint, tmp_path / "raw.safetensors", raw=True))
+    assert {v.dtype for v in raw.values()} == {torch.float16}
+    assert average.keys() == raw.keys() == StarGAN(4).state_dict().keys()
+    assert not torch.equal(average["main.0.weight"], raw["main.0.weight"])
 
 
 def drop_labels(folder):
@@ -262,13 +273,35 @@ def test_bad_data_is_named_and_refused(data, spoil, message):
 
 def test_bad_checkpoints_are_refused(data, tmp_path, unmeasured):
     checkpoint = run(data, tmp_path / "out", steps=1)
-    with pytest.raises(SalattackError, match="does not fit these settings"):
-        run(data, tmp_path / "out", conv_dim=8)
+    with pytest.raises(SalattackError, match="another conv_dim, seed; resume with the same"):
+        run(data, tmp_path / "out", steps=1, conv_dim=8, seed=1)
+    run(data, tmp_path / "out", steps=1, threads=1, device="cpu")
+    state = torch.load(checkpoint)
+    torch.save(state | {"network": {}}, checkpoint)
+    with pytest.raises(SalattackError, match="does not fit this version"):
+        run(data, tmp_path / "out", steps=1)
     torch.save({"a": torch.zeros(1)}, checkpoint)
     with pytest.raises(SalattackError, match="not a checkpoint"):
-        training.export(checkpoint, tmp_path / "w.safetensors")
+        resumable.export(checkpoint, tmp_path / "w.safetensors")
     with pytest.raises(SalattackError, match="no weights file"):
         run(data, tmp_path / "new", init=tmp_path / "absent.safetensors")
+
+
+def test_a_loss_that_is_not_finite_stops_the_training(data, tmp_path, unmeasured):
+    with pytest.raises(SalattackError, match=r"not finite at step \d+; lower the learning rate"):
+        run(data, tmp_path / "out", steps=60, lr=float("inf"))
+
+
+def test_commands_train_and_export(data, tmp_path):
+    out = tmp_path / "out"
+    options = "--steps 1 --batch-size 1 --conv-dim 4 --held-out 1 --perceptual 0 --classification 0"
+    result = CliRunner().invoke(app, ["stargan", str(data), str(out), *options.split()])
+    assert result.exit_code == 0 and result.output.split()[-1].endswith("generator.safetensors")
+    curve = pd.read_csv(out / "evaluation.csv")
+    assert curve["weights"].tolist() == ["raw", "average"] * 2 and curve["damage"].min() > 0
+    arguments = ["export", str(out / "checkpoint.pt"), str(tmp_path / "w.safetensors"), "--raw"]
+    assert CliRunner().invoke(app, arguments).exit_code == 0
+    assert load_file(tmp_path / "w.safetensors").keys() == StarGAN(4).state_dict().keys()
 
 
 def test_flip_rates_count_what_a_classifier_sees():

@@ -23,17 +23,11 @@ HELD_OUT = 10  # grids, the last ones by number: never trained on
 
 @dataclass(frozen=True, kw_only=True)
 class Grids:
-    """Faces with their recorded edits.
+    """N faces with their recorded edits."""
 
-    Attributes:
-        tiles: (N, 6, 3, 128, 128) uint8: the crop, then its five edits.
-        labels: (N, 5) the crop's labels, 0 or 1, float.
-        grid: (N,) the number of the grid each face comes from.
-    """
-
-    tiles: Tensor
-    labels: Tensor
-    grid: Tensor
+    tiles: Tensor  # (N, 6, 3, 128, 128) uint8: the crop, then its five edits
+    labels: Tensor  # (N, 5) the crop's labels, 0 or 1, float
+    grid: Tensor  # (N,) the number of the grid that a face comes from
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -42,21 +36,15 @@ class Grids:
         return Grids(tiles=self.tiles[index], labels=self.labels[index], grid=self.grid[index])
 
     def to(self, device: torch.device) -> "Grids":
-        """Return the faces on another device, where that of a GPU holds them all."""
+        """Return the faces on another device."""
         return Grids(tiles=self.tiles.to(device), labels=self.labels.to(device), grid=self.grid)
 
     def split(self, held_out: int = HELD_OUT) -> tuple["Grids", "Grids"]:
-        """Return the faces to train on and those of the last ``held_out`` grids.
-
-        Raises:
-            SalattackError: not more than ``held_out`` grids.
-        """
+        """Return the faces to train on and those of the last ``held_out`` grids."""
         numbers = self.grid.unique()
         if not 0 < held_out < len(numbers):
-            raise SalattackError(
-                f"cannot hold out {held_out} of {len(numbers)} grids; hold out at least one "
-                "and leave one to train on"
-            )
+            message = f"cannot hold out {held_out} of {len(numbers)} grids; hold out at least one"
+            raise SalattackError(f"{message} and leave one to train on")
         kept = self.grid >= numbers[-held_out]
         return self[~kept], self[kept]
 
@@ -66,21 +54,15 @@ class Grids:
 
 
 def load_grids(data: Path) -> Grids:
-    """Read every grid of a folder.
+    """Read every grid of a folder: ``<number>.jpg``, and ``labels.csv`` with a line per row.
 
-    Args:
-        data: the folder, with ``<number>.jpg`` and ``labels.csv`` (columns ``grid``, ``row`` and
-            the five attributes, 0/1).
-
-    Raises:
-        SalattackError: no labels or a column or row missing, no grids, a grid of another size, or
-            grids that cannot be decoded (all of them are named; none is skipped).
+    The columns of labels.csv are ``grid``, ``row`` and the five attributes (0 or 1). Files that
+    are missing, do not fit each other or cannot be decoded are named by a SalattackError.
     """
-    path = Path(data) / "labels.csv"
-    if not path.is_file():
-        raise SalattackError(f"no labels.csv in {data}; it must stand beside the grids")
     try:
-        table = pd.read_csv(path)
+        table = pd.read_csv(Path(data) / "labels.csv")
+    except FileNotFoundError as error:
+        raise SalattackError(f"no labels.csv in {data}; it must be next to the grids") from error
     except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
         raise SalattackError(f"labels.csv cannot be read ({error}); restore the file") from error
     if missing := [c for c in ("grid", "row", *ATTRIBUTES) if c not in table]:
@@ -114,7 +96,6 @@ def load_grids(data: Path) -> Grids:
         labels.append(torch.tensor(rows[list(ATTRIBUTES)].to_numpy(), dtype=torch.float32))
         numbers += [number] * len(rows)
     if bad:
-        raise SalattackError(
-            f"{len(bad)} of {len(files)} grids cannot be decoded: {', '.join(bad)}; restore them"
-        )
+        message = f"{len(bad)} of {len(files)} grids cannot be decoded"
+        raise SalattackError(f"{message}: {', '.join(bad)}; restore them")
     return Grids(tiles=torch.cat(tiles), labels=torch.cat(labels), grid=torch.tensor(numbers))

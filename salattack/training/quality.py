@@ -1,55 +1,57 @@
-"""How near a generator is to the published one, and how it breaks, on held-out grids."""
+"""How good a generator or saliency model is, measured on data it was not trained on."""
 
 import itertools
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torchmetrics.functional.image import structural_similarity_index_measure as ssim
+from torchvision.transforms.v2.functional import pil_to_tensor
+from tqdm import tqdm
 
 from ..attacks import attacker
+from ..errors import SalattackError
 from ..faces import from_uint8
 from ..generators import ATTRIBUTES, Generator
 from ..metrics import fake_damage
-from .grids import HELD_OUT, Grids, load_grids
+from ..saliency import Saliency
+from .grids import Grids
+from .saliency import Pairs
+
+BATCH_SIZE = 8
 
 
-def evaluate(
+def generator_quality(
     generator: Generator,
-    data: Path | Grids,
+    held: Grids,
     *,
     edits: Sequence[str] = ATTRIBUTES,
     faces: int | None = None,
     attacked: int | None = None,
-    batch_size: int = 8,
-    held_out: int = HELD_OUT,
     bfloat16: bool = False,
 ) -> dict[str, float]:
-    """Measure a generator on the held-out grids.
+    """Measure how near a generator is to the published one, and how an attack breaks it.
 
     Args:
         generator: images (N, 3, 128, 128) in [-1, 1] and labels (N, 5) to images.
-        data: the folder of grids, or the held-out faces themselves.
+        held: faces that the generator was not trained on.
         edits: those the generator makes.
-        faces: how many to use, spread evenly; all by default.
-        attacked: how many of them to attack (one edit each, in turn); all by default.
-        batch_size: faces at once.
-        held_out: how many grids are held out, where ``data`` is a folder.
+        faces: how many faces to use, spread evenly; all by default.
+        attacked: how many of them to attack, on the edits in rotation; all by default.
         bfloat16: run the generator in half precision.
 
     Returns:
-        ``ratio_<attribute>`` and ``ratio``: mean absolute error to the recorded output over that
-        of the unedited crop; ``ssim`` to the recorded output; ``damage``: mean squared change of
-        the output under the "pgd" attacker; ``broken``: share of outputs changed by more than 0.05.
+        ``ratio_<attribute>`` and ``ratio``: mean absolute error to the recorded output relative to
+        that of the unedited crop; ``ssim`` to the recorded output; ``damage``: mean squared change
+        of the output under the "pgd" attacker; ``broken``: share of outputs changed by over 0.05.
     """
-    held = data if isinstance(data, Grids) else load_grids(data).split(held_out)[1]
     if faces is not None:
         held = held[torch.linspace(0, len(held) - 1, min(faces, len(held))).round().long()]
-    count = len(held) if attacked is None else min(attacked, len(held))
-    targets = held.targets()
+    count, targets = len(held) if attacked is None else attacked, held.targets()
 
     def run(images: Tensor, target: Tensor) -> Tensor:
         with torch.autocast(images.device.type, torch.bfloat16, enabled=bfloat16):
@@ -58,8 +60,8 @@ def evaluate(
     chosen = [ATTRIBUTES.index(name) for name in edits]
     ours, still, similar = torch.zeros(5), torch.zeros(5), 0.0
     damage: list[dict[str, Tensor]] = []
-    for start in range(0, len(held), batch_size):
-        part = slice(start, start + batch_size)
+    for start in range(0, len(held), BATCH_SIZE):
+        part = slice(start, start + BATCH_SIZE)
         tiles = from_uint8(held.tiles[part])
         crops = tiles[:, 0]
         for edit in chosen:
@@ -69,8 +71,7 @@ def evaluate(
             ours[edit] += (fake - official).abs().mean((1, 2, 3)).sum().cpu()
             still[edit] += (crops - official).abs().mean((1, 2, 3)).sum().cpu()
             similar += float(ssim(fake, official, data_range=2.0, reduction="sum"))
-        crops = crops[: max(0, count - start)]
-        if len(crops):
+        if len(crops := crops[: max(0, count - start)]):
             face = torch.arange(start, start + len(crops))
             target = targets[face, torch.tensor(chosen)[face % len(chosen)]]
             disrupted = attacker("pgd")(run, crops, target)
@@ -86,29 +87,26 @@ def evaluate(
 
 
 def train_classifier(
-    images: Tensor, labels: Tensor, *, steps: int = 2000, batch_size: int = 64, seed: int = 0
+    images: Tensor, labels: Tensor, *, steps: int = 600, batch_size: int = 64, seed: int = 0
 ) -> nn.Module:
-    """Train a tiny classifier of the five attributes, to tell whether an edit shows.
+    """Train a small classifier of the five attributes, which judges whether an edit shows.
+
+    It takes images (N, 3, H, W) in [-1, 1], of any size, and returns (N, 5) logits.
 
     Args:
-        images: (N, 3, H, W) uint8 crops framed as StarGAN's; 64 px are enough.
+        images: (N, 3, H, W) uint8 crops framed as StarGAN's, of 64 px or more.
         labels: (N, 5) labels, 0 or 1.
-        steps: of Adam, learning rate 2e-3 falling to 0.
-        batch_size: faces a step.
+        steps: over which the learning rate falls to 0.
+        batch_size: faces per step.
         seed: of weights and draws.
-
-    Returns:
-        Images (N, 3, H, W) in [-1, 1], of any size, to (N, 5) logits.
     """
     torch.manual_seed(seed)
     rng = torch.Generator().manual_seed(seed)
-    device = images.device
-    widths = (3, 16, 32, 64, 96)
     layers: list[nn.Module] = [nn.AdaptiveAvgPool2d(64)]
-    for a, b in itertools.pairwise(widths):
+    for a, b in itertools.pairwise((3, 16, 32, 64, 96)):
         layers += [nn.Conv2d(a, b, 3, 2, 1, bias=False), nn.BatchNorm2d(b), nn.ReLU()]
     head = [nn.Flatten(), nn.Dropout(0.5), nn.Linear(96 * 4 * 4, len(ATTRIBUTES))]
-    classifier = nn.Sequential(*layers, *head).to(device)
+    classifier = nn.Sequential(*layers, *head).to(images.device)
     adam = torch.optim.AdamW(classifier.parameters(), 2e-3)
     for step in range(steps):
         adam.param_groups[0]["lr"] = 2e-3 * (1 - step / steps)
@@ -126,13 +124,8 @@ def train_classifier(
 def flip_rates(classifier: nn.Module, generator: Generator, held: Grids) -> pd.DataFrame:
     """Return how often an edit changes what a classifier sees in a face.
 
-    Counted for an attribute are the faces that lack what its edit asks for, and whose crop the
-    classifier judges as labelled.
-
-    Args:
-        classifier: see `train_classifier`.
-        generator: the generator to judge.
-        held: faces with the published generator's edits beside them.
+    Only faces count that lack the edit's attribute and whose crop the classifier (see
+    `train_classifier`) judges rightly.
 
     Returns:
         A row for each attribute: ``faces`` counted, ``ours`` and ``published``, the shares of
@@ -154,3 +147,38 @@ def flip_rates(classifier: nn.Module, generator: Generator, held: Grids) -> pd.D
         accuracy = float(right[:, k].float().mean())
         rows.append((name, len(index), ours, published, accuracy))
     return pd.DataFrame(rows, columns=["attribute", "faces", "ours", "published", "accuracy"])
+
+
+def saliency_quality(saliency: Saliency, pairs: Path) -> dict[str, float]:
+    """Measure a saliency model on a tar of pairs such as ECSSD, each image at its own size.
+
+    The maps are not stretched to [0, 1]. Unusable data raise SalattackError.
+
+    Returns:
+        ``images``; ``mae``; ``max_f``, the largest F-beta (beta² = 0.3) of the mean precision and
+        recall over thresholds, as in the PFAN paper; ``max_mean_f``, the largest mean F-beta;
+        ``s_measure``.
+    """
+    import py_sod_metrics as sod  # of the extra "train"
+
+    data = Pairs(pairs)
+    options = {"with_dynamic": True, "with_adaptive": False}
+    handlers = {"p": sod.PrecisionHandler(**options), "r": sod.RecallHandler(**options)}
+    handlers["f"] = sod.FmeasureHandler(**options, beta=0.3)
+    curves, mae, s_measure = sod.FmeasureV2(handlers), sod.MAE(), sod.Smeasure()
+    for index in tqdm(range(len(data)), mininterval=10):
+        image, mask = data[index]
+        found = saliency(pil_to_tensor(image)[None] / 127.5 - 1)[0, 0].double().numpy()
+        truth = np.asarray(mask.resize(image.size)) > 127
+        for metric in (curves, mae, s_measure):
+            metric.step(found, truth, normalize=False)
+    if data.skipped:
+        raise SalattackError(f"{data.path.name} is incomplete: {len(data.skipped)} not decodable")
+    f, p, r = (curves.get_results()[name]["dynamic"] for name in "fpr")
+    return {
+        "images": len(data),
+        "mae": float(mae.get_results()["mae"]),
+        "max_f": float((1.3 * p * r / (0.3 * p + r + 1e-12)).max()),
+        "max_mean_f": float(f.max()),
+        "s_measure": float(s_measure.get_results()["sm"]),
+    }

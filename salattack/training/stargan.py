@@ -1,92 +1,60 @@
-"""Train a StarGAN generator against recorded outputs of the published one.
+"""Train a StarGAN or CycleGAN generator to repeat the recorded edits of the published StarGAN.
 
-The objective is the distance to the recorded output (`salattack.training.grids`) in pixels,
-in a backbone's features and in the logits of attribute classifiers, or in pixels beside StarGAN's
-own losses (adversarial, attribute classification, reconstruction).
+The loss is the distance to the recorded edit (`salattack.training.grids`) in pixels, in the
+features of a backbone and in the logits of attribute classifiers.
 """
 
 import time
-from copy import deepcopy
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from pathlib import Path
 
-import pandas as pd
 import torch
-import typer
-from safetensors.torch import save_file
 from torch import Tensor, nn
-from tqdm import tqdm
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from ..errors import SalattackError, one_of
+from ..errors import one_of
 from ..faces import from_uint8
-from ..files import written_whole
-from ..generators import ATTRIBUTES, CycleGAN, StarGAN, load_generator
-from ..generators.stargan import HAIR
+from ..generators import ATTRIBUTES, CycleGAN, StarGAN
 from ..metrics import unit_features
 from ..saliency import load_saliency
 from ..weights import fit, pick_device, read_state_dict
-from .adversary import EDITS, Adversary, distance, frozen
-from .grids import HELD_OUT, TILE, Grids, load_grids
-from .quality import evaluate, flip_rates, train_classifier
+from .grids import HELD_OUT, Grids, load_grids
+from .quality import generator_quality, train_classifier
+from .resumable import EVALUATION, Resumable, export
 
 CYCLEGAN_BLOCKS = 6  # as published for 128 px
 EMA_DECAY = 0.99
 SHARES = (1.0, 1.0, 1.0, 2.0, 1.5)  # how often an edit is drawn: gender and age are learnt last
-CLASSIFIERS = 3  # one alone is fooled more easily than convinced
-CLASSIFIER_STEPS = 600
+CLASSIFIERS = 3  # a single one is fooled more easily than convinced
+LAMBDA_SLOPE = 0.5  # weight of the image gradients in `distance`
 WARM_UP = 20  # steps over which the learning rate rises
-LOG_EVERY = 20  # steps averaged in a row of losses.csv
+EVALUATE_SECONDS = 600
+EVALUATED, ATTACKED = 20, 16  # held-out faces in each evaluation
 
 
-def append(path: Path, step: int, row: dict[str, object]) -> None:
-    """Add a row to a CSV file, writing its header first where there is none."""
-    pd.DataFrame([{"step": step, **row}]).to_csv(
-        path, mode="a", header=not path.exists(), index=False, float_format="%.5g"
-    )
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """What to train and how; see `Resumable` for which of it a resumed run may change."""
 
-
-def forget_after(path: Path, step: int) -> None:
-    """Drop the rows a killed run had written beyond its last checkpoint."""
-    if path.exists():
-        table = pd.read_csv(path)
-        table[table["step"] <= step].to_csv(path, index=False)
-
-
-def sample(
-    grids: Grids,
-    targets: Tensor,
-    batch_size: int,
-    rng: torch.Generator,
-    adversarial: bool,
-    only: str | None = None,
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Draw a batch: crops, recorded edits, target labels, the crops' own labels.
-
-    One random edit of each face (by `SHARES`, or the ``only`` one), unmirrored, since the
-    published generator does not edit a mirrored face quite as the face. For the adversarial
-    losses each face comes `EDITS` times in a row, with a random hair colour, Male and Young, and
-    the batch is mirrored with probability one half.
-    """
-
-    def draw(high: int, size: int) -> Tensor:
-        return torch.randint(high, (size,), generator=rng)
-
-    face = draw(len(grids), batch_size)
-    if not adversarial:
-        edit = torch.multinomial(torch.tensor(SHARES), batch_size, True, generator=rng)
-        if only is not None:
-            edit = torch.full_like(edit, ATTRIBUTES.index(only))
-        crops, edits = from_uint8(torch.stack([grids.tiles[face, 0], grids.tiles[face, 1 + edit]]))
-        return crops, edits, targets[face, edit], grids.labels[face]
-    hair = draw(len(HAIR), batch_size)
-    edit = torch.stack([hair, *(torch.full_like(hair, i) for i in (3, 4))], 1).flatten()
-    face = face.repeat_interleave(EDITS)
-    pairs = from_uint8(torch.stack([grids.tiles[face, 0], grids.tiles[face, 1 + edit]]))
-    crops, edits = pairs.flip(-1) if draw(2, 1) else pairs
-    return crops, edits, targets[face, edit], grids.labels[face]
+    data: Path  # folder of grids
+    out: Path = field(compare=False)  # folder for checkpoint, logs and generator.safetensors
+    init: Path | None = None  # weights to start from, of the same width; random by default
+    edit: str | None = None  # train CycleGAN's generator on this edit only, instead of StarGAN's
+    perceptual: float = 0.1  # weight of the distance in features of pfan-light's backbone
+    classification: float = 0.02  # weight of the distance in logits of attribute classifiers
+    steps: int = 4_000  # over which the learning rate falls linearly to 0
+    batch_size: int = 8  # faces per step, with one edit each
+    conv_dim: int = 32  # channels of the generator's first layer
+    lr: float = 5e-4
+    held_out: int = HELD_OUT  # the last grids, which are not trained on
+    seed: int = 0  # of the initial weights and of every draw
+    threads: int = field(default=1, compare=False)  # that torch may use
+    device: str = field(default="auto", compare=False)  # "auto" takes CUDA where there is one
 
 
 class MatrixMuon(torch.optim.Muon):
-    """Muon (Jordan, 2024) for convolutions, whose kernels it sees as matrices, a row a filter."""
+    """Muon (Jordan, 2024) for convolutions: each kernel is a matrix with one row per filter."""
 
     def __init__(self, kernels: list[Tensor], lr: float) -> None:
         self.kernels = kernels
@@ -94,16 +62,16 @@ class MatrixMuon(torch.optim.Muon):
         super().__init__(self.matrices, lr, weight_decay=0, adjust_lr_fn="match_rms_adamw")
 
     def step(self) -> None:
-        """Move the kernels, which share their memory with the matrices."""
+        """Update the kernels, which share their memory with the matrices."""
         for matrix, kernel in zip(self.matrices, self.kernels, strict=True):
             matrix.grad = kernel.grad.flatten(1)
         super().step()
 
 
 def optimizers(generator: nn.Module, lr: float) -> list[torch.optim.Optimizer]:
-    """Return Muon for the inner convolutions and Adam for all else, at one learning rate.
+    """Return Muon for the inner convolutions and Adam for the other parameters.
 
-    Of the two, Muon came down faster in a short comparison (the model card).
+    Muon converged faster than Adam in a short comparison (see the model card).
     """
     inner = [
         module.weight
@@ -111,252 +79,118 @@ def optimizers(generator: nn.Module, lr: float) -> list[torch.optim.Optimizer]:
         if isinstance(module, nn.Conv2d | nn.ConvTranspose2d)
         and min(module.in_channels, module.out_channels) > len(ATTRIBUTES) + 3
     ]
-    known = {id(p) for p in inner}
-    rest = [p for p in generator.parameters() if id(p) not in known]
+    rest = [p for p in generator.parameters() if all(p is not kernel for kernel in inner)]
     return [MatrixMuon(inner, lr), torch.optim.Adam(rest, lr, betas=(0.9, 0.99), fused=True)]
 
 
-def train(
-    data: Path,
-    out: Path,
-    *,
-    init: Path | None = None,
-    edit: str | None = None,
-    perceptual: float = 0.1,
-    classification: float = 0.02,
-    adversarial: bool = False,
-    steps: int = 4_000,
-    batch_size: int = 8,
-    conv_dim: int = 32,
-    discriminator_dim: int = 16,
-    lr: float = 5e-4,
-    lr_discriminator: float = 4e-4,
-    held_out: int = HELD_OUT,
-    seed: int = 0,
-    threads: int = 1,
-    device: str = "auto",
-    checkpoint_seconds: float = 50,
-    evaluate_seconds: float = 600,
-    evaluate_faces: int = 20,
-) -> Path:
-    """Train, or go on with what ``out`` holds.
+def distance(images: Tensor, others: Tensor) -> Tensor:
+    """Return the mean absolute difference, plus that of the image gradients (for sharpness)."""
+    difference = images - others
+    slopes = difference.diff(dim=-1).abs().mean() + difference.diff(dim=-2).abs().mean()
+    return difference.abs().mean() + LAMBDA_SLOPE * slopes
 
-    Writes to ``out``: ``checkpoint.pt`` (everything needed to go on, at most
-    ``checkpoint_seconds`` old), ``losses.csv`` and ``evaluation.csv`` (raw and averaged weights on
-    a fixed part of the held-out grids). A run that was killed and started again ends in the same
-    weights as one that was not, where batch and learning rate stay the same.
 
-    Args:
-        data: the folder of grids.
-        out: the folder to write to.
-        init: weights to start from, of the same width; random weights by default.
-        edit: train CycleGAN's unconditional generator on this edit alone, in place of StarGAN's.
-        perceptual: weight of the distance to the recorded output in the features of pfan-light's
-            backbone (`feature_distance`), beside that in pixels; the adversarial losses have the
-            discriminator's instead.
-        classification: weight of the distance to the recorded output in the logits of small
-            attribute classifiers, trained first on the crops; StarGAN's classification loss (its
-            Eq. 3) with the published model's edits in place of the labels.
-        adversarial: train with StarGAN's own losses too; a rate of 1e-4 suits them.
-        steps: at which to stop; the learning rate falls linearly to 0 there.
-        batch_size: faces a step, with one edit each, or `EDITS` for the adversarial losses.
-        conv_dim: channels of the generator's first layer.
-        discriminator_dim: channels of the discriminator's first layer.
-        lr: learning rate of the generator.
-        lr_discriminator: of the discriminator's.
-        held_out: grids that are not trained on, the last ones.
-        seed: of the initial weights and of every draw.
-        threads: that torch may use.
-        device: "auto" takes CUDA where there is one.
-        checkpoint_seconds: between two checkpoints.
-        evaluate_seconds: between two evaluations.
-        evaluate_faces: how many held-out faces each uses; 16 of them are attacked.
+def loss_terms(settings: Settings, grids: Grids) -> dict[str, tuple[float, Callable]]:
+    """Return the terms of the loss by name: weight, and distance of two batches of edits.
 
-    Returns:
-        The checkpoint's path.
-
-    Raises:
-        SalattackError: data, initial weights or a checkpoint that do not fit.
+    The classifiers' term is StarGAN's classification loss (its Eq. 3) with the published model's
+    edits in place of the labels.
     """
-    place = pick_device(device)
-    torch.set_num_threads(threads)
-    torch.manual_seed(seed)
-    grids, held = (part.to(place) for part in load_grids(data).split(held_out))
-    targets = grids.targets()
-    if edit is not None and (adversarial or edit not in ATTRIBUTES):
-        if adversarial:
-            raise SalattackError("the adversarial losses edit by labels: leave out the edit")
-        raise one_of("edit", edit, ATTRIBUTES)
-    generator = StarGAN(conv_dim) if edit is None else CycleGAN(conv_dim, CYCLEGAN_BLOCKS)
-    if init is not None:
-        fit(generator, read_state_dict(init), Path(init).name)
-    generator = generator.to(place)
-    average = deepcopy(generator).requires_grad_(False)
-    steppers, adversary = optimizers(generator, lr), None
-    rates = dict.fromkeys(steppers, lr)
-    features = None
-    if perceptual and not adversarial:
-        features = load_saliency(device=str(place)).feature_maps
-    classifiers = []
-    if classification and not adversarial:
-        crops = grids.tiles[:, 0]
-        for number in range(1, 1 + CLASSIFIERS):  # other seeds than the report's
-            classifiers.append(
-                train_classifier(crops, grids.labels, steps=CLASSIFIER_STEPS, seed=seed + number)
+    terms: dict[str, tuple[float, Callable]] = {"pair": (1.0, distance)}
+    if settings.perceptual:
+        maps = load_saliency(device=str(grids.tiles.device)).feature_maps
+
+        def in_features(fake: Tensor, edits: Tensor) -> Tensor:
+            return (unit_features(fake, maps) - unit_features(edits, maps)).square().sum(1).mean()
+
+        terms["feature"] = settings.perceptual, in_features
+    if settings.classification:
+        classifiers = [  # other seeds than the judge of the bars
+            train_classifier(grids.tiles[:, 0], grids.labels, seed=settings.seed + number)
+            for number in range(1, 1 + CLASSIFIERS)
+        ]
+
+        def in_logits(fake: Tensor, edits: Tensor) -> Tensor:
+            seen, wanted = (sum(c(x) for c in classifiers) for x in (fake, edits))
+            return (seen - wanted).abs().mean() / len(classifiers)
+
+        terms["logits"] = settings.classification, in_logits
+    return terms
+
+
+def sample(
+    settings: Settings, grids: Grids, targets: Tensor, rng: torch.Generator
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Draw faces and an edit for each: crops and recorded edits (N, 3, 128, 128), targets (N, 5).
+
+    No batch is mirrored: the published generator edits a mirrored face a little differently.
+    """
+    face = torch.randint(len(grids), (settings.batch_size,), generator=rng)
+    edit = torch.multinomial(torch.tensor(SHARES), len(face), True, generator=rng)
+    if settings.edit is not None:
+        edit = torch.full_like(edit, ATTRIBUTES.index(settings.edit))
+    crops, edits = from_uint8(torch.stack([grids.tiles[face, 0], grids.tiles[face, 1 + edit]]))
+    return crops, edits, targets[face, edit]
+
+
+def initial(settings: Settings) -> nn.Module:
+    """Return the generator to train: seeded random weights, or those of ``init``."""
+    if settings.edit not in (None, *ATTRIBUTES):
+        raise one_of("edit", settings.edit, ATTRIBUTES)
+    torch.manual_seed(settings.seed)
+    width = settings.conv_dim
+    generator = StarGAN(width) if settings.edit is None else CycleGAN(width, CYCLEGAN_BLOCKS)
+    if settings.init is not None:
+        fit(generator, read_state_dict(settings.init), Path(settings.init).name)
+    return generator
+
+
+def train(settings: Settings) -> Path:
+    """Train a generator, or resume, and return the averaged weights' path.
+
+    Every ten minutes ``evaluation.csv`` gets the quality of the raw and the averaged weights on
+    a fixed part of the held-out grids. Data, initial weights or a checkpoint (see `Resumable`)
+    that do not fit raise SalattackError.
+    """
+    torch.set_num_threads(settings.threads)
+    place = pick_device(settings.device)
+    generator = initial(settings).to(place)
+    grids, held = (part.to(place) for part in load_grids(settings.data).split(settings.held_out))
+    average = AveragedModel(generator, multi_avg_fn=get_ema_multi_avg_fn(EMA_DECAY))
+    average.n_averaged.fill_(1)  # the initial weights count
+    muon, adam = steppers = optimizers(generator, settings.lr)
+    rng = torch.Generator().manual_seed(settings.seed)
+    parts = {"network": generator, "average": average, "muon": muon, "adam": adam}
+    run = Resumable(settings, parts, rng)
+    terms, targets = loss_terms(settings, grids), grids.targets()
+
+    def evaluate(step: int) -> None:
+        edits = ATTRIBUTES if settings.edit is None else (settings.edit,)
+        for name, network in (("raw", generator), ("average", average)):
+            row = generator_quality(
+                network, held, edits=edits, faces=EVALUATED, attacked=ATTACKED, bfloat16=True
             )
-    parts: dict = {"generator": generator, "average": average}
-    if adversarial:
-        adversary = Adversary(TILE, discriminator_dim, lr_discriminator, place)
-        rates[adversary.adam] = lr_discriminator
-        parts["discriminator"] = adversary.judge
-    parts |= {f"optimizer_{i}": optimizer for i, optimizer in enumerate(rates)}
-    rng = torch.Generator().manual_seed(seed)
-    out.mkdir(parents=True, exist_ok=True)
-    checkpoint, losses, evaluation = (
-        out / name for name in ("checkpoint.pt", "losses.csv", "evaluation.csv")
-    )
-    first, sums = 0, {}
-    if checkpoint.exists():
-        state = read_checkpoint(checkpoint)
-        try:
-            for name, part in parts.items():
-                part.load_state_dict(state[name])
-        except (KeyError, ValueError, RuntimeError) as error:
-            raise SalattackError(
-                f"{checkpoint.name} does not fit these settings; use another folder"
-            ) from error
-        first, sums = state["step"], state["sums"]
-        rng.set_state(state["rng"])
-    for path in (losses, evaluation):
-        forget_after(path, first)
+            run.record(EVALUATION, step, {"weights": name, **row})
 
-    def save(step: int) -> None:
-        state = {name: part.state_dict() for name, part in parts.items()}
-        state |= {"step": step, "rng": rng.get_state(), "sums": sums}
-        with written_whole(checkpoint) as path:
-            torch.save(state, path)
-
-    def measure(step: int) -> None:
-        for name, module in (("raw", generator), ("average", average)):
-            with frozen(module):
-                row = evaluate(
-                    module, held, edits=edits_of, faces=evaluate_faces, attacked=16, bfloat16=True
-                )
-            average.requires_grad_(False)
-            append(evaluation, step, {"weights": name, **row})
-
-    edits_of = ATTRIBUTES if edit is None else (edit,)
-    half = torch.autocast(place.type, torch.bfloat16)
-    saved = measured = time.monotonic()
-    if first == 0:
-        measure(0)
-    bar = tqdm(range(first, steps), initial=first, total=steps, mininterval=10, ncols=100)
-    for step in bar:
-        pace = min(1, (step + 1) / WARM_UP) * (1 - step / steps)
-        for optimizer, rate in rates.items():
-            optimizer.param_groups[0]["lr"] = rate * pace
-        crops, edits, target, own = sample(grids, targets, batch_size, rng, adversarial, edit)
-        with half:
+    if run.step == 0:
+        evaluate(0)
+    evaluated = time.monotonic()
+    for step in run.steps(settings.steps):
+        pace = min(1, (step + 1) / WARM_UP) * (1 - step / settings.steps)
+        for optimizer in steppers:
+            optimizer.param_groups[0]["lr"] = settings.lr * pace
+        crops, edits, target = sample(settings, grids, targets, rng)
+        with torch.autocast(place.type, torch.bfloat16):
             fake = generator(crops, target)
         fake = fake.float()
-
-        if adversary is None:
-            loss = pair = distance(fake, edits)
-            terms = {"pair": pair}
-            if features is not None:
-                with torch.no_grad():
-                    wanted = unit_features(edits, features)
-                terms["feature"] = (unit_features(fake, features) - wanted).square().sum(1).mean()
-                loss = loss + perceptual * terms["feature"]
-            if classifiers:
-                seen, wanted = (sum(c(x) for c in classifiers) for x in (fake, edits))
-                terms["logits"] = (seen - wanted).abs().mean() / len(classifiers)
-                loss = loss + classification * terms["logits"]
-        else:
-            loss, terms = adversary.losses(generator, step, crops, edits, target, own, fake)
+        values = {name: term(fake, edits) for name, (_, term) in terms.items()}
         generator.zero_grad()
-        loss.backward()
+        sum(weight * values[name] for name, (weight, _) in terms.items()).backward()
         for optimizer in steppers:
             optimizer.step()
-        with torch.no_grad():
-            torch._foreach_lerp_(
-                list(average.parameters()), list(generator.parameters()), 1 - EMA_DECAY
-            )
-
-        for name, term in terms.items():
-            sums[name] = sums.get(name, 0.0) + term.item() / LOG_EVERY
-        if (step + 1) % LOG_EVERY == 0:
-            append(losses, step + 1, sums)
-            bar.set_postfix(
-                {k: f"{sums[k]:.3f}" for k in ("pair", "rec") if k in sums}, refresh=False
-            )
-            sums = {}
-        if time.monotonic() - saved > checkpoint_seconds:
-            save(step + 1)
-            saved = time.monotonic()
-        if time.monotonic() - measured > evaluate_seconds:
-            measure(step + 1)
-            measured = time.monotonic()
-    measure(steps)
-    save(steps)
-    return checkpoint
-
-
-def read_checkpoint(path: Path) -> dict:
-    """Read a checkpoint that `train` wrote; tensors and numbers only, nothing is executed.
-
-    Raises:
-        SalattackError: not such a file.
-    """
-    state = read_state_dict(path)
-    if not {"generator", "average", "step"} <= state.keys():
-        raise SalattackError(f"{Path(path).name} is not a checkpoint of this training")
-    return state
-
-
-def export(checkpoint: Path, path: Path, *, weights: str = "average") -> Path:
-    """Write a checkpoint's generator as half-precision safetensors.
-
-    Args:
-        checkpoint: a file that `train` wrote.
-        path: the file to write.
-        weights: ``average`` (exponential) or ``generator`` (raw).
-
-    Raises:
-        SalattackError: not a checkpoint, or unknown ``weights``.
-    """
-    if weights not in ("average", "generator"):
-        raise SalattackError(f"unknown weights {weights!r}; known: average, generator")
-    state = {k: v.half().contiguous() for k, v in read_checkpoint(checkpoint)[weights].items()}
-    with written_whole(path) as beside:
-        save_file(state, beside)
-    return Path(path)
-
-
-app = typer.Typer(add_completion=False, no_args_is_help=True, help=__doc__.splitlines()[0])
-app.command("train", help="Train a generator, or go on with a training that was killed.")(train)
-
-
-@app.command("evaluate")
-def _evaluate(data: Path, weights: Path) -> None:
-    """Print the measurements of a weight file on the held-out grids, and its flip rates."""
-    place = pick_device()
-    trained, held = (part.to(place) for part in load_grids(data).split())
-    generator = load_generator(weights=weights)
-    for name, value in evaluate(generator, held).items():
-        typer.echo(f"{name:18} {value:.4f}")
-    classifier = train_classifier(trained.tiles[:, 0], trained.labels)
-    typer.echo(flip_rates(classifier, generator, held).to_string(index=False))
-
-
-@app.command("export")
-def _export(checkpoint: Path, path: Path, weights: str = "average") -> None:
-    """Write a checkpoint's generator as half-precision safetensors."""
-    export(checkpoint, path, weights=weights)
-
-
-if __name__ == "__main__":
-    try:
-        app()
-    except SalattackError as error:
-        raise SystemExit(str(error)) from None
+        average.update_parameters(generator)
+        run.log(values)
+        if step + 1 == settings.steps or time.monotonic() - evaluated > EVALUATE_SECONDS:
+            evaluate(step + 1)
+            evaluated = time.monotonic()
+    return export(run.checkpoint, run.folder / "generator.safetensors")

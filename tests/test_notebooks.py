@@ -45,7 +45,7 @@ def test_committed_as_a_reader_wants_it(path):
     assert "Regenerates **" in first.source or path.stem == INTERACTIVE
     assert second.metadata.get("tags") == ["parameters"]
     code = [cell for cell in notebook.cells if cell.cell_type == "code"]
-    assert all(cell.execution_count for cell in code), "run `make notebooks` and commit"
+    assert all(cell.execution_count for cell in code), "run `make figures` and commit"
     assert any(cell.outputs for cell in code)
     for cell in code:
         assert not re.search(r"^\s*(def|class|for|while|try)\b", cell.source, re.MULTILINE)
@@ -70,7 +70,7 @@ def test_the_picture_is_drawn_again(name, tmp_path):
     assert drawn.size == committed.size
     small = [np.asarray(p.convert("RGB").resize((48, 48)), float) for p in (drawn, committed)]
     # Other processors round otherwise, and sign() amplifies that into other noise of the same kind.
-    assert np.abs(small[0] - small[1]).mean() < 3, "run `make notebooks` and look at the pictures"
+    assert np.abs(small[0] - small[1]).mean() < 3, "run `make figures` and look at the pictures"
     assert small[0].std() > 30  # not blank
     written = {p.name for p in tmp_path.iterdir()} - {"out.ipynb"}
     if name != "models":

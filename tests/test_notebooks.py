@@ -54,6 +54,14 @@ def test_committed_as_a_reader_wants_it(path):
 
 
 @pytest.mark.parametrize("path", PATHS, ids=lambda p: p.stem)
+def test_one_split_and_seed_choose_the_faces_of_all(path):
+    code = [cell.source for cell in read(path.stem).cells if cell.cell_type == "code"]
+    if "faces" in assigned(code[0]):
+        assert {"split", "seed"} <= assigned(code[0])
+        assert "split=split," in code[1] and "seed=seed," in code[1]
+
+
+@pytest.mark.parametrize("path", PATHS, ids=lambda p: p.stem)
 def test_no_traces_of_a_machine(path):
     text = path.read_text()
     assert "papermill" not in read(path.stem).metadata
@@ -62,6 +70,7 @@ def test_no_traces_of_a_machine(path):
     assert str(Path.home()) + "/" not in without_pictures
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", DRAWN)
 def test_the_picture_is_drawn_again(name, tmp_path):
     run_notebook(FOLDER / f"{name}.ipynb", tmp_path / "out.ipynb", {"output": str(tmp_path)})

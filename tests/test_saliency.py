@@ -274,6 +274,7 @@ def write_pairs(path, n=4, extra=(), change=lambda name, content: content):
     return path
 
 
+@pytest.mark.slow
 def test_a_killed_training_resumes_to_the_same_weights(tmp_path):
     write_pairs(tmp_path / "duts_tr_192.tar")
     faces = write_pairs(tmp_path / "faces.tar")

@@ -54,6 +54,7 @@ def run(data, out, **changes):
     return training.train(data, out, **settings | changes)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("adversarial", [False, True])
 def test_killed_and_resumed_equals_uninterrupted(data, tmp_path, monkeypatch, adversarial):
     whole = training.read_checkpoint(run(data, tmp_path / "whole", adversarial=adversarial))
@@ -80,6 +81,7 @@ def test_killed_and_resumed_equals_uninterrupted(data, tmp_path, monkeypatch, ad
     pd.testing.assert_frame_equal(*curves)
 
 
+@pytest.mark.slow
 def test_training_moves_the_weights_and_depends_on_the_seed_only(data, tmp_path, unmeasured):
     one, same, other = (
         training.read_checkpoint(run(data, tmp_path / name, steps=1, seed=seed))["generator"]
@@ -114,6 +116,7 @@ def test_muon_moves_the_inner_kernels_and_adam_the_rest():
     assert step.square().mean().sqrt().item() == pytest.approx(2 * 0.2e-3, rel=0.5)
 
 
+@pytest.mark.slow
 def test_a_few_steps_come_closer_to_the_recorded_output(data, tmp_path, unmeasured):
     out = tmp_path / "out"
     run(data, out, steps=40, conv_dim=8)
@@ -290,6 +293,7 @@ def test_flip_rates_count_what_a_classifier_sees():
     assert table.loc["Male", "accuracy"] == pytest.approx(0.8)
 
 
+@pytest.mark.slow
 def test_classifier_learns_a_visible_attribute():
     labels = torch.arange(64)[:, None].remainder(2).float().expand(-1, 5)
     images = (labels[:, :3, None, None] * 155 + 50).expand(-1, -1, 64, 64).to(torch.uint8)

@@ -47,9 +47,9 @@ def _parameters(pairs: list[str] | None) -> dict:
             chosen[name] = ast.literal_eval(text)
         except (ValueError, SyntaxError):
             chosen[name] = text
-    # Notebooks run in their own folder, paths are meant from here.
-    for name in ("faces", "generator_weights", "saliency_weights", "output", "ledger"):
-        if isinstance(value := chosen.get(name), str) and (os.sep in value or Path(value).exists()):
+    # Notebooks run in their own folder; the user's paths are relative to the current one.
+    for name, value in chosen.items():
+        if isinstance(value, str) and (os.sep in value or Path(value).exists()):
             chosen[name] = str(Path(value).resolve())
     return chosen
 
@@ -57,21 +57,24 @@ def _parameters(pairs: list[str] | None) -> dict:
 @app.command()
 def reproduce(
     parameter: Parameters = None,
-    output: Annotated[Path | None, typer.Option(help="Figures and table go here.")] = None,
+    output: Annotated[
+        Path | None, typer.Option(help="Folder of figures and tables.  [default: results]")
+    ] = None,
     notebooks: Notebooks = Path("notebooks"),
     executed: Annotated[Path, typer.Option(help="Executed notebooks go here.")] = Path(
         "results/notebooks"
     ),
 ) -> None:
-    """Regenerate every figure and the table, into figures/; into results/ with parameters."""
+    """Regenerate every figure and table into results/, and compare them with figures/."""
     from .reproduce import reproduce as run
 
     settings = _parameters(parameter)
-    place = output or Path("results" if settings else "figures")
+    chosen = settings.pop("output", "results")
+    place = output or Path(chosen)
     table = run(notebooks, place, executed, settings)
     typer.echo(table.read_text())
     typer.echo(f"Figures, table and manifest: {place}/; executed notebooks: {executed}/")
-    if "profile" in settings:
+    if settings.get("profile"):
         from .ledger import Ledger
 
         _report_failures(Ledger(settings.get("ledger", place / "ledger.sqlite")).failures())
@@ -91,6 +94,22 @@ def run(
     target = output or Path("results/notebooks") / source.name
     run_notebook(source, target, _parameters(parameter))
     typer.echo(f"Executed: {target}")
+
+
+@app.command()
+def compare(
+    run: Annotated[Path, typer.Argument(help="Folder of a run's tables and pictures.")],
+    reference: Annotated[Path, typer.Argument(help="Folder of those expected.")] = Path("figures"),
+) -> None:
+    """Compare a run with another; exit code 1 if an output is missing or differs too much."""
+    from .compare import as_text, other_settings
+    from .compare import compare as compared
+
+    result = compared(run, reference)
+    if why := other_settings(run, reference):
+        raise SalattackError(f"no comparison, because {why}")
+    typer.echo(as_text(result))
+    raise typer.Exit(int(not result["agrees"].all()))
 
 
 @app.command()

@@ -6,7 +6,7 @@ import json
 import shutil
 import textwrap
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -119,7 +119,8 @@ def write_report(
 
     Args:
         claims: from `verify`.
-        folder: of the run's tables and PNG figures.
+        folder: of the run's tables and PNG figures. If it has a manifest, the page shows only the
+            figures that the manifest lists.
         notebooks: executed ones, in the order in which they are to be listed.
         place: a folder for the pages.
 
@@ -136,6 +137,10 @@ def write_report(
         name = f"{path.stem}.html"
         _write(place / name, _page(title=title, notebook=body))
         links[name] = title
+    manifest = _manifest(folder)
+    figures = sorted(folder.glob("*.png"))
+    if "outputs" in manifest:  # other files are not this run's
+        figures = [path for path in figures if path.name in manifest["outputs"]]
     table = presentable(table_1(read_samples(folder))).reset_index()
     table = table.replace(", ", ",\u00a0", regex=True)  # an interval stays on one line
     return _write(
@@ -147,9 +152,9 @@ def write_report(
             tally=tally(claims),
             premises=premises(folder),
             table=table.to_html(index=False, border=0, justify="left"),
-            figures=[_figure(path) for path in sorted(folder.glob("*.png"))],
+            figures=[_figure(path) for path in figures],
             notebooks=links,
-            versions=_versions(folder),
+            versions=_versions(manifest),
         ),
     )
 
@@ -218,11 +223,14 @@ def _title(cells: Iterable, name: str) -> str:
     return next((line[2:].strip() for line in lines if line.startswith("# ")), name)
 
 
-def _versions(folder: Path) -> str:
-    """Return what made the tables, from the manifest; this package's version alone without one."""
+def _manifest(folder: Path) -> dict:
     path = folder / "manifest.json"
-    if not path.is_file():
+    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+
+
+def _versions(manifest: Mapping) -> str:
+    """Return what made the tables; without a manifest only this package's version."""
+    if not manifest:
         return f"salattack {__version__}"
-    manifest = json.loads(path.read_text(encoding="utf-8"))
     versions = ", ".join(f"{name} {value}" for name, value in manifest.get("versions", {}).items())
     return f"{versions}; seed {manifest.get('seed')}"

@@ -7,7 +7,7 @@ import re
 import sys
 import time
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
@@ -133,8 +133,9 @@ def strip(notebook: Mapping) -> None:
 def reproduce(notebooks: Path, output: Path, executed: Path, settings: Mapping) -> Path:
     """Run every notebook, and write the figures, the table and ``manifest.json``.
 
-    And, at the end, the verdicts on the paper's claims, and a static page of it all in
-    ``report/``: beside ``executed`` for the committed figures, else in ``output``.
+    At the end it writes the verdicts on the paper's claims and a static page of it all, and says
+    how far the run agrees with the committed figures. The page is in ``report/``: beside
+    ``executed`` if ``output`` is the committed figures, else in ``output``.
 
     Args:
         notebooks: their folder.
@@ -151,6 +152,7 @@ def reproduce(notebooks: Path, output: Path, executed: Path, settings: Mapping) 
     import papermill
 
     from . import report  # which strips notebooks as this module does
+    from .compare import as_text, compare, other_settings
     from .verify import premises, verify
 
     sources = {name: find_notebook(name, notebooks) for name in NOTEBOOKS}
@@ -159,10 +161,10 @@ def reproduce(notebooks: Path, output: Path, executed: Path, settings: Mapping) 
     output, executed = output.resolve(), executed.resolve()
     root = checkout(notebooks.resolve())
     place = output.relative_to(root) if output.is_relative_to(root) else output
-    runs = {}
+    runs, before = {}, _stamps(output)
     for number, (name, source) in enumerate(sources.items(), start=1):
         given = {key: value for key, value in settings.items() if key in known[name]}
-        if "profile" in given:  # such a run is long: it goes on where it was stopped
+        if given.get("profile"):  # such a run is long: it resumes where it was stopped
             given = {"ledger": str(place / "ledger.sqlite")} | given
         parameters = DEMO.get(name, {}) | given | {"output": str(place)}
         say(f"[{number}/{len(sources)}] {name}")
@@ -174,13 +176,33 @@ def reproduce(notebooks: Path, output: Path, executed: Path, settings: Mapping) 
     strength = runs["attack_comparison"]["parameters"]
     claims, given = verify(output, strength), premises(output, strength)
     report.save_claims(claims, output, given)
+    # The folder may hold files of other commands and of earlier runs.
+    made = [output / name for name, stamp in _stamps(output).items() if before.get(name) != stamp]
     with written_whole(output / "manifest.json") as beside:
-        beside.write_text(json.dumps(manifest(runs, output, settings), indent=2) + "\n")
-    place = (executed.parent if output == root / "figures" else output) / "report"
+        beside.write_text(json.dumps(manifest(runs, made, settings), indent=2) + "\n")
+    committed = root / "figures"
+    place = (executed.parent if output == committed else output) / "report"
     pages = [executed / source.name for source in sources.values()]
     index = report.write_report(claims, output, pages, place)
     say(f"\n{report.as_text(claims, given)}\nReport: {index}")
+    if output == committed:
+        why = "this run replaced it"
+    elif not (committed / "manifest.json").is_file():
+        why = f"{committed} holds no manifest"
+    else:
+        why = other_settings(output, committed)
+    agreement = f"none, because {why}" if why else f"\n{as_text(compare(output, committed))}"
+    say(f"\nComparison with the committed figures: {agreement}")
     return output / "table_1.md"
+
+
+def _stamps(folder: Path) -> dict[str, tuple[int, int]]:
+    """Return what changes when one of the folder's figures or tables is written, by name."""
+    return {
+        path.name: (path.stat().st_mtime_ns, path.stat().st_ino)
+        for path in sorted(folder.glob("*"))
+        if path.suffix in (".png", ".pdf", ".csv", ".md", ".tex")
+    }
 
 
 def say(line: str) -> None:
@@ -188,8 +210,14 @@ def say(line: str) -> None:
     print(line, file=sys.stderr, flush=True)
 
 
-def manifest(runs: Mapping, output: Path, settings: Mapping) -> dict:
-    """Return what is needed to repeat a run: versions, hardware, checksums, durations."""
+def manifest(runs: Mapping, made: Iterable[Path], settings: Mapping) -> dict:
+    """Return what is needed to repeat a run: versions, hardware, checksums, durations.
+
+    Args:
+        runs: notebook name → its parameters and seconds.
+        made: the files that the run wrote.
+        settings: the common parameters.
+    """
     models = [GENERATORS[settings.get("generator", "stargan-celeba128-w32")]]
     models += [SALIENCY_MODELS[settings.get("saliency", "pfan-light")]]
     known = (*GENERATORS.values(), *SALIENCY_MODELS.values())  # transfer.ipynb takes several
@@ -199,14 +227,11 @@ def manifest(runs: Mapping, output: Path, settings: Mapping) -> dict:
             weights[Path(path).name] = sha256(Path(path))
         elif model.asset:
             weights[model.file] = assets.checked(model.asset)[1]
-    made = sorted(
-        p for p in output.iterdir() if p.suffix in (".png", ".pdf", ".csv", ".md", ".tex")
-    )
     compared = runs["attack_comparison"]["parameters"]
     faces = load_faces(
         compared.get("faces", "openpeople"),
         n_images=sample_size(compared["profile"])
-        if "profile" in compared
+        if compared.get("profile")
         else compared["n_images"],
         split=compared.get("split"),
         seed=compared.get("seed", 0),

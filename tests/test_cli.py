@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from salattack import verify
+from salattack import cli, verify
 from salattack.cli import _parameters
 from salattack.errors import SalattackError
 from salattack.faces import load_faces, to_pil
@@ -88,6 +88,45 @@ def test_parameters_are_read_as_python_where_they_are(tmp_path, monkeypatch):
     assert _parameters(["faces=openpeople"]) == {"faces": "openpeople"}
 
 
+def test_any_path_counts_from_where_the_user_stands(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "me.jpg").write_text("")
+    found = _parameters(["photo=me.jpg", "mask=masks/new.png", "strength=strong", "seed=3"])
+    assert found == {
+        "photo": str(tmp_path / "me.jpg"),
+        "mask": str(tmp_path / "masks" / "new.png"),
+        "strength": "strong",
+        "seed": 3,
+    }
+
+
+@pytest.mark.parametrize(
+    ("arguments", "place", "rest"),
+    [
+        ([], Path("results"), {}),  # figures/ is committed: no run replaces it unasked
+        (["-p", "steps=3"], Path("results"), {"steps": 3}),
+        (["-p", "output=/x"], Path("/x"), {}),
+        (["-p", "output=/x", "--output", "y"], Path("y"), {}),
+        (["-p", "profile=None"], Path("results"), {"profile": None}),
+    ],
+)
+def test_where_reproduce_writes(tmp_path, monkeypatch, arguments, place, rest):
+    asked = []
+
+    def run(notebooks, output, executed, settings):
+        asked.append((output, settings))
+        (tmp_path / "table_1.md").write_text("")
+        return tmp_path / "table_1.md"
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("salattack.reproduce.run_notebook", None)
+    monkeypatch.setattr("salattack.reproduce.reproduce", run)
+    monkeypatch.setattr("sys.argv", ["salattack", "reproduce", *arguments])
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    assert ended.value.code == 0 and asked == [(place, rest)]
+
+
 def test_nothing_half_written_is_left(tmp_path):
     target = tmp_path / "table.csv"
     target.write_text("old")
@@ -115,6 +154,7 @@ def test_importing_the_package_is_light():
     assert done.stdout.strip() == "set()"
 
 
+@pytest.mark.slow
 def test_evaluate_says_what_it_left_out_and_goes_on(tmp_path):
     album, out = tmp_path / "album", tmp_path / "out"
     album.mkdir()

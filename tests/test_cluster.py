@@ -42,6 +42,7 @@ def one_thread():
     torch.set_num_threads(threads)
 
 
+@pytest.mark.slow
 def test_two_workers_one_killed_give_the_same_table(tmp_path, one_thread):
     study = open_study(n_images=6, image_size=64, device="cpu")
     options = {"batch_size": 1, "progress": False}
@@ -70,6 +71,7 @@ def test_two_workers_one_killed_give_the_same_table(tmp_path, one_thread):
     pd.testing.assert_frame_equal(rows, expected, check_exact=True)
 
 
+@pytest.mark.slow
 def test_back_pressure_and_every_item_once():
     taken = []
 
@@ -155,6 +157,7 @@ def dying(monkeypatch, before, after):
     return traces
 
 
+@pytest.mark.slow
 def test_photos_of_lost_workers_are_done_again_each_once(photos, tmp_path, monkeypatch):
     out = tmp_path / "out"
     assert command(photos / "d.jpg", "-o", out).exit_code == 0  # the local engine began

@@ -1,6 +1,7 @@
 """One list of dependencies: pyproject.toml; conda and the lock agree with it."""
 
 import re
+import subprocess
 import tomllib
 from importlib import metadata
 from itertools import chain
@@ -39,6 +40,27 @@ def test_conda_takes_its_dependencies_from_pyproject():
 def test_make_installs_the_same():
     makefile = (ROOT / "Makefile").read_text()
     assert f"-e '.[{','.join(EXTRAS)}]'" in makefile and "-c requirements.lock" in makefile
+
+
+@pytest.mark.parametrize(
+    ("tests", "notebooks", "code"), [(0, 0, 0), (1, 0, 2), (0, 1, 2), (2, 0, 2)]
+)
+def test_make_test_runs_both_parts_and_tells_of_either(tmp_path, tests, notebooks, code):
+    python = tmp_path / "python"
+    python.write_text(
+        f"#!/bin/sh\necho ran $*\ncase $* in *--nbval*) exit {notebooks};; esac\nexit {tests}\n"
+    )
+    python.chmod(0o755)
+    done = subprocess.run(
+        ["make", "test", f"BIN={tmp_path}", "-o", ".venv/ready"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == code  # make's own for any that is not 0
+    assert done.stdout.count("ran ") == 2
+    assert f"exit codes: tests {tests}, notebooks {notebooks}" in done.stdout
 
 
 @pytest.mark.parametrize("line", DEPENDENCIES)

@@ -420,6 +420,7 @@ def bounded(attack, change, photo, result):
 
 
 @every_adapter
+@pytest.mark.slow
 @pytest.mark.parametrize("preset", ATTACKERS)
 def test_every_attacker_on_every_adapter(name, preset, photos, saliency_map):
     network, target, photo = small(name), targets(name, 1), photos[:1]

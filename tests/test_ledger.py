@@ -92,6 +92,7 @@ evaluation.evaluate(study, attacks, batch_size=2, ledger=Ledger(sys.argv[1]), pr
 """
 
 
+@pytest.mark.slow
 def test_killed_again_and_again_and_the_same_to_the_bit(study, rows, tmp_path):
     path = tmp_path / "ledger.sqlite"
     seen = [0]

@@ -46,7 +46,7 @@ def test_committed_as_a_reader_wants_it(path):
     assert "Regenerates **" in first.source or path.stem == INTERACTIVE
     assert second.metadata.get("tags") == ["parameters"]
     code = [cell for cell in notebook.cells if cell.cell_type == "code"]
-    assert all(cell.execution_count for cell in code), "run `make notebooks` and commit"
+    assert all(cell.execution_count for cell in code), "run `make figures` and commit"
     assert any(cell.outputs for cell in code)
     for cell in code:
         assert not re.search(r"^\s*(def|class|for|while|try)\b", cell.source, re.MULTILINE)
@@ -63,6 +63,14 @@ def test_the_edits_that_broke_are_counted_among_those_there_are():
 
 
 @pytest.mark.parametrize("path", PATHS, ids=lambda p: p.stem)
+def test_one_split_and_seed_choose_the_faces_of_all(path):
+    code = [cell.source for cell in read(path.stem).cells if cell.cell_type == "code"]
+    if "faces" in assigned(code[0]):
+        assert {"split", "seed"} <= assigned(code[0])
+        assert "split=split," in code[1] and "seed=seed," in code[1]
+
+
+@pytest.mark.parametrize("path", PATHS, ids=lambda p: p.stem)
 def test_no_traces_of_a_machine(path):
     text = path.read_text()
     assert "papermill" not in read(path.stem).metadata
@@ -71,6 +79,7 @@ def test_no_traces_of_a_machine(path):
     assert str(Path.home()) + "/" not in without_pictures
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", DRAWN)
 def test_the_picture_is_drawn_again(name, tmp_path):
     run_notebook(FOLDER / f"{name}.ipynb", tmp_path / "out.ipynb", {"output": str(tmp_path)})
@@ -79,7 +88,7 @@ def test_the_picture_is_drawn_again(name, tmp_path):
     assert drawn.size == committed.size
     small = [np.asarray(p.convert("RGB").resize((48, 48)), float) for p in (drawn, committed)]
     # Other processors round otherwise, and sign() amplifies that into other noise of the same kind.
-    assert np.abs(small[0] - small[1]).mean() < 3, "run `make notebooks` and look at the pictures"
+    assert np.abs(small[0] - small[1]).mean() < 3, "run `make figures` and look at the pictures"
     assert small[0].std() > 30  # not blank
     written = {p.name for p in tmp_path.iterdir()} - {"out.ipynb"}
     if name != "models":

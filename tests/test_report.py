@@ -158,20 +158,67 @@ def test_claims_as_files(tmp_path, claims):
         report.write_report(claims, tmp_path, [], tmp_path / "file")
 
 
-@pytest.mark.parametrize("committed", [True, False])
-def test_reproduce_ends_with_verdicts_and_report(tmp_path, monkeypatch, capsys, committed):
+@pytest.fixture
+def checkout(tmp_path, monkeypatch):
+    """A checkout whose notebooks write the committed figures to their output when they are run."""
     (tmp_path / "pyproject.toml").write_text("")
     shutil.copytree(ROOT / "notebooks", tmp_path / "notebooks")
-    output = tmp_path / ("figures" if committed else "mine")
-    output.mkdir()
 
-    def run(source, target, parameters):  # what the notebooks would write is there already
+    def run(source, target, parameters):
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(source, target)
-        shutil.copy(FIGURES / TABLE, output)
-        shutil.copy(FIGURES / "table_1.md", output)
+        output = tmp_path / parameters["output"]
+        output.mkdir(exist_ok=True)
+        for path in FIGURES.glob("*.*"):
+            if path.name != "manifest.json":
+                shutil.copyfile(path, output / path.name)
 
     monkeypatch.setattr(reproduce, "run_notebook", run)
+    return tmp_path
+
+
+def repeat(checkout, settings=None, output="results"):
+    """Reproduce in that checkout; return the output folder."""
+    folder, executed = checkout / output, checkout / "results" / "notebooks"
+    reproduce.reproduce(checkout / "notebooks", folder, executed, settings or {})
+    return folder
+
+
+def test_a_run_certifies_only_what_it_wrote(checkout):
+    results = checkout / "results"
+    results.mkdir()
+    (results / "benchmark.csv").write_text("of another command")
+    shutil.copy(FIGURES / "transfer.png", results / "of_an_earlier_run.png")
+    repeat(checkout)
+    outputs = json.loads((results / "manifest.json").read_text())["outputs"]
+    committed = {path.name for path in FIGURES.glob("*.*")}
+    assert set(outputs) == committed - {"manifest.json"}
+    index = Page(results / "report" / "index.html")
+    assert len(index.all("img")) == len(list(FIGURES.glob("*.png")))
+    assert "Of an earlier run" not in index.text
+
+
+def test_a_parameter_at_its_notebooks_default_changes_nothing(checkout):
+    results = repeat(checkout, {"profile": None})
+    assert len(json.loads((results / "manifest.json").read_text())["inputs"]) == 20
+
+
+def test_a_run_with_the_committed_settings_is_compared(checkout, capsys):
+    shutil.copytree(FIGURES, checkout / "figures")
+    before = {path: path.read_bytes() for path in (checkout / "figures").glob("*.*")}
+    repeat(checkout)
+    n = len(list(FIGURES.glob("*.png"))) + len(list(FIGURES.glob("*.csv"))) - 1  # not the claims
+    said = capsys.readouterr().err.rstrip()
+    assert said.endswith(f"{n} of {n} outputs agree with the reference within rounding")
+    assert before == {path: path.read_bytes() for path in (checkout / "figures").glob("*.*")}
+    repeat(checkout, {"steps": 9})
+    said = capsys.readouterr().err
+    assert "none, because the runs have different settings (ablation.steps: 9 here" in said
+
+
+@pytest.mark.parametrize("committed", [True, False])
+def test_reproduce_ends_with_verdicts_and_report(checkout, capsys, committed):
+    tmp_path, output = checkout, checkout / ("figures" if committed else "mine")
     executed = tmp_path / "results" / "notebooks"
     done = reproduce.reproduce(tmp_path / "notebooks", output, executed, {"bound": 0.1})
     assert done == output / "table_1.md"
@@ -180,7 +227,9 @@ def test_reproduce_ends_with_verdicts_and_report(tmp_path, monkeypatch, capsys, 
         assert (index.parent / f"{name}.html").is_file()
     assert "bound 0.1 and step 0.01 in [-1, 1], 10 steps" in Page(index).text
     said = capsys.readouterr().err
-    assert said.rstrip().endswith(str(index))
+    why = "this run replaced it" if committed else "holds no manifest"
+    assert f"Report: {index}\n\nComparison with the committed figures: none" in said
+    assert said.rstrip().endswith(why)
     outputs = json.loads((output / "manifest.json").read_text())["outputs"]
     for name in ("claims.csv", "claims.md"):
         assert outputs[name] == sha256((output / name).read_bytes()).hexdigest()

@@ -64,6 +64,7 @@ def run(data, out, **changes):
     return out / "checkpoint.pt"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("last", [0, 2])
 def test_killed_and_resumed_equals_uninterrupted(data, tmp_path, monkeypatch, last):
     monkeypatch.setattr(resumable, "LOG_EVERY", 2)

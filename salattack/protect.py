@@ -164,7 +164,7 @@ class Protected:
         places: where g's grid lay, one for each face.
         masks: M of each, (1, 1, s, s) in [0, 1].
         faces: the measures of each.
-        notes: what could not be kept.
+        notes: what was not kept, and why.
     """
 
     source: Path
@@ -259,6 +259,38 @@ def protect_photo(
     )
 
 
+def protected_before(
+    source: str | Path, target: str | Path, protector: Protector, record: dict
+) -> Protected:
+    """Return what an earlier `protect_photo` did, measured again on its file.
+
+    Args:
+        source: the photo.
+        target: the protected file.
+        protector: the models and strength that protected it.
+        record: what `Protected.record` gave, as JSON has it.
+
+    Raises:
+        SalattackError: a file that cannot be read.
+    """
+    source, target = Path(source), Path(target)
+    pixels, size = read_photo(source).pixels, protector.image_size
+    places = []
+    for face in record["faces"]:
+        if face["face"] is None:
+            places.append(Place.of_frame(pixels.size, size))
+        else:
+            left, right, box, score = face["face"]
+            found = FoundFace(tuple(left), tuple(right), tuple(box), score)
+            places.append(Place.of_face(found, size))
+    masks = [protector.mask(place.crop(pixels)) for place in places]
+    identical, faces = measure(source, target, places, protector)
+    lossless, notes = record["lossless"], tuple(record["notes"])
+    return Protected(
+        source, target, lossless, identical, tuple(places), tuple(masks), tuple(faces), notes
+    )
+
+
 def check_target(source: Path, target: Path, *, overwrite: bool = False) -> str:
     """Return the target's format.
 
@@ -312,7 +344,10 @@ def _protect_face(
 
 
 class _View:
-    """What the edits lose: a generator for `Attack`, zero where nothing is perturbed."""
+    """The change of the edits as a generator for `Attack`: zero where nothing is perturbed.
+
+    For a JPEG both sides are compressed, so that compression itself counts as no change.
+    """
 
     def __init__(
         self,
@@ -323,6 +358,9 @@ class _View:
     ) -> None:
         self.x0, self.protector, self.encoded = x0.to(protector.device), protector, encoded
         self.shown = place.shown().to(protector.device)
+        self.clean = self.x0
+        if encoded is not None:
+            self.clean = encoded(torch.zeros_like(x0)).to(self.x0)
         self.random = torch.Generator().manual_seed(protector.attack.seed)
 
     def __call__(self, x: Tensor, target: Tensor) -> Tensor:
@@ -334,7 +372,7 @@ class _View:
         where = self._alignment().to(view)
         edit = self.protector.generator
         with torch.no_grad():
-            clean = edit(_moved(self.x0, where).expand(len(target), -1, -1, -1), target)
+            clean = edit(_moved(self.clean, where).expand(len(target), -1, -1, -1), target)
         return edit(_moved(view, where).expand(len(target), -1, -1, -1), target) - clean
 
     def _alignment(self) -> Tensor:

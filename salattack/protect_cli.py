@@ -1,6 +1,7 @@
 """`salattack protect`: one photo or many, restartable."""
 
 import json
+import os
 import re
 import sys
 from collections.abc import Callable, Iterable, Iterator
@@ -16,7 +17,7 @@ from .photo import FORMATS
 
 if TYPE_CHECKING:
     from .attacks import Attack
-    from .protect import Protector
+    from .protect import Protected, Protector
 
 RECORD = "salattack-protect.jsonl"  # in the output folder: a line as each photo begins and ends
 BAD_PHOTOS = 3  # exit code when some photos of several could not be protected
@@ -33,6 +34,7 @@ class Job:
     name: str  # of the target in the record
     asked: dict
     overwrite: bool
+    done: dict | None = None  # the record's entry, where only the report is still to be written
 
 
 Outcome = tuple[Job, dict, list[str]]  # with its entry in the record, and what to say
@@ -44,10 +46,14 @@ def protect(
         Path, typer.Option("--output", "-o", help="A file for one photo, or a folder.")
     ],
     strength: Annotated[
-        str, typer.Option(help="gentle, normal or strong: less visible or more broken.")
+        str, typer.Option(help="gentle, normal or strong: stronger breaks more and shows more.")
     ] = "normal",
     report: Annotated[
-        bool, typer.Option("--report", help="Write a page beside each photo that shows both.")
+        bool,
+        typer.Option(
+            "--report",
+            help="Write a page beside each protected file. It shows the original: keep it private.",
+        ),
     ] = False,
     mask: Annotated[
         Path | None,
@@ -65,11 +71,14 @@ def protect(
     engine: Annotated[str, typer.Option(help="local, or ray: a cluster.")] = "local",
     workers: Annotated[int | None, typer.Option(help="With ray: how many processes.")] = None,
 ) -> None:
-    """Protect photos against face edits: change them invisibly, so that the edits break.
+    """Protect photos against face edits: change the faces so that one generator's edits break.
 
-    The original is never written to. Run it again after an interruption: photos that are done,
-    unchanged and at the same settings are skipped, unless --overwrite asks for all of them. Exit
-    code 3: some photos failed, see the end.
+    The change is visible, more so at higher strength. It works against the generator that
+    --generator names, and can be undone in part by compressing, shrinking or blurring the file.
+    The original is never written to. Embedded thumbnails and previews are dropped, because they
+    show the unprotected face; so is other metadata that could hold a picture. Run it again after
+    an interruption: photos that are done, unchanged and at the same settings are skipped, unless
+    --overwrite asks for all of them. Exit code 3: some photos failed, see the end.
     """
     from .generators import GENERATORS
     from .protect import STRENGTHS, load_protector
@@ -108,7 +117,9 @@ def protect(
         run = partial(_on_ray, make, workers, protector.device.type == "cuda")
     else:
         run = partial(map, partial(_work, protector, **options))
-    failed = _protect_all(pairs, output, settings, run, overwrite, in_order=engine == "local")
+    failed = _protect_all(
+        pairs, output, settings, run, overwrite, report, in_order=engine == "local"
+    )
     if failed:
         typer.echo(f"{len(failed)} of {len(pairs)} photos are not protected:", err=True)
         for message in failed:
@@ -155,6 +166,7 @@ def _protect_all(
     settings: dict,
     run: Callable[[Iterator[Job]], Iterable[Outcome]],
     overwrite: bool,
+    report: bool,
     in_order: bool,
 ) -> list[str]:
     """Protect every photo that the record does not hold as done; return what went wrong.
@@ -180,7 +192,10 @@ def _protect_all(
             last, there = done.get(name, {}), target.is_file()
             intact = there and last.get("written") == sha256(target)
             if intact and last.get("asked") == asked and not overwrite:
-                skipped += 1
+                if report and _older(_page(target), target):
+                    yield Job(number, source, target, name, asked, overwrite, last)
+                else:
+                    skipped += 1
                 continue
             # Only what an interrupted run, or an earlier one, has written here may be replaced.
             ours = intact if last else there and name in begun
@@ -207,13 +222,37 @@ def _protect_all(
 
 
 def _sweep(targets: list[Path]) -> None:
-    """Remove what killed processes left half written, by the names of `written_whole`."""
-    ours = {path for t in targets for path in (t, t.with_name(t.name + ".html"))}
+    """Remove what killed processes left half written, by the names of `written_whole`.
+
+    What a live process writes is left alone: it may be another run into the same folder.
+    """
+    ours = {path for target in targets for path in (target, _page(target))}
     for folder in {t.parent for t in targets if t.parent.is_dir()}:
         for path in folder.glob(".*"):
-            name = re.fullmatch(r"\.\d+\.(.+)", path.name)
-            if name and path.with_name(name[1]) in ours:
+            name = re.fullmatch(r"\.(\d+)\.(.+)", path.name)
+            if name and path.with_name(name[2]) in ours and not _alive(int(name[1])):
                 path.unlink(missing_ok=True)
+
+
+def _alive(process: int) -> bool:
+    """Return whether a process of this id runs; true where that cannot be asked."""
+    if os.name != "posix":  # elsewhere os.kill would end it
+        return True
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except (PermissionError, OverflowError):
+        pass
+    return True
+
+
+def _page(target: Path) -> Path:
+    return target.with_name(target.name + ".html")
+
+
+def _older(page: Path, target: Path) -> bool:
+    return not page.exists() or page.stat().st_mtime_ns < target.stat().st_mtime_ns
 
 
 def _work(
@@ -224,6 +263,11 @@ def _work(
 
     label = f"{job.number} of {total} · {job.source.name}"
     try:
+        if job.done is not None:
+            from .protect import protected_before
+
+            result = protected_before(job.source, job.target, protector, job.done)
+            return job, job.done, [_report(result, protector)]
         figures, said = _protect_one(
             job.source, job.target, protector, report, whole_frame, job.overwrite, label
         )
@@ -305,7 +349,7 @@ def _protect_one(
 ) -> tuple[dict, list[str]]:
     """Protect a photo under a progress bar; return its figures, and what became of it in words."""
     from .protect import protect_photo
-    from .protect_report import in_words, write_report
+    from .protect_report import in_words
     from .study import progress_bar
 
     steps = protector.attack.gradients
@@ -324,9 +368,16 @@ def _protect_one(
             overwrite=overwrite,
             on_step=show,
         )
-    said = [f"{target}: {in_words(done)}"]
+    said = [f"{target}: {in_words(done)}", *(f"{target}: {note}" for note in done.notes)]
     if report:
-        page = target.with_name(target.name + ".html")
-        write_report(done, protector, page)
-        said.append(f"{page}: the photo before and after")
+        said.append(_report(done, protector))
     return done.record(), said
+
+
+def _report(done: "Protected", protector: "Protector") -> str:
+    """Write the page of a protected photo; return what to say of it."""
+    from .protect_report import write_report
+
+    page = _page(done.target)
+    write_report(done, protector, page)
+    return f"{page}: the photo before and after"

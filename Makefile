@@ -40,10 +40,11 @@ app: .venv/ready
 lint: .venv/ready
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports
 
 # Seconds per image and iteration, and the machine's own rate; run nothing else beside it.
 bench: .venv/ready
-	$(BIN)/python -m salattack.benchmark
+	$(BIN)/python -m salattack.workflow.benchmark
 
 # DATA holds stargan-celeba128-outputs/ and saliency/ as the model cards describe them. Both go on where
 # they were stopped, and write to results/.
@@ -52,7 +53,7 @@ train: .venv/ready
 		"$(DATA)/saliency/duts_tr_192.tar" results/pfan-light
 	$(BIN)/python -m salattack.training stargan \
 		"$(DATA)/stargan-celeba128-outputs" results/stargan \
-		--init salattack/weights/stargan-celeba128-w32.safetensors
+		--init salattack/resources/weights/stargan-celeba128-w32.safetensors
 
 # The shipped weights, measured anew against their bars.
 models-report: .venv/ready

@@ -9,18 +9,17 @@ import warnings
 import zlib
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import lru_cache
 from typing import Literal
 
 import torch
 import torch.nn.functional as F
-from kornia.color import lab_to_rgb, rgb_to_lab
 from torch import Tensor
 
-from .blur import BLUR_FAMILY, GAUSSIAN, Blur
+from .blur import Blur
+from .colours import SPACES, per_channel, same
 from .edits import Targets
 from .errors import SalattackError, one_of
-from .generators import Generator
+from .interfaces import Generator
 from .regions import REGIONS
 
 
@@ -63,7 +62,7 @@ class Attack:
             towards I_org itself, so that nothing seems edited (Yeh et al., WACVW 2020).
         edits: for a tuple of targets, which asks for several edits at once: "joint" adds their
             losses, "cycle" takes one per iteration in turn (Ruiz et al.'s two class-transferable
-            attacks). "joint" passes the tuple to g, as `salattack.study.Study` expects it.
+            attacks). "joint" passes the tuple to g, as `Study` expects it.
         colours: "rgb", or "ab": only a and b of CIE Lab, in units of 128, lightness being kept;
             start, steps and bound are in that space (Wang et al., Anti-Forgery, IJCAI 2022).
         shared: optimises one perturbation that is added to every photo of the batch (as in CMUA,
@@ -225,13 +224,13 @@ class Attack:
         if (self.loss == "features") != (features is not None):
             raise SalattackError(f"loss={self.loss!r}: features belong to the loss 'features'")
         distance = F.l1_loss if self.loss == "l1" else F.mse_loss
-        seen_in = features or _same
+        seen_in = features or same
         ways = target if self.edits == "cycle" and isinstance(target, tuple) else (target,)
         with torch.no_grad():  # what the distance is taken to, computed once
             references = [seen_in(self._reference(generator(images, way), images)) for way in ways]
         towards = 1 if self.goal == "break" else -1
-        encode, decode, movable = _COLOURS[self.colours]
-        channels = _channels(movable, images.dtype, images.device)
+        encode, decode, movable = SPACES[self.colours]
+        channels = per_channel(movable, images.dtype, images.device)
         clean = encode(images)
         reach = self.bound * (mask if self.bound_by == "saliency" else 1.0)
         if self.shared:
@@ -255,7 +254,7 @@ class Attack:
             blurs = self._blurs_at(t)
             if self.blur_target == "iterate" and self.blurs:
                 x = torch.lerp(x, torch.stack([b(x) for b in blurs]).mean(0), mask)
-                blurs = (_same,)
+                blurs = (same,)
             way, reference = ways[t % len(ways)], references[t % len(ways)]
             gradient = torch.zeros_like(x)
             for blur in blurs:
@@ -294,7 +293,7 @@ class Attack:
 
     def _blurs_at(self, t: int) -> tuple[Callable[[Tensor], Tensor], ...]:
         if not self.blurs:
-            return (_same,)
+            return (same,)
         return self.blurs if self.blur_schedule == "mean" else (self.blurs[t % len(self.blurs)],)
 
     def _mask(self, images: Tensor, saliency_map: Tensor | None) -> Tensor:
@@ -318,37 +317,6 @@ class Attack:
 
 def _per_image(values: Tensor) -> Tensor:
     return values.flatten(1).mean(1).clamp(min=1e-30)[:, None, None, None]
-
-
-def _same(images: Tensor) -> Tensor:
-    return images
-
-
-@lru_cache(maxsize=64)
-@torch.inference_mode(False)  # a tensor made in inference mode cannot be used for gradients later
-def _channels(values: tuple[float, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
-    """Return one number per channel, copied to a device once and not in every iteration."""
-    return torch.tensor(values, dtype=dtype, device=device)[:, None, None]
-
-
-def _to_lab(images: Tensor) -> Tensor:
-    """Lab with L - 50 in units of 50, a and b in units of 128: [-1, 1] like the images."""
-    lab = rgb_to_lab((images + 1) / 2)
-    middle, unit = (_channels(values, lab.dtype, lab.device) for values in _LAB)
-    return (lab - middle) / unit
-
-
-def _from_lab(lab: Tensor) -> Tensor:
-    middle, unit = (_channels(values, lab.dtype, lab.device) for values in _LAB)
-    return lab_to_rgb(lab * unit + middle) * 2 - 1
-
-
-_LAB = ((50.0, 0.0, 0.0), (50.0, 128.0, 128.0))  # middle and half-width of L, a and b
-# Name → into the space, out of it, and the channels of it that may change.
-_COLOURS = {
-    "rgb": (_same, _same, (1.0, 1.0, 1.0)),
-    "ab": (_to_lab, _from_lab, (0.0, 1.0, 1.0)),
-}
 
 
 def _gradient(loss: Tensor, x: Tensor) -> Tensor:
@@ -387,77 +355,6 @@ def _checked(images: Tensor) -> Tensor:
 
 
 _TYPES = (torch.float32, torch.float64)
-
-
-PLATEAU = 0.001  # a comment in Ruiz et al.'s code suggests this start for FGSM and I-FGSM
-
-ATTACKERS: dict[str, Attack] = {
-    "fgsm": Attack(steps=1, step_size=None, start=PLATEAU),  # Eq. 8
-    "i-fgsm": Attack(start=PLATEAU),  # Eq. 9
-    "pgd": Attack(start=0.05),  # Madry et al.; Ruiz et al. start in the whole ball
-    "spread-spectrum": Attack(blurs=BLUR_FAMILY),  # Ruiz et al., § 3.5
-    "eot-blur": Attack(blurs=BLUR_FAMILY, blur_schedule="mean"),
-    "saliency-aware": Attack(blurs=(GAUSSIAN,), region="saliency"),  # Eq. 10, § IV-A
-    # Ours: along the gradient, so that pixels which matter little change little, a few go far,
-    # and all together stay in a ball.
-    "gradient-weighted": Attack(bound=0.2, radius=0.025, start=PLATEAU, direction="gradient"),
-    "nullifying": Attack(goal="nullify"),  # Yeh et al.; their distorting attack is I-FGSM's loss
-    "class-iterative": Attack(start=PLATEAU, edits="cycle"),  # Ruiz et al.; joint is I-FGSM's
-    "anti-forgery": Attack(start=PLATEAU, colours="ab"),
-    "universal": Attack(start=PLATEAU, shared=True),  # CMUA
-}
-
-# What Table I compares: the paper's, the baselines it names, and ours.
-TABLE = tuple(ATTACKERS)[:7]
-
-# Bound and step relative to the others', where all are run at one strength.
-RELATIVE = {"gradient-weighted": (4.0, 1.0)}
-
-LABELS = {
-    "fgsm": "FGSM",
-    "i-fgsm": "I-FGSM",
-    "pgd": "PGD",
-    "spread-spectrum": "Spread-Spectrum",
-    "eot-blur": "EoT-Blur",
-    "saliency-aware": "Saliency-Aware",
-    "gradient-weighted": "Gradient-Weighted",
-    "nullifying": "Nullifying",
-    "class-iterative": "Class-Iterative",
-    "anti-forgery": "Anti-Forgery",
-    "universal": "Universal",
-}
-
-
-def label_of(name: str) -> str:
-    """Return how tables and figures call an attacker: a preset's label, or the name itself."""
-    return LABELS.get(name, name)
-
-
-def at_strength(name: str, bound: float, step_size: float, steps: int) -> Attack:
-    """Return a preset at the strength that the others have at this bound and step.
-
-    Raises:
-        SalattackError: an unknown attacker, or a value out of range.
-    """
-    if name not in ATTACKERS:
-        raise one_of("attacker", name, ATTACKERS)
-    by_bound, by_step = RELATIVE.get(name, (1.0, 1.0))
-    return ATTACKERS[name].with_strength(by_bound * bound, by_step * step_size, steps)
-
-
-def attacker(name: str, **changes: object) -> Attack:
-    """Return a preset of `ATTACKERS`, with attributes changed where given.
-
-    Raises:
-        SalattackError: an unknown attacker or attribute, or a value out of range.
-    """
-    if name not in ATTACKERS:
-        raise one_of("attacker", name, ATTACKERS)
-    known = Attack.__dataclass_fields__
-    for change in changes:
-        if change not in known:
-            raise one_of("attack parameter", change, known)
-    return replace(ATTACKERS[name], **changes)
 
 
 def universal_perturbation(

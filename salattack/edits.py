@@ -10,6 +10,7 @@ from .errors import one_of
 
 # (generator, labels (N, 5), edit name) → targets, one row per image.
 Target = Callable[[object, Tensor, str], Tensor]
+
 # What a batch is asked for: one row per image; a tuple of such targets asks for several edits.
 Targets = Tensor | tuple[Tensor, ...]
 
@@ -47,3 +48,34 @@ class EditSet:
                 raise one_of("edit", name, self.names)
         pairs = zip(labels.split(1), edits, strict=True)
         return torch.cat([self.target(generator, row, name) for row, name in pairs])
+
+
+ATTRIBUTES = ("Black_Hair", "Blond_Hair", "Brown_Hair", "Male", "Young")
+HAIR = ATTRIBUTES[:3]
+
+
+def edit_labels(labels: Tensor, attribute: str) -> Tensor:
+    """Return the target labels that edit one attribute, by StarGAN's rule.
+
+    A hair colour is set and the other two are cleared; Male and Young are flipped.
+
+    Args:
+        labels: (N, 5) current labels, 0 or 1, in the order of `ATTRIBUTES`.
+        attribute: one of `ATTRIBUTES`.
+
+    Returns:
+        (N, 5) target labels.
+
+    Raises:
+        SalattackError: an unknown attribute.
+    """
+    if attribute not in ATTRIBUTES:
+        raise one_of("attribute", attribute, ATTRIBUTES)
+    target = labels.clone()
+    index = ATTRIBUTES.index(attribute)
+    if attribute in HAIR:
+        target[:, : len(HAIR)] = 0
+        target[:, index] = 1
+    else:
+        target[:, index] = 1 - target[:, index]
+    return target

@@ -10,17 +10,9 @@ import torch
 from torch import Tensor
 from torchmetrics.functional.image import structural_similarity_index_measure
 
-from .faces import from_uint8, to_uint8
-
 SUCCESS = 0.05  # Ruiz et al.: a fake is broken when its MSE in [-1, 1] exceeds this
 BACKGROUND = 0.5  # saliency below which a pixel counts as background
-
 Features = Callable[[Tensor], Sequence[Tensor]]
-
-
-def as_saved(images: Tensor) -> Tensor:
-    """Round (N, 3, H, W) images in [-1, 1] to the 8 bits of a lossless file and back."""
-    return from_uint8(to_uint8(images)).to(images)
 
 
 def photo_change(

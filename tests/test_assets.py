@@ -20,11 +20,12 @@ import torch
 from torch import nn
 from typer.testing import CliRunner
 
-from salattack import assets
-from salattack.assets import ASSETS, Asset
-from salattack.cli import app
+from salattack.cli.main import app
 from salattack.errors import SalattackError
-from salattack.generators import GENERATORS, StarGAN, load_generator
+from salattack.generators import StarGAN, load_generator
+from salattack.generators.registry import GENERATORS
+from salattack.runtime import assets
+from salattack.runtime.assets import ASSETS, Asset
 from salattack.saliency import SALIENCY_MODELS, load_saliency
 from salattack.saliency.pfan import PFAN
 

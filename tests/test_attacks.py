@@ -7,17 +7,10 @@ import torch
 import torch.nn.functional as F
 from kornia.color import rgb_to_lab
 
-from salattack.attacks import (
-    ATTACKERS,
-    Attack,
-    UnmovedWarning,
-    _noise,
-    at_strength,
-    attacker,
-    universal_perturbation,
-)
+from salattack.attacks import Attack, UnmovedWarning, _noise, universal_perturbation
 from salattack.blur import BLUR_FAMILY, GAUSSIAN, Blur
 from salattack.errors import SalattackError
+from salattack.presets import ATTACKERS, at_strength, attacker
 
 BOUND = 0.05
 # Every attacker as published, and with its region confined: the mask composes with all.

@@ -4,9 +4,9 @@ import pandas as pd
 import pytest
 import torch
 
-from salattack import benchmark
-from salattack.attacks import attacker
 from salattack.metrics import fake_damage
+from salattack.presets import attacker
+from salattack.workflow import benchmark
 
 
 def test_the_reference_loop_is_the_same_attack(generator, photos, target):

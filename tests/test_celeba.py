@@ -10,18 +10,13 @@ import pytest
 import torch
 from torch.utils.data import DataLoader
 
-from salattack.celeba import celeba
+from salattack.edits import ATTRIBUTES
 from salattack.errors import SalattackError
-from salattack.faces import (
-    BOX,
-    POINTS,
-    align,
-    load_faces,
-    open_photo,
-    openpeople,
-    preprocess,
-)
-from salattack.generators.stargan import ATTRIBUTES
+from salattack.faces import load_faces
+from salattack.faces.alignment import align, preprocess
+from salattack.faces.celeba import celeba
+from salattack.faces.reading import open_photo
+from salattack.faces.shipped import BOX, POINTS, openpeople
 
 # As in CelebA, ours are not the first columns and not in our order.
 COLUMNS = ["Smiling", "Young", "Male", "Brown_Hair", "Blond_Hair", "Black_Hair", "Bald"]

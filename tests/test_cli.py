@@ -8,19 +8,21 @@ from pathlib import Path
 
 import pytest
 
-from salattack import cli, verify
-from salattack.cli import _parameters
+from salattack.cli import main as cli
+from salattack.cli.main import _parameters
 from salattack.errors import SalattackError
-from salattack.faces import load_faces, to_pil
-from salattack.files import written_whole
-from salattack.ledger import Ledger
+from salattack.experiments import claims as verify
+from salattack.experiments.ledger import Ledger
+from salattack.faces import load_faces
+from salattack.images import to_pil
+from salattack.runtime.files import written_whole
 
 ROOT = Path(__file__).parents[1]
 
 
 def salattack(*arguments):
     return subprocess.run(
-        [sys.executable, "-m", "salattack.cli", *arguments],
+        [sys.executable, "-m", "salattack.cli.main", *arguments],
         cwd=ROOT,
         capture_output=True,
         text=True,
@@ -121,8 +123,8 @@ def test_where_reproduce_writes(tmp_path, monkeypatch, arguments, place, rest):
         return tmp_path / "table_1.md"
 
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("salattack.reproduce.run_notebook", None)
-    monkeypatch.setattr("salattack.reproduce.reproduce", run)
+    monkeypatch.setattr("salattack.workflow.notebooks.run_notebook", None)
+    monkeypatch.setattr("salattack.workflow.reproduce.reproduce", run)
     monkeypatch.setattr("sys.argv", ["salattack", "reproduce", *arguments])
     with pytest.raises(SystemExit) as ended:
         cli.main()

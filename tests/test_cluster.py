@@ -9,15 +9,19 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner
 
-from salattack import evaluation, protect, protect_cli
-from salattack.cli import app
+from salattack.cli import protect as protect_cli
+from salattack.cli.main import app
 from salattack.errors import SalattackError
-from salattack.faces import load_faces, open_photo
-from salattack.ledger import Ledger
-from salattack.study import open_study
+from salattack.experiments import evaluation
+from salattack.experiments.ledger import Ledger
+from salattack.experiments.study import open_study
+from salattack.faces import load_faces
+from salattack.faces.reading import open_photo
+from salattack.protect import batch, disruption
+from salattack.protect import protection as protect
 
 pytest.importorskip("ray", reason="Ray is an extra: pip install 'salattack[ray]'")
-cluster = pytest.importorskip("salattack.cluster")
+cluster = pytest.importorskip("salattack.experiments.evaluation")
 
 ATTACKS = evaluation.attackers(["i-fgsm", "saliency-aware"], 0.05, 0.02, 2)
 
@@ -105,7 +109,7 @@ def test_refuses():
 @pytest.fixture
 def photos(tmp_path, monkeypatch):
     """Five small photos of one face, and one that is none; the attack shortened to one step."""
-    quick = {name: replace(attack, steps=1) for name, attack in protect.STRENGTHS.items()}
+    quick = {name: replace(attack, steps=1) for name, attack in disruption.STRENGTHS.items()}
     monkeypatch.setattr(protect, "STRENGTHS", quick)
     folder = tmp_path / "photos"
     (folder / "below").mkdir(parents=True)
@@ -173,11 +177,11 @@ def test_photos_of_lost_workers_are_done_again_each_once(photos, tmp_path, monke
     assert len([p for p in traces.iterdir() if p.name.isdigit()]) >= 2 + 2
     assert "1 photos were done before" in run.output
     assert (out / "d.jpg").stat().st_mtime_ns == stamp
-    entries = [json.loads(line) for line in (out / protect_cli.RECORD).open()]
+    entries = [json.loads(line) for line in (out / batch.RECORD).open()]
     done = [entry["target"] for entry in entries if "written" in entry]
     assert sorted(done) == ["a.png", "b.png", "below/a.png", "d.jpg"]  # each once
     files = {p.relative_to(out).as_posix() for p in out.rglob("*") if p.is_file()}
-    assert files == {protect_cli.RECORD, *done}  # and nothing half written
+    assert files == {batch.RECORD, *done}  # and nothing half written
     assert all(f"{out / name}: 1 face: " in run.output for name in done if name != "d.jpg")
     # As one process does it; sign() may differ where threads round otherwise.
     assert command(photos / "a.png", "-o", tmp_path / "alone.png").exit_code == 0

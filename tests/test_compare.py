@@ -9,10 +9,12 @@ import pytest
 import torch
 from PIL import Image
 
-from salattack import cli, evaluation, tables
-from salattack.compare import MEANS, as_text, compare, other_settings
+from salattack.cli import main as cli
 from salattack.errors import SalattackError
-from salattack.study import open_study
+from salattack.experiments import evaluation
+from salattack.experiments.study import open_study
+from salattack.reporting import tables
+from salattack.workflow.compare import MEANS, as_text, compare, other_settings
 
 FIGURES = Path(__file__).parents[1] / "figures"
 SAMPLES, TABLE = "table_1_samples.csv", "table_1.csv"

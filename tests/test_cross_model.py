@@ -1,12 +1,12 @@
 import pytest
 import torch
 
-from salattack import charts, figures
-from salattack.attacks import attacker
-from salattack.cross_model import ENSEMBLE, across, asked, load
 from salattack.errors import SalattackError
+from salattack.experiments.study import open_study
+from salattack.experiments.transfer import ENSEMBLE, across, asked, load
 from salattack.generators import CycleGAN, attgan, edits_of, load_generator, stargan
-from salattack.study import open_study
+from salattack.presets import attacker
+from salattack.reporting import charts, style
 
 
 @pytest.fixture(scope="module")
@@ -29,7 +29,7 @@ def test_what_is_aimed_at_suffers_most(study, generators, tmp_path):
     for name in generators:
         assert matrix[name].idxmax() == name
         assert matrix.loc[ENSEMBLE, name] > matrix.loc[matrix.index != name, name].min()
-    figures.save(charts.transfer(matrix), tmp_path / "m.png")
+    style.save(charts.transfer(matrix), tmp_path / "m.png")
     assert (tmp_path / "m.png").stat().st_size > 1000
 
 

@@ -5,12 +5,12 @@ from dataclasses import replace
 import pytest
 import torch
 
-from salattack.attacks import ATTACKERS
 from salattack.errors import SalattackError
-from salattack.evaluation import attackers, evaluate
+from salattack.experiments.evaluation import attackers, evaluate
+from salattack.experiments.study import open_study
 from salattack.generators import load_generator
 from salattack.metrics import fake_damage
-from salattack.study import open_study
+from salattack.presets import ATTACKERS
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 

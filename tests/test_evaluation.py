@@ -5,13 +5,16 @@ import pandas as pd
 import pytest
 import torch
 
-from salattack import charts, evaluation, metrics, robustness, tables, trade_off
-from salattack import study as studies
-from salattack.attacks import ATTACKERS, LABELS, attacker
+from salattack import metrics
 from salattack.errors import SalattackError
-from salattack.faces import load_faces, to_pil
+from salattack.experiments import demonstration, evaluation, robustness, table_1, trade_off
+from salattack.experiments import study as studies
+from salattack.faces import load_faces
 from salattack.generators import ATTRIBUTES, edit_labels
+from salattack.images import to_pil
+from salattack.presets import ATTACKERS, LABELS, attacker
 from salattack.regions import REGIONS
+from salattack.reporting import charts, tables
 
 
 @pytest.fixture(scope="module")
@@ -64,7 +67,7 @@ def test_rows_are_measured_on_what_is_saved(study, rows, attacks):
 
 
 def test_saliency_aware_changes_the_photo_less_on_every_sample(rows):
-    found = tables.findings(rows)
+    found = table_1.findings(rows)
     assert found.loc["I-FGSM", "Saliency-Aware has less L1"] == "4 of 4"
     assert found.loc["I-FGSM", "Saliency-Aware has less L2"] == "4 of 4"
     assert (found["photos left unchanged"] == "0 of 4").all()
@@ -83,7 +86,7 @@ def test_table_1_by_hand():
     rows = table_of(
         [("a", "i-fgsm", 0.04, 0.002), ("b", "i-fgsm", 0.06, 0.004), ("a", "pgd", 0.01, 0.003)]
     )
-    table = tables.table_1(rows)  # [0, 1]: half of L1, a quarter of L2
+    table = table_1.table_1(rows)  # [0, 1]: half of L1, a quarter of L2
     assert table.loc["i-fgsm", "l1"] == pytest.approx(0.025)
     assert table.loc["i-fgsm", "l2_x100"] == pytest.approx(0.075)
     assert table.loc["pgd", "l1_ratio"] == pytest.approx(0.2)
@@ -92,7 +95,7 @@ def test_table_1_by_hand():
     assert np.isnan(table.loc["pgd", "l1_low"])  # one face has no interval
     assert table.loc["i-fgsm", "paper_l2_x100"] == 0.088
     assert np.isnan(table.loc["pgd", "paper_l1"])
-    other = tables.table_1(rows, unit="[-1, 1]")
+    other = table_1.table_1(rows, unit="[-1, 1]")
     assert other.loc["i-fgsm", "l1"] == pytest.approx(0.05)
     assert other.loc["i-fgsm", "l2_x100"] == pytest.approx(0.3)
 
@@ -106,7 +109,7 @@ def test_paired_differences_by_hand():
             ("b", "pgd", 0.05, 0.002),
         ]
     )
-    line = tables.table_1(rows).loc["pgd"]
+    line = table_1.table_1(rows).loc["pgd"]
     assert line["l1_difference"] == pytest.approx(-0.005)
     # Face by face the difference is the same, however much the faces differ.
     assert line["l1_difference_low"] == pytest.approx(-0.005)
@@ -118,14 +121,14 @@ def test_paired_differences_by_hand():
 def test_tables_by_sample_size(tmp_path):
     values = [(f"f{i:03}", "i-fgsm", 0.04 if i < 100 else 0.06, 0.002) for i in range(150)]
     rows = table_of(values)
-    sizes = tables.by_sample_size(rows)
+    sizes = table_1.by_sample_size(rows)
     assert sizes.loc[("tiny", "i-fgsm"), "l1"] == pytest.approx(0.02)
     assert sizes.loc[("all", "i-fgsm"), "l1"] == pytest.approx((0.02 * 2 + 0.03) / 3)
     assert list(sizes["faces"]) == [100, 150]
     assert sizes.loc[("tiny", "i-fgsm"), "paper_l2_x100"] == 0.089
     assert np.isnan(sizes.loc[("all", "i-fgsm"), "paper_l1"])
     partial = rows.query("place < 120").assign(attacker="pgd")
-    both = tables.by_sample_size(pd.concat([rows, partial]))
+    both = table_1.by_sample_size(pd.concat([rows, partial]))
     assert set(both.loc["tiny"].index) == {"i-fgsm", "pgd"}
     assert set(both.loc["all"].index) == {"i-fgsm"}  # PGD did not see all of them
     tables.save_tables(rows, tmp_path)
@@ -139,7 +142,7 @@ def of_places(n):
 
 @pytest.mark.parametrize(("n", "images"), [(1999, 1999), (2000, 2000), (2500, 2000)])
 def test_the_largest_sample_is_stargans_test_split_too(n, images):
-    sizes = tables.by_sample_size(of_places(n))
+    sizes = table_1.by_sample_size(of_places(n))
     samples = ["tiny", "small", "middle", "large"] + ["all"] * (n > 2000)
     assert list(sizes.index.unique("sample")) == samples
     assert list(sizes["faces"])[:4] == [100, 500, 1000, images]
@@ -148,20 +151,20 @@ def test_the_largest_sample_is_stargans_test_split_too(n, images):
 
 def test_a_sample_whose_last_image_is_unreadable_is_still_that_sample(tmp_path):
     rows = of_places(99)
-    sizes = tables.by_sample_size(rows, 100)
+    sizes = table_1.by_sample_size(rows, 100)
     assert list(sizes.index) == [("tiny", "i-fgsm")] and list(sizes["faces"]) == [99]
     assert sizes["paper_l2_x100"].item() == 0.089
     tables.save_tables(rows, tmp_path, 100)
     assert "| tiny" in (tmp_path / "table_1_by_size.md").read_text()
-    assert "all" not in tables.by_sample_size(of_places(999), 1000).index
+    assert "all" not in table_1.by_sample_size(of_places(999), 1000).index
 
 
 def test_an_attacker_under_a_name_of_ones_own_is_in_every_table(study, attacks, tmp_path):
     attacks = {"mine": attacks["i-fgsm"], "i-fgsm": attacks["i-fgsm"]} | attacks
     two = replace(study, faces=study.faces.subset(2))
     rows = evaluation.evaluate(two, attacks, progress=False)
-    assert list(tables.findings(rows).index) == ["mine", "I-FGSM", "Saliency-Aware"]
-    table = tables.table_1(rows)
+    assert list(table_1.findings(rows).index) == ["mine", "I-FGSM", "Saliency-Aware"]
+    table = table_1.table_1(rows)
     assert list(tables.presentable(table).index) == ["mine", "I-FGSM", "Saliency-Aware"]
     tables.save_tables(rows, tmp_path, 100)
     assert "mine" in (tmp_path / "table_1_by_size.md").read_text()
@@ -196,19 +199,19 @@ def test_bfloat16_takes_the_same_first_step(study):
 
 def test_a_face_counts_once_however_many_edits_it_was_attacked_on():
     rows = table_of([("a", "pgd", 0.02, 0.1), ("a", "pgd", 0.04, 0.1), ("b", "pgd", 0.06, 0.1)])
-    assert tables.table_1(rows).loc["pgd", "l1"] == pytest.approx(0.045 / 2)
-    assert tables.table_1(rows).loc["pgd", "faces"] == 2
+    assert table_1.table_1(rows).loc["pgd", "l1"] == pytest.approx(0.045 / 2)
+    assert table_1.table_1(rows).loc["pgd", "faces"] == 2
 
 
 def test_printed_values_are_the_papers():
-    printed = tables.printed_table_1()
+    printed = table_1.printed_table_1()
     ours = printed.query("attacker == 'saliency-aware'")
     assert (ours["l1"] == 0.016).all() and (ours["l2_x100"] == 0.068).all()
     assert list(printed.query("attacker == 'i-fgsm'")["images"].dropna()) == [100, 500, 1000, 2000]
 
 
 def test_tables_are_written_in_every_format(rows, tmp_path):
-    table = tables.table_1(rows)
+    table = table_1.table_1(rows)
     paths = tables.save_tables(rows, tmp_path)
     assert {p.name for p in paths} == {p.name for p in tmp_path.iterdir()}
     back = pd.read_csv(tmp_path / "table_1.csv").set_index("attacker")
@@ -220,20 +223,20 @@ def test_tables_are_written_in_every_format(rows, tmp_path):
 
 def test_edits_are_those_of_the_saved_photo(study):
     attack = evaluation.attackers(["saliency-aware"], 0.1, 0.05, 2)["saliency-aware"]
-    each = studies.edit_faces(study, attack)
+    each = demonstration.edit_faces(study, attack)
     assert each.fakes.shape == each.broken.shape == each.perturbed.shape == (4, 5, 3, 64, 64)
     bits = (each.perturbed + 1) * 127.5
     assert (bits - bits.round()).abs().max() < 1e-3
-    once = studies.edit_faces(study, attack, aimed_at="Male")
+    once = demonstration.edit_faces(study, attack, aimed_at="Male")
     assert torch.equal(once.perturbed[:, 0], once.perturbed[:, 3])
     assert torch.equal(once.perturbed[:, 3], each.perturbed[:, 3])
     assert not torch.equal(each.perturbed[:, 0], each.perturbed[:, 3])
     labels = study.faces.labels
     again = study.generate(each.perturbed[:, 1], edit_labels(labels, "Blond_Hair"))
     assert torch.allclose(again, each.broken[:, 1], atol=1e-5)
-    damage = studies.damage_by_edit(each)
+    damage = demonstration.damage_by_edit(each)
     assert list(damage.index) == list(ATTRIBUTES) and (damage["damage_l2"] > 0).all()
-    kept = studies.kept_exactly(once)
+    kept = demonstration.kept_exactly(once)
     assert (kept["background"] > kept["photo"]).all()
 
 
@@ -280,9 +283,9 @@ def test_refuses(call, message):
 
 def test_refuses_unknown_units_and_precisions(rows, study, attacks):
     with pytest.raises(SalattackError, match=r"unknown unit '\[0, 255\]'"):
-        tables.table_1(rows, unit="[0, 255]")
+        table_1.table_1(rows, unit="[0, 255]")
     with pytest.raises(SalattackError, match="unknown precision 'bf16'"):
-        tables.table_1(rows, precision="bf16")
+        table_1.table_1(rows, precision="bf16")
     with pytest.raises(SalattackError, match="batch_size must be ≥ 1"):
         evaluation.evaluate(study, attacks, batch_size=0, progress=False)
 
@@ -350,9 +353,9 @@ def test_the_next_faces_stand_in_for_unreadable_ones(damaged):
     expected = torch.stack([whole[i].image for i in (1, 2)])
     said = r"left out: .*0.png is not a readable picture"
     with pytest.warns(UserWarning, match=said):
-        assert torch.equal(studies.clean_edits(two)[0], expected)
+        assert torch.equal(demonstration.clean_edits(two)[0], expected)
     with pytest.warns(UserWarning, match=said):
-        assert torch.equal(studies.edit_faces(two, attack, "Male").photos, expected)
+        assert torch.equal(demonstration.edit_faces(two, attack, "Male").photos, expected)
     names = {"1.png", "2.png"}
     with pytest.warns(UserWarning, match=said):
         left = robustness.remaining_damage(two, {"fgsm": attack}, {}, progress=False)
@@ -366,7 +369,7 @@ def test_the_next_faces_stand_in_for_unreadable_ones(damaged):
         assert two.readable().faces.ids == ["3.png"]
     (damaged / "3.png").unlink()
     with pytest.warns(UserWarning, match=said), pytest.raises(SalattackError, match="none of the"):
-        studies.clean_edits(two)
+        demonstration.clean_edits(two)
 
 
 @pytest.mark.filterwarnings("error")
@@ -432,7 +435,7 @@ def test_every_attacker_has_a_label():
 
 def test_masks_of_the_shipped_faces_are_sound():
     shipped = studies.open_study(n_images=6, device="cpu")
-    quality, photos, maps = studies.mask_quality(shipped, batch_size=4)
+    quality, photos, maps = demonstration.mask_quality(shipped, batch_size=4)
     assert sorted(quality["face_id"]) == sorted(shipped.faces.ids)
     assert quality["inside"].is_monotonic_increasing
     assert (quality["inside"] >= 0.9).all() and (quality["corners"] <= 0.1).all()

@@ -11,28 +11,21 @@ import torch
 from PIL import Image, ImageDraw
 from torch.utils.data import DataLoader
 
-from salattack import faces
+from salattack.edits import ATTRIBUTES, HAIR
 from salattack.errors import SalattackError
-from salattack.faces import (
-    Face,
-    align,
-    folder,
-    load_faces,
-    open_photo,
-    openpeople,
-    preprocess,
-    to_pil,
-    to_tensor,
-    to_uint8,
-)
-from salattack.generators.stargan import ATTRIBUTES, HAIR
+from salattack.faces import load_faces, shipped
+from salattack.faces.alignment import align, preprocess
+from salattack.faces.reading import open_photo
+from salattack.faces.sets import Face, folder
+from salattack.faces.shipped import openpeople
+from salattack.images import to_pil, to_tensor, to_uint8
 
 RED = (255, 0, 0)
 
 
 @pytest.fixture(scope="module")
 def manifest():
-    return pd.read_csv(faces.MANIFEST)
+    return pd.read_csv(shipped.MANIFEST)
 
 
 def save(path, size=(200, 150), colour=RED, **options):
@@ -137,7 +130,7 @@ def test_manifest_is_complete_and_balanced(manifest):
     }
     for start in range(0, 180, 10):
         assert manifest["person"][start : start + 10].nunique() == 10
-    assert list(manifest["kind"].unique()) == list(faces.KINDS)
+    assert list(manifest["kind"].unique()) == list(shipped.KINDS)
     assert manifest["face_id"].iloc[[0, 19, 20, 179]].tolist() == [
         "P001-selfie",
         "P010-portrait",
@@ -162,11 +155,11 @@ def test_manifest_points_are_inside_their_boxes(manifest):
 
 def test_manifest_boxes_are_apart_and_inside_their_sources(manifest):
     for source, rows in manifest.groupby("source"):
-        with Image.open(faces.PEOPLE / source) as image:
+        with Image.open(shipped.PEOPLE / source) as image:
             assert (rows["cell_right"] <= image.width).all()
             assert (rows["cell_bottom"] <= image.height).all()
         assert (rows[["cell_left", "cell_top"]] >= 0).all(axis=None)
-        boxes = rows[faces.BOX].to_numpy()
+        boxes = rows[shipped.BOX].to_numpy()
         for i, (left, top, right, bottom) in enumerate(boxes):
             for l2, t2, r2, b2 in boxes[:i]:
                 assert right <= l2 or r2 <= left or bottom <= t2 or b2 <= top

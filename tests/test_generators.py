@@ -9,13 +9,13 @@ from kornia.color import rgb_to_lab
 from safetensors.torch import save_file
 from torch import nn
 
-from salattack.ablation import transfer
-from salattack.attacks import ATTACKERS, attacker
 from salattack.errors import SalattackError
-from salattack.evaluation import attackers, evaluate
-from salattack.figures import attribute_visualization, edit_label
+from salattack.experiments.ablation import transfer
+from salattack.experiments.demonstration import edit_faces
+from salattack.experiments.evaluation import attackers, evaluate
+from salattack.experiments.robustness import TWICE, remaining_damage
+from salattack.experiments.study import open_study
 from salattack.generators import (
-    GENERATORS,
     AttGAN,
     CycleGAN,
     EditSet,
@@ -28,10 +28,12 @@ from salattack.generators import (
     ganimation,
     load_generator,
 )
-from salattack.protect import STRENGTHS, Protector
-from salattack.robustness import TWICE, remaining_damage
-from salattack.study import edit_faces, open_study
-from salattack.weights import SHIPPED, fit, frozen, read_state_dict
+from salattack.generators.registry import GENERATORS
+from salattack.presets import ATTACKERS, attacker
+from salattack.protect.disruption import STRENGTHS, Protector
+from salattack.reporting.figures import attribute_visualization, edit_label
+from salattack.runtime.device import frozen
+from salattack.runtime.weights import SHIPPED, fit, read_state_dict
 
 CYCLEGAN, GANIMATION = "cyclegan-vangogh-256", "ganimation-celeba-128"
 ATTGAN, STARGAN_V2 = "attgan-celeba-128", "stargan-v2-celeba-hq-256"

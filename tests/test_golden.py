@@ -15,18 +15,19 @@ import pandas as pd
 import pytest
 import torch
 
-from salattack.ablation import transfer as edits_across
-from salattack.attacks import ATTACKERS, attacker
 from salattack.blur import BLUR_FAMILY
-from salattack.cross_model import across, asked
-from salattack.evaluation import attackers, evaluate
-from salattack.faces import load_faces, to_uint8
+from salattack.experiments.ablation import transfer as edits_across
+from salattack.experiments.evaluation import attackers, evaluate
+from salattack.experiments.robustness import TRANSFORMS, remaining_damage
+from salattack.experiments.study import open_study
+from salattack.experiments.trade_off import curves
+from salattack.experiments.transfer import across, asked
+from salattack.faces import load_faces
 from salattack.generators import edit_labels, edits_of, load_generator
+from salattack.images import to_uint8
 from salattack.metrics import unit_features
-from salattack.robustness import TRANSFORMS, remaining_damage
+from salattack.presets import ATTACKERS, attacker
 from salattack.saliency import load_saliency
-from salattack.study import open_study
-from salattack.trade_off import curves
 
 GOLDEN = Path(__file__).with_name("golden.json")
 VARIANTS = {

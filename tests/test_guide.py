@@ -12,11 +12,12 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 
-from salattack.attacks import attacker
 from salattack.errors import SalattackError
-from salattack.evaluation import evaluate
-from salattack.generators import GENERATORS, AttGAN, CycleGAN, edits_of, load_generator
-from salattack.study import open_study
+from salattack.experiments.evaluation import evaluate
+from salattack.experiments.study import open_study
+from salattack.generators import AttGAN, CycleGAN, edits_of, load_generator
+from salattack.generators.registry import GENERATORS
+from salattack.presets import attacker
 
 GUIDE = (Path(__file__).parents[1] / "docs" / "own_generator.md").read_text()
 BLOCKS = re.findall(r"^```python\n(.*?)^```$", GUIDE, re.M | re.S)
@@ -90,7 +91,7 @@ def test_an_installed_package_adds_its_entry_everywhere(first, place):
     lines = f"[salattack.generators]\n{line}\nbroken = my_package:nothing\n".replace('"', "")
     (package / "entry_points.txt").write_text(lines)
     imports, entry = BLOCKS[1].removesuffix("main()\n").split('GENERATORS["mine"] = ')
-    imports = imports.replace("from salattack.cli import main\n", "")
+    imports = imports.replace("from salattack.cli.main import main\n", "")
     imports += "from salattack.generators import edits_of, load_generator\n"
     (place / "my_package.py").write_text(imports + "entry = " + entry)
     code = first + "from salattack.generators import GENERATORS; import sys; "

@@ -11,11 +11,14 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from salattack import ablation, cli, evaluation, paper_reading, tables, trade_off
+from salattack.cli import main as cli
 from salattack.errors import SalattackError
-from salattack.faces import load_faces, to_pil
-from salattack.ledger import Ledger
-from salattack.study import open_study
+from salattack.experiments import ablation, evaluation, paper_reading, trade_off
+from salattack.experiments import table_1 as tables
+from salattack.experiments.ledger import Ledger
+from salattack.experiments.study import open_study
+from salattack.faces import load_faces
+from salattack.images import to_pil
 
 ATTACKS = evaluation.attackers(["i-fgsm", "saliency-aware"], 0.05, 0.02, 2)
 

@@ -3,7 +3,8 @@ import math
 import pytest
 import torch
 
-from salattack.metrics import as_saved, fake_damage, feature_distance, photo_change
+from salattack.images import as_saved
+from salattack.metrics import fake_damage, feature_distance, photo_change
 from salattack.saliency import load_saliency
 
 

@@ -13,8 +13,15 @@ from nbformat.v4 import new_code_cell, new_notebook
 from PIL import Image
 
 from salattack.errors import SalattackError
-from salattack.notebook import assigned, check_parameters, checkout, output_folder
-from salattack.reproduce import NOTEBOOKS, find_notebook, run_notebook
+from salattack.workflow.notebooks import (
+    assigned,
+    check_parameters,
+    checkout,
+    find_notebook,
+    output_folder,
+    run_notebook,
+)
+from salattack.workflow.reproduce import NOTEBOOKS
 
 FOLDER = Path(__file__).parents[1] / "notebooks"
 PATHS = sorted(FOLDER.glob("*.ipynb"))

@@ -6,11 +6,10 @@ import pytest
 import torch
 from PIL import Image
 
-from salattack import figures
-from salattack.attacks import ATTACKERS, Attack
+from salattack.attacks import Attack
 from salattack.errors import SalattackError
-from salattack.ledger import Ledger
-from salattack.paper_reading import (
+from salattack.experiments.ledger import Ledger
+from salattack.experiments.paper_reading import (
     ARITHMETIC,
     ATTACK_READINGS,
     PAPER,
@@ -31,7 +30,9 @@ from salattack.paper_reading import (
     rounding,
     save,
 )
-from salattack.study import open_study
+from salattack.experiments.study import open_study
+from salattack.presets import ATTACKERS
+from salattack.reporting import charts, style
 
 STRENGTH = "bound 0.05, step 0.01"
 MASKED, UNMASKED = "in the ball", "in the ball, noise unmasked"
@@ -355,11 +356,11 @@ def test_the_tables_are_written(tmp_path):
 
 def test_the_figure_shows_a_few_readings(measured, tmp_path):
     chosen = nearest(rank(made_up("[-1, 1]", spread=0.1)), 3)
-    picture = figures.save(figures.paper_reading(chosen), tmp_path / "r.png", vector=True)
+    picture = style.save(charts.paper_reading(chosen), tmp_path / "r.png", vector=True)
     assert (tmp_path / "r.pdf").stat().st_size > 1000
     with Image.open(picture) as image:
         grey = np.asarray(image.convert("RGB"), int)
     assert np.ptp(grey, axis=2).max() <= 2  # readable without colour
-    left, right = figures.paper_reading(nearest(rank(measured), 2)).axes
+    left, right = charts.paper_reading(nearest(rank(measured), 2)).axes
     assert [t.get_text() for t in left.get_yticklabels()] == ["I-FGSM", "Saliency-Aware"]
     assert (left.get_xlabel(), right.get_xlabel()) == ("$L^1$", "$L^2$ × 100")

@@ -16,16 +16,21 @@ import torch
 from PIL import Image, ImageOps, PngImagePlugin
 from typer.testing import CliRunner
 
-from salattack import detector, protect
-from salattack.cli import app
-from salattack.detector import find_faces
+from salattack.cli.main import app
 from salattack.errors import SalattackError
-from salattack.faces import load_faces, open_photo, preprocess
-from salattack.photo import ORIENTATION, format_of, read_photo, write_photo
-from salattack.place import Place
-from salattack.protect import _spread, _tint, _View, load_protector, measure, protect_photo
-from salattack.protect_cli import _pairs
-from salattack.protect_report import body, write_report
+from salattack.faces import load_faces
+from salattack.faces.alignment import preprocess
+from salattack.faces.reading import open_photo
+from salattack.protect import detection as detector
+from salattack.protect import disruption
+from salattack.protect import protection as protect
+from salattack.protect.batch import _pairs
+from salattack.protect.detection import find_faces
+from salattack.protect.disruption import _spread, _View, load_protector
+from salattack.protect.page import body, write_report
+from salattack.protect.photo_file import ORIENTATION, format_of, read_photo, write_photo
+from salattack.protect.placement import Place
+from salattack.protect.protection import _tint, measure, protect_photo
 
 SELFIE = load_faces("openpeople").sources[0]
 
@@ -757,7 +762,7 @@ def test_the_report_stands_alone_and_says_what_was_measured(tmp_path, protected,
 
 @pytest.fixture
 def quick(monkeypatch):
-    quick = {name: replace(attack, steps=1) for name, attack in protect.STRENGTHS.items()}
+    quick = {name: replace(attack, steps=1) for name, attack in disruption.STRENGTHS.items()}
     monkeypatch.setattr(protect, "STRENGTHS", quick)
 
 

@@ -11,13 +11,18 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from salattack import protect, protect_report
 from salattack.errors import SalattackError
-from salattack.faces import load_faces, open_photo
-from salattack.photo import read_photo
-from salattack.protect_report import in_words
+from salattack.faces import load_faces
+from salattack.faces.reading import open_photo
+from salattack.protect import disruption
+from salattack.protect import page as protect_report
+from salattack.protect import protection as protect
+from salattack.protect.page import in_words
+from salattack.protect.photo_file import read_photo
 
-widgets = pytest.importorskip("salattack.widgets", reason="pip install 'salattack[notebooks]'")
+widgets = pytest.importorskip(
+    "salattack.protect.widget", reason="pip install 'salattack[notebooks]'"
+)
 
 
 @pytest.fixture(scope="module")
@@ -31,8 +36,8 @@ def small(tmp_path_factory):
 @pytest.fixture
 def done(monkeypatch):
     """Shorten the attacks and the report, and keep what was computed."""
-    for name, attack in protect.STRENGTHS.items():
-        monkeypatch.setitem(protect.STRENGTHS, name, replace(attack, steps=2))
+    for name, attack in disruption.STRENGTHS.items():
+        monkeypatch.setitem(disruption.STRENGTHS, name, replace(attack, steps=2))
     for name in list(protect_report.TRANSFORMS)[1:]:
         monkeypatch.delitem(protect_report.TRANSFORMS, name)
     computed = []

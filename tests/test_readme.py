@@ -8,8 +8,9 @@ from pathlib import Path
 import torch
 from PIL import Image
 
-from salattack import evaluation, tables
-from salattack.generators import GENERATORS
+from salattack.experiments import evaluation, table_1
+from salattack.generators.registry import GENERATORS
+from salattack.reporting import tables
 from salattack.saliency import SALIENCY_MODELS
 
 ROOT = Path(__file__).parents[1]
@@ -62,9 +63,9 @@ def test_the_committed_table_follows_from_its_samples():
 
     rows = pd.read_csv(FIGURES / "table_1_samples.csv")
     assert rows["face_id"].nunique() >= 20
-    again = tables.presentable(tables.table_1(rows))
+    again = tables.presentable(table_1.table_1(rows))
     assert again.to_markdown() == (FIGURES / "table_1.md").read_text().strip()
-    found = tables.findings(rows).loc["I-FGSM"]
+    found = table_1.findings(rows).loc["I-FGSM"]
     n = f"{len(rows[(rows.attacker == 'i-fgsm') & (rows.precision == 'uint8')])}"
     assert (
         found["Saliency-Aware has less L1"] == found["Saliency-Aware has less L2"] == f"{n} of {n}"

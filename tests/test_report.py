@@ -10,9 +10,11 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from salattack import report, reproduce, verify
 from salattack.errors import SalattackError
-from salattack.samples import TABLE
+from salattack.experiments import claims as verify
+from salattack.experiments.samples import TABLE
+from salattack.reporting import page as report
+from salattack.workflow import reproduce
 
 ROOT = Path(__file__).parents[1]
 FIGURES = ROOT / "figures"

@@ -6,14 +6,14 @@ import pytest
 import torch
 from PIL import Image
 
-from salattack import evaluation, figures, robustness
 from salattack.attacks import Attack, UnmovedWarning
 from salattack.errors import SalattackError
-from salattack.faces import to_pil, to_tensor, to_uint8
+from salattack.experiments import evaluation, robustness
+from salattack.experiments.robustness import TRANSFORMS, TWICE, UNTOUCHED, edited
+from salattack.experiments.study import open_study
 from salattack.generators import ATTRIBUTES, edit_labels
-from salattack.metrics import as_saved
-from salattack.robustness import TRANSFORMS, TWICE, UNTOUCHED, edited
-from salattack.study import open_study
+from salattack.images import as_saved, to_pil, to_tensor, to_uint8
+from salattack.reporting import charts, style
 
 IDS = ["a", "b", "c"]
 FEW = {name: TRANSFORMS[name] for name in ("JPEG 30", "noise σ 0.05")}
@@ -289,8 +289,8 @@ def test_tables_are_saved(rows, tmp_path):
 
 
 def test_the_figure_needs_no_colour_and_comes_as_pdf_too(rows, tmp_path):
-    figure = figures.robustness(robustness.summarise(rows))
-    path = figures.save(figure, tmp_path / "robustness.png", vector=True)
+    figure = charts.robustness(robustness.summarise(rows))
+    path = style.save(figure, tmp_path / "robustness.png", vector=True)
     with Image.open(path) as image:
         assert image.width >= 2000 and image.info["dpi"][0] == pytest.approx(300, abs=1)
         red, green, blue = np.asarray(image.convert("RGB")).transpose(2, 0, 1)
@@ -299,5 +299,5 @@ def test_the_figure_needs_no_colour_and_comes_as_pdf_too(rows, tmp_path):
     assert "%" in figure.get_supxlabel() and "[-1, 1]" in figure.get_supxlabel()
     labels = [label.get_text() for label in figure.axes[0].get_yticklabels()]
     assert labels == [*TRANSFORMS, TWICE]
-    figures.save(figure, tmp_path / "alone.png")
+    style.save(figure, tmp_path / "alone.png")
     assert not (tmp_path / "alone.pdf").exists()

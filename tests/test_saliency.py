@@ -9,17 +9,17 @@ import torch.nn.functional as F
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
-from salattack import weights as weights_module
 from salattack.errors import SalattackError
+from salattack.experiments.study import open_study
 from salattack.faces import load_faces
+from salattack.runtime import weights as weights_module
+from salattack.runtime.weights import SHIPPED
 from salattack.saliency import SALIENCY_MODELS, load_saliency
 from salattack.saliency.pfan import PFAN, PFANLight
-from salattack.study import open_study
 from salattack.training import resumable
 from salattack.training import saliency as training
 from salattack.training.quality import saliency_quality
 from salattack.training.saliency import Pairs, Settings, _clean, load_backbone, train
-from salattack.weights import SHIPPED
 
 
 @pytest.fixture(scope="module")

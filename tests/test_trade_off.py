@@ -3,11 +3,12 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from salattack import ablation, charts, figures, trade_off
-from salattack.attacks import attacker
 from salattack.errors import SalattackError
+from salattack.experiments import ablation, trade_off
+from salattack.experiments.study import open_study
 from salattack.generators import ATTRIBUTES
-from salattack.study import open_study
+from salattack.presets import attacker
+from salattack.reporting import charts, style
 
 
 @pytest.fixture(scope="module")
@@ -136,7 +137,7 @@ def test_transfer_is_a_full_matrix(study, tmp_path):
     matrix = ablation.transfer(study, attack, batch_size=1, progress=False)
     assert list(matrix.columns) == list(ATTRIBUTES)
     assert list(matrix.index) == [*ATTRIBUTES, "joint", "in turn"] and (matrix > 0).all(axis=None)
-    figures.save(charts.transfer(matrix), tmp_path / "m.png", vector=True)
+    style.save(charts.transfer(matrix), tmp_path / "m.png", vector=True)
     assert {p.name for p in tmp_path.iterdir()} == {"m.png", "m.pdf"}
 
 

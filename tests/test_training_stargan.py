@@ -8,10 +8,11 @@ from PIL import Image
 from safetensors.torch import load_file
 from typer.testing import CliRunner
 
+from salattack.edits import ATTRIBUTES
 from salattack.errors import SalattackError
-from salattack.faces import from_uint8
 from salattack.generators import load_generator
-from salattack.generators.stargan import ATTRIBUTES, StarGAN
+from salattack.generators.stargan import StarGAN
+from salattack.images import from_uint8
 from salattack.training import grids, quality, resumable
 from salattack.training import stargan as training
 from salattack.training.__main__ import app

@@ -12,12 +12,14 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from salattack import cli, tables, verify
+from salattack.cli import main as cli
 from salattack.errors import SalattackError
+from salattack.experiments import claims as verify
+from salattack.experiments import table_1 as tables
+from salattack.experiments.claims import ASSUMING, FINDING, NOT, REPRODUCED, UNTESTED, premises
+from salattack.experiments.samples import TABLE, read_samples, strength
+from salattack.experiments.table_1 import printed_table_1
 from salattack.generators import ATTRIBUTES
-from salattack.samples import TABLE, read_samples, strength
-from salattack.tables import printed_table_1
-from salattack.verify import ASSUMING, FINDING, NOT, REPRODUCED, UNTESTED, premises
 
 ROOT = Path(__file__).parents[1]
 PRINTED = printed_table_1().query("sample == 'average'").set_index("attacker")

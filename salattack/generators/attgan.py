@@ -12,9 +12,9 @@ import torch
 from torch import Tensor, nn
 
 from ..edits import EditSet
+from ..runtime.weights import shape_of, unwrapped
 from . import stargan
-from .inputs import require_sides, require_target, shape_of, unwrapped
-from .layers import ImageConv2d
+from .layers import ImageConv2d, require_sides, require_target
 
 ATTRIBUTES = (  # of the published weights, in the order of a target
     *("Bald", "Bangs", "Black_Hair", "Blond_Hair", "Brown_Hair", "Bushy_Eyebrows", "Eyeglasses"),

@@ -9,8 +9,8 @@ from collections.abc import Mapping
 from torch import Tensor, nn
 
 from ..edits import EditSet
-from .inputs import require_sides, shape_of, unwrapped, without_statistics
-from .layers import ImageConv2d, InstanceNorm2d
+from ..runtime.weights import shape_of, unwrapped, without_statistics
+from .layers import ImageConv2d, InstanceNorm2d, require_sides
 
 
 class _Block(nn.Module):

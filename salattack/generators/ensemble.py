@@ -8,7 +8,7 @@ from torch import Tensor
 from ..errors import SalattackError
 
 if TYPE_CHECKING:
-    from . import Generator
+    from ..interfaces import Generator
 
 
 class Ensemble:

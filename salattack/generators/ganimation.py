@@ -10,12 +10,12 @@ import torch
 from torch import Tensor, nn
 
 from ..edits import EditSet
-from .inputs import require_sides, require_target, shape_of, unwrapped, without_statistics
+from ..runtime.weights import shape_of, unwrapped, without_statistics
+from .layers import require_sides, require_target
 from .stargan import StarGAN
 
 # OpenFace's 17 intensities, in the order of its columns and so of a target.
 ACTION_UNITS = (1, 2, 4, 5, 6, 7, 9, 10, 12, 14, 15, 17, 20, 23, 25, 26, 45)
-
 EXPRESSIONS = {  # prototypes of Ekman and Friesen's EMFACS, in action units
     "Happy": (6, 12),
     "Sad": (1, 4, 15),
@@ -23,7 +23,6 @@ EXPRESSIONS = {  # prototypes of Ekman and Friesen's EMFACS, in action units
     "Angry": (4, 5, 7, 23),
 }
 ACTIVATION = 0.6  # 3 of OpenFace's 5
-
 RENAMED = {  # of the reimplementation, to the authors'
     "model.": "main.",
     ".conv_block.": ".main.",

@@ -3,17 +3,8 @@
 import torch
 from torch import Tensor, nn
 
-from ..edits import EditSet
-from ..errors import one_of
-from .inputs import require_sides, require_target
-from .layers import ImageConv2d, InstanceNorm2d
-
-ATTRIBUTES = ("Black_Hair", "Blond_Hair", "Brown_Hair", "Male", "Young")
-HAIR = ATTRIBUTES[:3]
-
-
-# ReLU never works in place here: what InstanceNorm2d returns is a view, and writing to a view
-# costs autograd two copies, a tenth of an attack's iteration on a CPU.
+from ..edits import ATTRIBUTES, EditSet, edit_labels
+from .layers import ImageConv2d, InstanceNorm2d, require_sides, require_target
 
 
 class ResidualBlock(nn.Module):
@@ -81,33 +72,6 @@ class StarGAN(nn.Module):
         require_target("StarGAN", images, target, self.c_dim, "labels, 0 or 1")
         labels = target.to(images)[:, :, None, None].expand(-1, -1, *images.shape[-2:])
         return self.main(torch.cat([images, labels], dim=1))
-
-
-def edit_labels(labels: Tensor, attribute: str) -> Tensor:
-    """Return the target labels that edit one attribute, by StarGAN's rule.
-
-    A hair colour is set and the other two are cleared; Male and Young are flipped.
-
-    Args:
-        labels: (N, 5) current labels, 0 or 1, in the order of `ATTRIBUTES`.
-        attribute: one of `ATTRIBUTES`.
-
-    Returns:
-        (N, 5) target labels.
-
-    Raises:
-        SalattackError: an unknown attribute.
-    """
-    if attribute not in ATTRIBUTES:
-        raise one_of("attribute", attribute, ATTRIBUTES)
-    target = labels.clone()
-    index = ATTRIBUTES.index(attribute)
-    if attribute in HAIR:
-        target[:, : len(HAIR)] = 0
-        target[:, index] = 1
-    else:
-        target[:, index] = 1 - target[:, index]
-    return target
 
 
 def _target(_: object, labels: Tensor, edit: str) -> Tensor:

@@ -12,8 +12,8 @@ from torch import Tensor, nn
 
 from ..edits import EditSet
 from ..errors import SalattackError
-from .inputs import require_sides, require_target, shape_of
-from .layers import ImageConv2d, InstanceNorm2d
+from ..runtime.weights import shape_of
+from .layers import ImageConv2d, InstanceNorm2d, require_sides, require_target
 
 PARTS = ("generator", "mapping_network", "style_encoder")
 DOMAINS = ("Female", "Male")  # of the CelebA-HQ networks, in their order

@@ -32,9 +32,17 @@ def add(module: ModuleType) -> None:
 
 
 add(stargan)
+
+
 add(saliency)
+
+
 app.command("weak-labels")(saliency.weak_labels)
+
+
 app.command()(export)
+
+
 app.command()(bars)
 
 

@@ -10,10 +10,12 @@ from pathlib import Path
 
 import pandas as pd
 
+from ..experiments.demonstration import mask_quality
+from ..experiments.study import open_study
 from ..generators import load_generator
+from ..runtime.device import pick_device
+from ..runtime.weights import SHIPPED
 from ..saliency import SALIENCY_MODELS, load_saliency
-from ..study import mask_quality, open_study
-from ..weights import SHIPPED, pick_device
 from .grids import load_grids
 from .quality import flip_rates, generator_quality, saliency_quality, train_classifier
 

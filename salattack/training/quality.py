@@ -13,12 +13,12 @@ from torchmetrics.functional.image import structural_similarity_index_measure as
 from torchvision.transforms.v2.functional import pil_to_tensor
 from tqdm import tqdm
 
-from ..attacks import attacker
 from ..errors import SalattackError
-from ..faces import from_uint8
-from ..generators import ATTRIBUTES, Generator
+from ..generators import ATTRIBUTES
+from ..images import from_uint8
+from ..interfaces import Generator, Saliency
 from ..metrics import fake_damage
-from ..saliency import Saliency
+from ..presets import attacker
 from .grids import Grids
 from .saliency import Pairs
 

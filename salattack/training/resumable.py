@@ -14,8 +14,8 @@ from torch import Tensor
 from tqdm import tqdm
 
 from ..errors import SalattackError
-from ..files import written_whole
-from ..weights import read_state_dict
+from ..runtime.files import written_whole
+from ..runtime.weights import read_state_dict
 
 CHECKPOINT_SECONDS = 45
 LOG_EVERY = 20  # steps averaged in a row of losses.csv

@@ -20,8 +20,8 @@ from torchvision.transforms.v2.functional import pil_to_tensor
 from tqdm import tqdm
 
 from ..errors import SalattackError
+from ..runtime.weights import fit, read_state_dict
 from ..saliency.pfan import EfficientNetLite0, PFANLight
-from ..weights import fit, read_state_dict
 from .resumable import Resumable, export
 
 FIXED_BLOCKS = 4  # stem, stages 1 and 2: most of the backward pass's time, little of its use

@@ -14,11 +14,12 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from ..errors import one_of
-from ..faces import from_uint8
 from ..generators import ATTRIBUTES, CycleGAN, StarGAN
+from ..images import from_uint8
 from ..metrics import unit_features
+from ..runtime.device import pick_device
+from ..runtime.weights import fit, read_state_dict
 from ..saliency import load_saliency
-from ..weights import fit, pick_device, read_state_dict
 from .grids import HELD_OUT, Grids, load_grids
 from .quality import generator_quality, train_classifier
 from .resumable import EVALUATION, Resumable, export

@@ -1,0 +1,70 @@
+"""Published models and data: list, fetch, verify, or add them by hand."""
+
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from tabulate import tabulate
+
+from ..runtime import assets
+
+app = typer.Typer(help=__doc__, no_args_is_help=True)
+Name = Annotated[str, typer.Argument(help="From `salattack assets list`; fetch takes a group too.")]
+
+
+@app.command("list")
+def list_assets() -> None:
+    """Show every asset: size, whether it is in the cache, licence, address."""
+    rows = []
+    for asset in assets.ASSETS.values():
+        size = f"{asset.size / 1e6:.1f} MB" if asset.size else "unknown"
+        present = "present" if asset.path.exists() else "–"
+        rows.append((asset.name, asset.group, size, present, asset.licence, asset.address))
+    typer.echo(tabulate(rows, ("name", "group", "size", "cache", "licence and terms", "address")))
+    typer.echo(f"Cache: {assets.cache()} (set SALATTACK_CACHE to use another folder)")
+
+
+@app.command()
+def fetch(name: Name) -> None:
+    """Download an asset, or a group of them, into the cache; an interrupted download resumes."""
+    names = [asset.name for asset in assets.ASSETS.values() if asset.group == name] or [name]
+    for asset in map(assets.known, names):
+        typer.echo(f"{asset.name}: {asset.licence}; see {asset.source}", err=True)
+    for each in names:
+        _report(assets.fetch, each)
+
+
+@app.command()
+def add(
+    name: Name, file: Annotated[Path, typer.Argument(help="It, the zip with it, or the folder.")]
+) -> None:
+    """Verify a file that you downloaded yourself and copy it into the cache."""
+    _report(assets.add, name, file)
+
+
+@app.command()
+def verify() -> None:
+    """Verify every file in the cache; the exit code is 1 if one is wrong."""
+    found = assets.verify()
+    for name, problem in found.items():
+        path = assets.known(name).path
+        typer.echo(f"{name}: {f'{path} {problem}' if problem else 'intact'}")
+    if not found:
+        typer.echo(f"{assets.cache()} is empty; run `salattack assets fetch NAME`")
+    raise typer.Exit(any(found.values()))
+
+
+@app.command()
+def path(name: Name) -> None:
+    """Verify an asset in the cache and print its path."""
+    typer.echo(assets.checked(name)[0])
+
+
+def _report(bring: Callable[..., Path], *arguments: object) -> None:
+    """Print the path that a call returns, and its warnings as plain lines."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("always", UserWarning)
+        warnings.showwarning = lambda message, *_: typer.echo(f"salattack: {message}", err=True)
+        typer.echo(bring(*arguments))

@@ -1,0 +1,1 @@
+"""Models and faces to rows of measurements: one module for each question."""

@@ -1,0 +1,142 @@
+"""What Fig. 1 to 5 show: edits of a few faces, clean and disrupted."""
+
+from dataclasses import dataclass
+
+import pandas as pd
+import torch
+from torch import Tensor
+
+from ..attacks import Attack
+from ..errors import one_of
+from ..images import as_saved
+from ..metrics import BACKGROUND, fake_damage
+from ..runtime.progress import progress_bar
+from .study import Study
+
+
+@dataclass(frozen=True, kw_only=True)
+class Edits:
+    """Five edits of each face, clean and disrupted: what Fig. 1 to 5 show.
+
+    Disrupted photos are those that a user would save (8 bits), and so their fakes.
+
+    Attributes:
+        photos: I_org, (N, 3, H, W) in [-1, 1].
+        names: of g's K edits.
+        fakes: g(I_org), (N, K, 3, H, W), in the order of ``names``.
+        saliency_map: M, (N, 1, H, W) in [0, 1].
+        perturbed: I_ptb, (N, K, 3, H, W): the photo that stands against each edit.
+        broken: g(I_ptb), (N, K, 3, H, W).
+    """
+
+    photos: Tensor
+    names: tuple[str, ...]
+    fakes: Tensor
+    saliency_map: Tensor
+    perturbed: Tensor
+    broken: Tensor
+
+
+def clean_edits(study: Study) -> tuple[Tensor, Tensor]:
+    """Return the photos (N, 3, H, W) of a (small) study and their K fakes (N, K, 3, H, W).
+
+    The set's next faces replace those that cannot be read, see `Faces.readable`.
+
+    Raises:
+        SalattackError: no face can be read.
+    """
+    study = study.readable()
+    photos, labels, _ = next(study.batches(len(study.faces)))
+    targets = [study.targets(labels, [name] * len(photos)) for name in study.edits.names]
+    return photos, torch.stack([study.generate(photos, target) for target in targets], 1)
+
+
+def edit_faces(study: Study, attack: Attack, aimed_at: str = "each") -> Edits:
+    """Make every edit of every face of a (small) study, before and after an attack.
+
+    The set's next faces replace those that cannot be read, see `Faces.readable`.
+
+    Args:
+        study: faces and models.
+        attack: the attacker.
+        aimed_at: "each" disrupts the photo anew against each edit; an edit's name disrupts
+            it once, against that edit, and gives g the same photo for all of them.
+
+    Raises:
+        SalattackError: an unknown edit, or no face can be read.
+    """
+    names = study.edits.names
+    if aimed_at != "each" and aimed_at not in names:
+        raise one_of("edit to aim at", aimed_at, ("each", *names))
+    study = study.readable()
+    photos, fakes = clean_edits(study)
+    labels = study.faces.labels.to(study.device)
+    targets = [study.targets(labels, [name] * len(photos)) for name in names]
+    chosen = [name for name in names if aimed_at in ("each", name)]
+    saliency_map = study.saliency_map(photos)
+    perturbed = {}
+    with progress_bar(len(chosen) * len(photos) * attack.gradients) as bar:
+        for name in chosen:
+            bar.set_description(f"{len(photos)} images · against {name}")
+            target = targets[names.index(name)]
+            disrupted = study.disrupt(photos, target, attack, saliency_map, bar.update)
+            perturbed[name] = as_saved(disrupted)
+    against = [perturbed.get(name, perturbed.get(aimed_at)) for name in names]
+    pairs = list(zip(against, targets, strict=True))
+    return Edits(
+        photos=photos,
+        names=names,
+        fakes=fakes,
+        saliency_map=saliency_map,
+        perturbed=torch.stack(against, 1),
+        broken=torch.stack([study.generate(images, target) for images, target in pairs], 1),
+    )
+
+
+def damage_by_edit(edits: Edits) -> pd.DataFrame:
+    """Return, for each edit, the mean ``damage_l2`` in [-1, 1] and the share ``broken``."""
+    table = {}
+    for index, label in enumerate(edits.names):
+        damage = fake_damage(edits.fakes[:, index], edits.broken[:, index])
+        table[label] = {
+            "damage_l2": damage["damage_l2"].mean().item(),
+            "broken": damage["success"].mean().item(),
+        }
+    return pd.DataFrame.from_dict(table, orient="index").rename_axis("edit")
+
+
+def kept_exactly(edits: Edits) -> pd.DataFrame:
+    """Return, for each photo, the percentage of pixels whose bits no edit's disruption changed.
+
+    In all of the photo (``photo``) and in its ``background``, as `photo_change` defines it.
+    """
+    same = (edits.perturbed == edits.photos[:, None]).all(2).all(1).float().flatten(1)
+    outside = (edits.saliency_map < BACKGROUND).float().flatten(1)
+    share = {"photo": same.mean(1), "background": (same * outside).sum(1) / outside.sum(1)}
+    return pd.DataFrame({name: 100 * value.cpu().numpy() for name, value in share.items()})
+
+
+def mask_quality(study: Study, batch_size: int = 16) -> tuple[pd.DataFrame, Tensor, Tensor]:
+    """Measure the saliency maps of the shipped faces against their landmarks.
+
+    Returns:
+        A row per face, worst first: ``face_id``, ``inside`` (mean saliency in the ellipse of the
+        face, `OpenPeople.face_ellipse`) and ``corners`` (mean in the two top corners, an eighth
+        of the side each); and, in the same order, the photos (N, 3, H, W) and maps (N, 1, H, W).
+
+    Raises:
+        SalattackError: faces without landmarks.
+    """
+    batches = [(photos, study.saliency(photos)) for photos, _, _ in study.batches(batch_size)]
+    photos, maps = (torch.cat(parts).cpu() for parts in zip(*batches, strict=True))
+    corner = maps.shape[-1] // 8
+    top = maps[..., :corner, :]
+    scores = pd.DataFrame(
+        {
+            "face_id": study.faces.ids,
+            "inside": [m[0, study.faces.face_ellipse(i)].mean().item() for i, m in enumerate(maps)],
+            "corners": torch.cat([top[..., :corner], top[..., -corner:]], -1).flatten(1).mean(1),
+        }
+    ).sort_values("inside")
+    order = scores.index.tolist()
+    return scores.reset_index(drop=True), photos[order], maps[order]

@@ -1,0 +1,324 @@
+"""The gray box: what is left of the damage when somebody edits the photo before it is faked.
+
+The forger of this module does not know of the disruption. He gets the saved 8-bit picture, and
+what he or a web site does to it, is saved with 8 bits again. Images are (N, 3, H, W) in [-1, 1].
+"""
+
+import io
+import zlib
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from PIL import Image
+from scipy.stats import bootstrap
+from torch import Tensor
+from torchvision.transforms.v2 import functional as vision
+
+from ..attacks import Attack
+from ..blur import Blur
+from ..edits import Targets
+from ..errors import SalattackError
+from ..generators import ATTRIBUTES, edit_labels
+from ..images import as_saved, from_uint8, to_pil, to_tensor, to_uint8
+from ..metrics import fake_damage
+from ..presets import label_of
+from ..runtime.files import written_whole
+from ..runtime.progress import progress_bar
+from .evaluation import aims
+from .study import Study
+
+Transform = Callable[[Tensor], Tensor]  # (N, 3, H, W) in [-1, 1] → the same, on the CPU
+UNTOUCHED = "8 bits"  # the saved picture as it is: what the others are compared to
+TWICE = "edited twice"  # the untouched picture, and the fake of its fake
+
+
+def jpeg(images: Tensor, quality: int) -> Tensor:
+    """Write and read (N, 3, H, W) images in [-1, 1] as JPEG; colours at half resolution."""
+    return from_uint8(vision.jpeg(to_uint8(images), quality))
+
+
+def webp(images: Tensor, quality: int) -> Tensor:
+    """Write and read (N, 3, H, W) images in [-1, 1] as lossy WebP."""
+    pictures = []
+    for image in images:
+        to_pil(image).save(buffer := io.BytesIO(), "WEBP", quality=quality)
+        pictures.append(to_tensor(Image.open(buffer)))
+    return torch.stack(pictures)
+
+
+def resize_and_back(images: Tensor, factor: float) -> Tensor:
+    """Resize (N, 3, H, W) images by ``factor`` and back, bilinear with antialiasing."""
+    size = list(images.shape[-2:])
+    return vision.resize(vision.resize(images, [round(side * factor) for side in size]), size)
+
+
+def crop_and_resize(images: Tensor, share: float) -> Tensor:
+    """Keep the centre, ``share`` of each side of (N, 3, H, W) images, at the full size."""
+    size = list(images.shape[-2:])
+    return vision.resize(vision.center_crop(images, [round(side * share) for side in size]), size)
+
+
+def posterise(images: Tensor, bits: int) -> Tensor:
+    """Keep the highest ``bits`` of the 8 of (N, 3, H, W) images in [-1, 1]."""
+    return from_uint8(vision.posterize(to_uint8(images), bits))
+
+
+def noise(images: Tensor, sigma: float) -> Tensor:
+    """Add Gaussian noise, ``sigma`` in [-1, 1], from torch's own generator."""
+    return vision.gaussian_noise(images, sigma=sigma, clip=False)
+
+
+TRANSFORMS: dict[str, Transform] = {
+    UNTOUCHED: as_saved,
+    **{f"JPEG {quality}": partial(jpeg, quality=quality) for quality in (95, 75, 50, 30)},
+    "WebP 80": partial(webp, quality=80),
+    **{f"Gaussian blur σ {sigma}": Blur("gaussian", 11, sigma) for sigma in (1, 2)},
+    **{f"average blur {width}": Blur("average", width) for width in (3, 5)},
+    "resize ½ and back": partial(resize_and_back, factor=0.5),
+    "crop 90 % and resize": partial(crop_and_resize, share=0.9),
+    **{f"noise σ {sigma}": partial(noise, sigma=sigma) for sigma in (0.02, 0.05)},
+    "4-bit posterise": partial(posterise, bits=4),
+}
+HARDER = (  # two strengths of a smooth transform: what it leaves does not hang on rounding
+    ("Gaussian blur σ 1", "Gaussian blur σ 2"),
+    ("average blur 3", "average blur 5"),
+    ("noise σ 0.02", "noise σ 0.05"),
+)
+
+
+def edited(transform: Transform, images: Tensor, face_ids: Sequence[str], seed: int = 0) -> Tensor:
+    """Return (N, 3, H, W) images in [-1, 1] as saved, transformed, and saved again.
+
+    What the transform draws at random depends on ``seed`` and the face alone: it is the same for
+    the photo and the disrupted photo, whatever the batch.
+    """
+    pictures = []
+    with torch.random.fork_rng(devices=[]):
+        for image, face_id in zip(as_saved(images).cpu(), face_ids, strict=True):
+            torch.manual_seed(zlib.crc32(f"{seed} {face_id}".encode()))
+            pictures.append(as_saved(transform(image[None])))
+    return torch.cat(pictures).to(images)
+
+
+def remaining_damage(
+    study: Study,
+    attacks: Mapping[str, Attack],
+    transforms: Mapping[str, Transform] = TRANSFORMS,
+    *,
+    targets: str = "rotate",
+    batch_size: int = 10,
+    seed: int = 0,
+    progress: bool = True,
+) -> pd.DataFrame:
+    """Attack each photo once with each attacker, and measure what each transform leaves of it.
+
+    For a (small) study: all rows are kept in memory. The set's next faces replace those that
+    cannot be read, see `salattack.faces.sets.Faces.readable`.
+
+    Args:
+        study: faces and models.
+        attacks: name → attacker.
+        transforms: name → T; `UNTOUCHED` comes first whether it is among them or not.
+        targets: which edits are attacked, see `aims`.
+        batch_size: faces at a time.
+        seed: of what transforms draw at random.
+        progress: show a bar on stderr.
+
+    Returns:
+        One row per face × attribute × attacker × transform, and one for `TWICE`, where g edits
+        its own output again, in the next of its edits (of "joint", each output in its next):
+        ``l2``, the mean squared difference of
+        T(I_ptb) and T(I_org); the columns of `fake_damage` between g(T(I_org)) and g(T(I_ptb)),
+        so that what T alone does to the fake is not counted; and ``remaining``, this
+        ``damage_l2`` over that at `UNTOUCHED`. All in [-1, 1].
+
+    Raises:
+        SalattackError: an unknown target, batch_size < 1, no attacker, or no face can be read.
+    """
+    if batch_size < 1:
+        raise SalattackError(f"batch_size must be ≥ 1, got {batch_size}")
+    if not attacks:
+        raise SalattackError("there is no attacker to measure; name at least one")
+    study = study.readable()
+    rounds = len(aims(targets, 0, 1, study.edits.names))
+    work = len(study.faces) * rounds * sum(a.gradients for a in attacks.values())
+    apply = {UNTOUCHED: as_saved} | dict(transforms)
+    parts: list[pd.DataFrame] = []
+    done = 0
+    with progress_bar(work, hidden=not progress) as bar:
+        for photos, labels, ids in study.batches(batch_size):
+            maps = study.saliency_map(photos)
+            for attributes in aims(targets, done, len(ids), study.edits.names):
+                target, second = _targets(study, labels, attributes)
+                fakes = partial(_fakes, study, apply, ids, seed, target, second)
+                clean = fakes(photos)
+                for name, attack in attacks.items():
+                    bar.set_description(f"{done}/{len(study.faces)} images · {label_of(name)}")
+                    broken = fakes(study.disrupt(photos, target, attack, maps, bar.update))
+                    head = {"face_id": ids, "attribute": attributes, "attacker": name}
+                    parts += _measured(head, clean, broken)
+            done += len(ids)
+    rows = pd.concat(parts, ignore_index=True)
+    samples = rows.groupby(["face_id", "attribute", "attacker"])["damage_l2"]
+    return rows.assign(remaining=rows["damage_l2"] / samples.transform("first"))
+
+
+def _targets(study: Study, labels: Tensor, edits: Sequence[str]) -> tuple[Targets, Targets]:
+    """Return the targets of these edits, and of the next ones, of faces so edited."""
+    names = study.edits.names
+    if set(edits) == {"joint"}:
+        pairs = [_targets(study, labels, [name] * len(labels)) for name in names]
+        return tuple(zip(*pairs, strict=True))
+    after = [
+        edit_labels(row, edit) if edit in ATTRIBUTES else row
+        for row, edit in zip(labels.split(1), edits, strict=True)
+    ]
+    following = dict(zip(names, (*names[1:], names[0]), strict=True))
+    turned = [following.get(edit, edit) for edit in edits]
+    return study.targets(labels, edits), study.targets(torch.cat(after), turned)
+
+
+Fakes = dict[str, tuple[Tensor, Tensor]]  # name of T → T(images), g(T(images))
+
+
+def _fakes(
+    study: Study,
+    apply: Mapping[str, Transform],
+    face_ids: Sequence[str],
+    seed: int,
+    target: Targets,
+    second: Targets,
+    images: Tensor,
+) -> Fakes:
+    seen = {name: edited(transform, images, face_ids, seed) for name, transform in apply.items()}
+    fakes = {name: (picture, study.generate(picture, target)) for name, picture in seen.items()}
+    saved, fake = fakes[UNTOUCHED]
+    if isinstance(second, tuple):  # each of the fakes in its own next edit
+        pairs = zip(fake.split(3, 1), second, strict=True)
+        twice = torch.cat([study.generate(one, target) for one, target in pairs], 1)
+    else:
+        twice = study.generate(fake, second)
+    return fakes | {TWICE: (saved, twice)}
+
+
+def _measured(head: Mapping[str, object], clean: Fakes, broken: Fakes) -> list[pd.DataFrame]:
+    parts = []
+    for transform, (picture, fake) in clean.items():
+        disrupted, damaged = broken[transform]
+        measures = {"l2": (disrupted - picture).square().flatten(1).mean(1)}
+        measures |= fake_damage(fake, damaged)
+        values = {measure: value.cpu().numpy() for measure, value in measures.items()}
+        parts.append(pd.DataFrame({**head, "transform": transform, **values}))
+    return parts
+
+
+def summarise(rows: pd.DataFrame, seed: int = 0) -> pd.DataFrame:
+    """Summarise `remaining_damage` over faces, each averaged over its attributes first.
+
+    Args:
+        rows: from `remaining_damage`.
+        seed: of the bootstrap.
+
+    Returns:
+        A row per transform and attacker, in order of appearance: ``faces``; the means ``l2``,
+        ``damage_l2`` and ``success``; ``remaining``, the mean damage over the mean damage at
+        `UNTOUCHED`, NaN where that is zero; and ``_low`` and ``_high`` of ``damage_l2`` and
+        ``remaining``, 95 % bootstrap intervals over faces, which for ``remaining`` draw a face's
+        two damages together; NaN for a single face.
+    """
+    groups = {
+        key: group.groupby("face_id")[["l2", "damage_l2", "success"]].mean()
+        for key, group in rows.groupby(["transform", "attacker"], sort=False)
+    }
+    table = {}
+    for (transform, attacker), faces in groups.items():
+        damage, reference = (
+            groups[name, attacker]["damage_l2"].to_numpy(float) for name in (transform, UNTOUCHED)
+        )
+        table[transform, attacker] = {
+            "faces": len(faces),
+            "l2": faces["l2"].mean(),
+            **_interval("damage_l2", np.mean, seed, damage),
+            "success": faces["success"].mean(),
+            **_interval("remaining", _ratio_of_means, seed, damage, reference),
+        }
+    result = pd.DataFrame.from_dict(table, orient="index").astype({"faces": int})
+    return result.rename_axis(["transform", "attacker"])
+
+
+def _ratio_of_means(damage: np.ndarray, reference: np.ndarray, axis: int = -1) -> np.ndarray:
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return damage.mean(axis) / reference.mean(axis)
+
+
+def _interval(name: str, statistic: Callable, seed: int, *samples: np.ndarray) -> dict[str, float]:
+    value = float(statistic(*samples))
+    low = high = np.nan
+    if (n := len(samples[0])) > 1 and np.isfinite(value):
+        batch = max(1, 10**7 // n)  # bounds the memory of large samples
+        low, high = bootstrap(
+            samples, statistic, paired=True, method="percentile", rng=seed, batch=batch
+        ).confidence_interval
+    return {name: value, f"{name}_low": float(low), f"{name}_high": float(high)}
+
+
+def summary(rows: pd.DataFrame, seed: int = 0) -> pd.DataFrame:
+    """Return `summarise`'s result as text: a row per transform, a column per attacker.
+
+    A cell holds the mean damage with its interval, the percentage of broken fakes, and the
+    percentage of the damage that is left, with its interval.
+    """
+
+    def with_interval(
+        row: pd.Series, key: str, digits: int, factor: float = 1, end: str = ""
+    ) -> str:
+        if np.isnan(row[key]):
+            return "–"
+        value, low, high = (f"{row[key + e] * factor:.{digits}f}" for e in ("", "_low", "_high"))
+        return value + end + ("" if np.isnan(row[f"{key}_low"]) else f" [{low}, {high}]")
+
+    def cell(row: pd.Series) -> str:
+        damage = with_interval(row, "damage_l2", 3)
+        left = with_interval(row, "remaining", 0, 100, " %")
+        return f"{damage}; {100 * row['success']:.0f} % broken; {left} left"
+
+    cells = summarise(rows, seed).apply(cell, axis=1)
+    transforms, names = (list(dict.fromkeys(level)) for level in zip(*cells.index, strict=True))
+    wide = cells.unstack("attacker").loc[transforms, names]
+    return wide.rename(columns=label_of).rename_axis(index="Edit of the photo", columns=None)
+
+
+def findings(rows: pd.DataFrame) -> pd.DataFrame:
+    """Count on how many samples (a face and an edit) the harder of two transforms leaves less.
+
+    Args:
+        rows: from `remaining_damage` with all of `TRANSFORMS`.
+
+    Returns:
+        A row per attacker, a column per pair of `HARDER`: "k of n".
+    """
+    keys = ["attacker", "face_id", "attribute"]
+    wide = rows.pivot_table("damage_l2", keys, "transform", sort=False)
+    less = pd.DataFrame({f"{b} below {a}": wide[b] < wide[a] for a, b in HARDER})
+    found = less.groupby("attacker", sort=False).agg(lambda held: f"{held.sum()} of {len(held)}")
+    return found.rename(index=label_of).rename_axis("Attacker")
+
+
+def save_tables(rows: pd.DataFrame, folder: str | Path, seed: int = 0) -> list[Path]:
+    """Write ``robustness.csv`` (numbers) and ``robustness.md`` (text); return their paths.
+
+    Raises:
+        SalattackError: the folder cannot be written to.
+    """
+    files = {
+        Path(folder) / "robustness.csv": summarise(rows, seed).to_csv(float_format="%.6g"),
+        Path(folder) / "robustness.md": summary(rows, seed).to_markdown() + "\n",
+    }
+    for path, content in files.items():
+        with written_whole(path) as beside:
+            beside.write_text(content, encoding="utf-8")
+    return list(files)

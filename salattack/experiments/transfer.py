@@ -1,0 +1,159 @@
+"""Generators disagree: photos disrupted against one of them are given to the others.
+
+Their targets differ as they do; what they share is a face's labels. `asked` makes of each a
+generator that takes those as its target, and makes one edit of its own.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import pandas as pd
+import torch
+from torch import Tensor
+
+from ..attacks import Attack, universal_perturbation
+from ..errors import SalattackError, one_of
+from ..generators import EditSet, Ensemble, edits_of, load_generator
+from ..images import as_saved
+from ..interfaces import Generator
+from ..metrics import fake_damage
+from ..presets import at_strength, label_of
+from ..runtime.files import written_whole
+from ..runtime.progress import progress_bar
+from .study import Study
+
+ENSEMBLE = "ensemble"
+
+
+def asked(generator: Generator, edits: EditSet, edit: str) -> Generator:
+    """Return g as one that takes (N, 5) labels of the faces and makes its ``edit`` of them."""
+
+    def ask(images: Tensor, labels: Tensor) -> Tensor:
+        return generator(images, edits.targets(generator, labels, [edit] * len(images)))
+
+    return ask
+
+
+def load(edits: Mapping[str, str], device: str = "auto") -> dict[str, Generator]:
+    """Return generators of the registry, each `asked` for one of its edits.
+
+    Args:
+        edits: name of a generator → the edit.
+        device: see `load_generator`.
+
+    Raises:
+        SalattackError: an unknown name, an edit that the generator does not make, no weights.
+    """
+    for name, edit in edits.items():
+        if edit not in edits_of(name).names:
+            raise one_of(f"edit of {name}", edit, edits_of(name).names)
+    return {
+        name: asked(load_generator(name, device=device), edits_of(name), edit)
+        for name, edit in edits.items()
+    }
+
+
+def compare(
+    study: Study,
+    generators: Mapping[str, Generator],
+    attackers: Sequence[str],
+    strength: Sequence[float],
+    *,
+    seed: int = 0,
+    batch_size: int = 10,
+) -> dict[str, pd.DataFrame]:
+    """Return `across` for each attacker, by name, all at one strength (bound, step size, steps)."""
+    attacks = {name: replace(at_strength(name, *strength), seed=seed) for name in attackers}
+    return {
+        name: across(study, generators, attack, batch_size=batch_size)
+        for name, attack in attacks.items()
+    }
+
+
+def across(
+    study: Study,
+    generators: Mapping[str, Generator],
+    attack: Attack,
+    *,
+    made_from: int = 0,
+    batch_size: int = 10,
+    progress: bool = True,
+) -> pd.DataFrame:
+    """Return the damage that photos, disrupted against one generator, do to each.
+
+    Args:
+        study: faces and saliency; its own generator takes no part.
+        generators: name → g, whose target is the labels of the faces: see `asked`.
+        attack: the attacker. A ``shared`` one makes its one perturbation from the first
+            ``made_from`` faces.
+        made_from: faces that are set aside for that, and not measured.
+        batch_size: faces at a time.
+        progress: show a bar.
+
+    Returns:
+        Mean ``damage_l2`` in [-1, 1] of the saved photos: a row for each generator aimed at, and
+        for all of them together (the sum of their losses); a column for each that is then asked.
+
+    Raises:
+        SalattackError: no face can be read, no faces to measure, or a
+            ``made_from`` that does not go with the attack.
+    """
+    if attack.shared != (made_from > 0):
+        raise SalattackError("made_from belongs to a shared perturbation, and to no other")
+    study = study.readable()
+    if made_from >= len(study.faces):
+        raise SalattackError(
+            f"{made_from} of {len(study.faces)} faces make the perturbation: none is left"
+        )
+    aims = {**generators, ENSEMBLE: Ensemble(*generators.values())}
+    damage: dict[str, list[Tensor]] = {name: [] for name in aims}
+    work = sum(made_from or len(study.faces) for _ in aims) * attack.gradients
+    shared: dict[str, Tensor] = {}
+    with progress_bar(work, hidden=not progress) as bar:
+        if attack.shared:
+            photos, labels, _ = next(study.batches(made_from))
+            for name, g in aims.items():
+                shared[name] = universal_perturbation(attack, g, photos, labels)
+                bar.update(made_from * attack.gradients)
+        first = 0
+        for photos, labels, _ in study.batches(batch_size):
+            kept = slice(max(0, made_from - first), None)
+            first += len(photos)
+            photos, labels = photos[kept], labels[kept]
+            if not len(photos):
+                continue
+            saliency_map = study.saliency_map(photos)
+            for name, g in aims.items():
+                bar.set_description(f"against {name}")
+                if attack.shared:
+                    moved = (photos + shared[name]).clamp(-1, 1)
+                else:
+                    against = replace(study, generator=g)
+                    moved = against.disrupt(photos, labels, attack, saliency_map, bar.update)
+                damage[name].append(_damages(generators, photos, as_saved(moved), labels))
+    table = {name: torch.cat(parts).mean(0).tolist() for name, parts in damage.items()}
+    columns = pd.Index(generators, name="generator asked")
+    matrix = pd.DataFrame.from_dict(table, orient="index", columns=columns)
+    return matrix.rename_axis("generator aimed at")
+
+
+@torch.no_grad()
+def _damages(
+    generators: Mapping[str, Generator], photos: Tensor, moved: Tensor, labels: Tensor
+) -> Tensor:
+    """Return the damage (N, generators) of each to the fakes of each."""
+    pairs = ((g(photos, labels), g(moved, labels)) for g in generators.values())
+    return torch.stack([fake_damage(*pair)["damage_l2"] for pair in pairs], 1).cpu()
+
+
+def table(matrices: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
+    """Return `across` of several attackers, by name, as one table to read."""
+    named = {label_of(name): matrix for name, matrix in matrices.items()}
+    return pd.concat(named, names=["attacker"]).round(4)
+
+
+def save(folder: str | Path, matrices: Mapping[str, pd.DataFrame]) -> None:
+    """Write `table` as ``transfer.csv``, beside its place and renamed."""
+    with written_whole(Path(folder) / "transfer.csv") as beside:
+        table(matrices).to_csv(beside, float_format="%.6g")

@@ -1,0 +1,180 @@
+"""CelebA in its original layout, its pictures in a folder or still in their zip.
+
+Liu et al., ICCV 2015; for non-commercial research. 202,599 aligned pictures of 178×218 pixels.
+"""
+
+import os
+import random
+import warnings
+from pathlib import Path
+from zipfile import BadZipFile
+
+import pandas as pd
+from torch import Tensor
+
+from ..edits import ATTRIBUTES
+from ..errors import SalattackError, one_of
+from .alignment import CELEBA_SIZE, CROP, preprocess, require_sides
+from .reading import open_photo, open_zip
+from .sets import Faces
+
+SPLITS = ("stargan", "train", "valid", "test", "all")
+PARTITIONS = {"train": "0", "valid": "1", "test": "2"}  # in list_eval_partition.txt
+N_ROWS = 202_599
+STARGAN_SEED, STARGAN_TEST = 1234, 1999  # the authors' loop ends one before 2,000
+
+
+def is_celeba(root: str | Path) -> bool:
+    """Return whether a folder holds CelebA's attribute list or its pictures."""
+    return bool(_find(root, "list_attr_celeba.txt", "Anno") or _find_images(root))
+
+
+def celeba(root: str | Path, image_size: int = 128, split: str = "stargan", seed: int = 0) -> Faces:
+    """Return a split of CelebA, shuffled: its first n faces are part of its first n + 1.
+
+    "stargan" is the rule by which StarGAN's authors chose their test faces, unseen by their
+    published generator: the rows of the list shuffled after ``random.seed(1234)``, the first
+    1,999. It gives the authors' faces for CelebA's complete list in its original order alone;
+    a warning tells of a list of another length.
+
+    Pictures of CelebA's proportions in another size, from half size up, are cut accordingly.
+
+    Args:
+        root: the folder with ``list_attr_celeba.txt`` (there or in ``Anno/``) and the pictures,
+            ``img_align_celeba/`` or ``img_align_celeba.zip`` (there or in ``Img/``). The zip is
+            read as it is.
+        image_size: side of the images in pixels.
+        split: "stargan"; "train", "valid" or "test" by ``list_eval_partition.txt`` (there or in
+            ``Eval/``); or "all".
+        seed: of the order; "stargan" has its own.
+
+    Raises:
+        SalattackError: an unknown split, a missing part of the layout, or an inconsistent list.
+    """
+    if split not in SPLITS:
+        raise one_of("split of CelebA", split, SPLITS)
+    listing = _need(root, "list_attr_celeba.txt", "Anno", "put CelebA's attribute list there")
+    images = _find_images(root)
+    if images is None:
+        place = Path(root) / "img_align_celeba"
+        message = f"{place} does not exist, nor {place.name}.zip; put CelebA's aligned set there"
+        raise SalattackError(message)
+    if not images.is_dir():
+        try:
+            open_zip(images)
+        except (OSError, BadZipFile) as error:
+            message = f"{images} is not a readable zip ({error}); download it again"
+            raise SalattackError(message) from error
+        images /= "img_align_celeba"
+    rows = _read_attributes(listing)
+    if split == "stargan":
+        if len(rows) != N_ROWS:
+            message = f"{listing} has {len(rows)} rows and not {N_ROWS}: the published generator"
+            warnings.warn(f"{message} may have seen the faces of split 'stargan'", stacklevel=2)
+        names = list(rows)
+        random.Random(STARGAN_SEED).shuffle(names)
+        names = names[:STARGAN_TEST]
+    else:
+        names = list(rows) if split == "all" else _official(root, split, rows, listing)
+        random.Random(seed).shuffle(names)
+    table = pd.DataFrame([rows[name] for name in names], columns=list(ATTRIBUTES))
+    table = table.assign(face_id=names, source=[f"{images}{os.sep}{name}" for name in names])
+    faces = Faces(table, _read_celeba, image_size)
+    _warn_of_enlarging(faces)
+    return faces
+
+
+def _find(root: str | Path, name: str, subfolder: str) -> Path | None:
+    places = Path(root) / name, Path(root) / subfolder / name
+    return next((place for place in places if place.exists()), None)
+
+
+def _find_images(root: str | Path) -> Path | None:
+    name = "img_align_celeba"
+    return _find(root, name, "Img") or _find(root, f"{name}.zip", "Img")
+
+
+def _need(root: str | Path, name: str, subfolder: str, advice: str) -> Path:
+    if found := _find(root, name, subfolder):
+        return found
+    raise SalattackError(f"{Path(root) / name} does not exist, nor in {subfolder}/; {advice}")
+
+
+def _lines(path: Path) -> list[list[str]]:
+    """Return the fields of each line, split at white space; blank lines at the end are dropped."""
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except (OSError, ValueError) as error:
+        raise SalattackError(f"{path} is not readable ({error}); download it again") from error
+    return [line.split() for line in text.rstrip().split("\n")]
+
+
+def _read_attributes(path: Path) -> dict[str, list[int]]:
+    """Return the labels of each name, 0 or 1 in the order of `ATTRIBUTES`, in the list's order."""
+    lines = _lines(path)
+    try:
+        (count,), names, *lines = lines
+        count, columns = int(count), [1 + names.index(name) for name in ATTRIBUTES]
+    except ValueError as error:
+        message = f"{path} does not begin with a count and the attributes' names ({error})"
+        raise SalattackError(f"{message}; use CelebA's own file") from error
+    rows = {}
+    for number, fields in enumerate(lines, 3):
+        values = [fields[c] for c in columns] if len(fields) == len(names) + 1 else []
+        if not values or not {"1", "-1"}.issuperset(values):
+            raise SalattackError(f"{path} is damaged in line {number}; download it again")
+        if fields[0] in rows:
+            message = f"{path} has a second row for {fields[0]} in line {number}"
+            raise SalattackError(f"{message}; download it again")
+        rows[fields[0]] = [int(value == "1") for value in values]
+    if len(rows) != count:
+        message = f"{path} announces {count} rows in line 1 and holds {len(rows)}"
+        raise SalattackError(f"{message}; download it again")
+    return rows
+
+
+def _official(root: str | Path, split: str, rows: dict, listing: Path) -> list[str]:
+    """Return the names of an official split, in the order of the attribute list."""
+    advice = f"split {split!r} needs it: put CelebA's partition there"
+    path = _need(root, "list_eval_partition.txt", "Eval", advice)
+    parts = {}
+    for number, fields in enumerate(_lines(path), 1):
+        if len(fields) != 2 or fields[1] not in PARTITIONS.values() or fields[0] in parts:
+            raise SalattackError(f"{path} is damaged in line {number}; download it again")
+        parts[fields[0]] = fields[1]
+    if strays := rows.keys() ^ parts.keys():
+        name = min(strays)
+        has, lacks = (listing, path) if name in rows else (path, listing)
+        message = f"{name} is in {has} and not in {lacks} ({len(strays)} such names)"
+        raise SalattackError(f"{message}; take both from one copy of CelebA")
+    names = [name for name in rows if parts[name] == PARTITIONS[split]]
+    if not names:
+        raise SalattackError(f"{path} has no face of split {split!r}; choose another split")
+    return names
+
+
+def _crop(size: tuple[int, int]) -> int:
+    """Return the side of StarGAN's centre crop for a picture of ``size``, width and height."""
+    width, height = size
+    alike = abs(height - width * CELEBA_SIZE[1] / CELEBA_SIZE[0]) <= 1
+    return width if alike and 2 * width >= CROP else CROP
+
+
+def _read_celeba(row: pd.Series, image_size: int) -> Tensor:
+    photo = open_photo(row["source"])
+    crop = _crop(photo.size)
+    require_sides(photo, crop, row["source"])
+    return preprocess(photo, image_size, crop)
+
+
+def _warn_of_enlarging(faces: Faces) -> None:
+    """Look at the first readable picture of the first ten: a set has one size."""
+    for source in faces.sources[:10]:
+        try:
+            size = open_photo(source).size
+        except SalattackError:  # reading this face will say so
+            continue
+        if (crop := _crop(size)) < min(CROP, faces.image_size):
+            message = f"pictures of {size[0]}×{size[1]} like {source} are enlarged, from {crop} to"
+            warnings.warn(f"{message} {faces.image_size} pixels: they are soft", stacklevel=3)
+        return

@@ -1,0 +1,188 @@
+"""A set of faces, read from disk one at a time."""
+
+import hashlib
+import os
+import random
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import pandas as pd
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from ..edits import ATTRIBUTES
+from ..errors import SalattackError, one_of
+from .alignment import preprocess, require_sides
+from .reading import open_photo, read_bytes
+
+SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
+DEFAULT_LABELS = {"Black_Hair": 0, "Blond_Hair": 0, "Brown_Hair": 1, "Male": 0, "Young": 1}
+
+
+class Face(NamedTuple):
+    """One face.
+
+    Attributes:
+        image: (3, s, s) float32 in [-1, 1].
+        labels: (5,) float32, 0 or 1, in the order of `salattack.edits.ATTRIBUTES`.
+        face_id: its name in the set.
+    """
+
+    image: Tensor
+    labels: Tensor
+    face_id: str
+
+
+class Faces(Dataset[Face]):
+    """A set of faces, read from disk one at a time as they are asked for.
+
+    Reading a face raises `SalattackError` when its picture is missing, damaged or too small.
+
+    Args:
+        table: a row for each face: face_id, source, the five attributes and what ``read`` needs.
+        read: (row, image_size) to the (3, s, s) image.
+        image_size: side s of the images in pixels.
+        next_ones: rows of the faces that follow these in a larger set; see `readable`.
+
+    Attributes:
+        ids: the N faces' names, in order.
+        labels: (N, 5) float32 labels, 0 or 1, in the order of `ATTRIBUTES`.
+        sources: the N files that the faces are read from, as `read_bytes` takes them.
+    """
+
+    def __init__(
+        self,
+        table: pd.DataFrame,
+        read: Callable[[pd.Series, int], Tensor],
+        image_size: int,
+        next_ones: pd.DataFrame | None = None,
+    ) -> None:
+        if image_size < 1:
+            raise SalattackError(f"image_size is {image_size}; give at least 1")
+        self.table, self.read, self.image_size = table, read, image_size
+        self.next_ones = table.iloc[:0] if next_ones is None else next_ones
+        self.ids: list[str] = table["face_id"].tolist()
+        self.sources: list[str] = table["source"].tolist()
+        self.labels = torch.tensor(table[list(ATTRIBUTES)].to_numpy("float32"))
+
+    def __len__(self) -> int:
+        return len(self.table)
+
+    def __getitem__(self, index: int) -> Face:
+        image = self.read(self.table.iloc[index], self.image_size)
+        return Face(image, self.labels[index], self.ids[index])
+
+    def subset(self, n: int | slice) -> "Faces":
+        """Return the first ``n`` faces (all, if there are fewer), or those of a slice.
+
+        Raises:
+            SalattackError: ``n`` is less than 1.
+        """
+        if isinstance(n, slice):
+            return type(self)(self.table.iloc[n], self.read, self.image_size)
+        if n < 1:
+            raise SalattackError(f"{n} images were asked for; ask for at least 1")
+        after = pd.concat([self.table.iloc[n:], self.next_ones])
+        return type(self)(self.table.iloc[:n], self.read, self.image_size, after)
+
+    def readable(self) -> "Faces":
+        """Return as many faces that can be read; the set's next ones replace those that cannot.
+
+        Every face is read once for that, so it suits small sets. There are fewer faces where the
+        larger set has no more.
+
+        Raises:
+            SalattackError: no face can be read.
+
+        Warns:
+            UserWarning: names each file that is left out.
+        """
+        table, kept, reason = pd.concat([self.table, self.next_ones]), [], ""
+        for i in range(len(table)):
+            if len(kept) == len(self):
+                break
+            try:
+                self.read(table.iloc[i], self.image_size)
+                kept.append(i)
+            except SalattackError as error:
+                reason = str(error)
+                warnings.warn(f"left out: {reason}", stacklevel=2)
+        if not kept:
+            raise SalattackError(f"none of the faces can be read; the last: {reason}")
+        return type(self)(table.iloc[kept], self.read, self.image_size, table.iloc[kept[-1] + 1 :])
+
+    def checksum(self, index: int) -> str:
+        """Return the sha256 of the bytes of a face's source, in hexadecimal.
+
+        Raises:
+            SalattackError: the source is missing or damaged.
+        """
+        source = self.sources[index]
+        try:
+            return hashlib.sha256(read_bytes(source)).hexdigest()
+        except Exception as error:  # zips raise many types on damaged members
+            message = f"{source} cannot be read ({error}); replace or remove the file"
+            raise SalattackError(message) from error
+
+
+def folder(
+    path: str | Path, image_size: int = 128, split: str | None = None, seed: int = 0
+) -> Faces:
+    """Return the photos of a folder: the largest centre square of each, resized.
+
+    The labels come from ``attributes.csv`` in the folder: a column ``file`` and one column of 0
+    and 1 for each attribute. Without it every face gets `DEFAULT_LABELS` and a warning says so.
+
+    Args:
+        path: a folder with JPEG, PNG, WebP, BMP or TIFF photos of faces.
+        image_size: side of the images in pixels; no photo's shorter side may be less.
+        split: None sorts by name; "shuffled" mixes, so that the first n are a random sample, and
+            part of every larger one.
+        seed: of the order of "shuffled".
+
+    Raises:
+        SalattackError: no folder, no photos, an unknown split, or a wrong or incomplete
+            ``attributes.csv``.
+    """
+    path = Path(path)
+    if split not in (None, "shuffled"):
+        raise one_of("split of a plain folder", split, ("shuffled",))
+    if not path.is_dir():
+        raise SalattackError(f"{path} is not a folder; give a folder with photos")
+    photos = sorted(p for p in path.glob("[!.]*") if p.suffix.lower() in SUFFIXES)
+    if not photos:
+        raise SalattackError(f"{path} holds no photos; known are {', '.join(SUFFIXES)}")
+    if split == "shuffled":
+        random.Random(seed).shuffle(photos)
+    names = [photo.name for photo in photos]
+    if (path / "attributes.csv").exists():
+        labels = _read_attributes(path / "attributes.csv", names)
+    else:
+        given = ", ".join(f"{name}={value}" for name, value in DEFAULT_LABELS.items())
+        warnings.warn(f"{path} has no attributes.csv: every face gets {given}", stacklevel=2)
+        labels = pd.DataFrame(DEFAULT_LABELS, index=range(len(names)))
+    table = labels.assign(face_id=names, source=[os.fspath(photo) for photo in photos])
+    return Faces(table, _read_folder, image_size)
+
+
+def _read_attributes(path: Path, names: list[str]) -> pd.DataFrame:
+    try:
+        table = pd.read_csv(path, dtype={"file": str}).set_index("file")
+        labels = table[list(ATTRIBUTES)].reindex(names)
+    except (KeyError, ValueError, OSError) as error:
+        columns = ", ".join(("file", *ATTRIBUTES))
+        message = f"{path} needs the columns {columns} and one row for each photo"
+        raise SalattackError(f"{message} ({error}); mend it") from error
+    wrong = labels.index[~labels.isin([0, 1]).all(axis=1)]
+    if len(wrong):
+        raise SalattackError(f"{path} has no row of 0 and 1 for {wrong[0]}; add or correct it")
+    return labels
+
+
+def _read_folder(row: pd.Series, image_size: int) -> Tensor:
+    photo = open_photo(row["source"])
+    require_sides(photo, image_size, row["source"])
+    return preprocess(photo, image_size, min(photo.size))

@@ -1,0 +1,75 @@
+"""The paper's attackers, and related ones, as values of `salattack.attacks.Attack`."""
+
+from dataclasses import replace
+
+from .attacks import Attack
+from .blur import BLUR_FAMILY, GAUSSIAN
+from .errors import one_of
+
+PLATEAU = 0.001  # a comment in Ruiz et al.'s code suggests this start for FGSM and I-FGSM
+ATTACKERS: dict[str, Attack] = {
+    "fgsm": Attack(steps=1, step_size=None, start=PLATEAU),  # Eq. 8
+    "i-fgsm": Attack(start=PLATEAU),  # Eq. 9
+    "pgd": Attack(start=0.05),  # Madry et al.; Ruiz et al. start in the whole ball
+    "spread-spectrum": Attack(blurs=BLUR_FAMILY),  # Ruiz et al., § 3.5
+    "eot-blur": Attack(blurs=BLUR_FAMILY, blur_schedule="mean"),
+    "saliency-aware": Attack(blurs=(GAUSSIAN,), region="saliency"),  # Eq. 10, § IV-A
+    # Ours: along the gradient, so that pixels which matter little change little, a few go far,
+    # and all together stay in a ball.
+    "gradient-weighted": Attack(bound=0.2, radius=0.025, start=PLATEAU, direction="gradient"),
+    "nullifying": Attack(goal="nullify"),  # Yeh et al.; their distorting attack is I-FGSM's loss
+    "class-iterative": Attack(start=PLATEAU, edits="cycle"),  # Ruiz et al.; joint is I-FGSM's
+    "anti-forgery": Attack(start=PLATEAU, colours="ab"),
+    "universal": Attack(start=PLATEAU, shared=True),  # CMUA
+}
+
+# What Table I compares: the paper's, the baselines it names, and ours.
+TABLE = tuple(ATTACKERS)[:7]
+
+# Bound and step relative to the others', where all are run at one strength.
+RELATIVE = {"gradient-weighted": (4.0, 1.0)}
+LABELS = {
+    "fgsm": "FGSM",
+    "i-fgsm": "I-FGSM",
+    "pgd": "PGD",
+    "spread-spectrum": "Spread-Spectrum",
+    "eot-blur": "EoT-Blur",
+    "saliency-aware": "Saliency-Aware",
+    "gradient-weighted": "Gradient-Weighted",
+    "nullifying": "Nullifying",
+    "class-iterative": "Class-Iterative",
+    "anti-forgery": "Anti-Forgery",
+    "universal": "Universal",
+}
+
+
+def label_of(name: str) -> str:
+    """Return how tables and figures call an attacker: a preset's label, or the name itself."""
+    return LABELS.get(name, name)
+
+
+def at_strength(name: str, bound: float, step_size: float, steps: int) -> Attack:
+    """Return a preset at the strength that the others have at this bound and step.
+
+    Raises:
+        SalattackError: an unknown attacker, or a value out of range.
+    """
+    if name not in ATTACKERS:
+        raise one_of("attacker", name, ATTACKERS)
+    by_bound, by_step = RELATIVE.get(name, (1.0, 1.0))
+    return ATTACKERS[name].with_strength(by_bound * bound, by_step * step_size, steps)
+
+
+def attacker(name: str, **changes: object) -> Attack:
+    """Return a preset of `ATTACKERS`, with attributes changed where given.
+
+    Raises:
+        SalattackError: an unknown attacker or attribute, or a value out of range.
+    """
+    if name not in ATTACKERS:
+        raise one_of("attacker", name, ATTACKERS)
+    known = Attack.__dataclass_fields__
+    for change in changes:
+        if change not in known:
+            raise one_of("attack parameter", change, known)
+    return replace(ATTACKERS[name], **changes)

@@ -1,0 +1,120 @@
+"""Finding faces and their eyes: YuNet (Wu et al., 2023), run by OpenCV.
+
+The weights are in the package; their card, `weights/yunet.md`, has the measurements. A face
+turned by up to 60 degrees in the picture plane is found. One on its side or upside down is
+usually missed: turn such a photo upright first (EXIF orientation is applied on reading).
+"""
+
+from functools import cache
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+from PIL import Image
+
+from ..errors import SalattackError
+from ..faces.alignment import Box, Point
+from ..runtime.files import sha256
+from ..runtime.weights import SHIPPED
+
+if TYPE_CHECKING:
+    import cv2
+
+
+WEIGHTS = "yunet.onnx"
+SHA256 = "8f2383e4dd3cfbb4553ea8718107fc0423210dc964f9f4280604804ed2552fa4"
+SCORE = 0.85  # of a face: see the card for what lower and higher thresholds find
+OVERLAP = 0.3  # intersection over union above which two finds are one face
+SIDES = 320, 1600  # px: the picture's longer side as the network sees it
+CLOSE = 96, 128, 192, 256  # px: sides of the square around a face in which its eyes are averaged
+AROUND = 2.0  # side of that square, relative to the face's box
+
+
+class FoundFace(NamedTuple):
+    """A face in a picture; points in its pixels, (0, 0) at the outer corner of the first.
+
+    Attributes:
+        left_eye: centre of the eye that is on the left when the face is upright.
+        right_eye: the other eye.
+        box: left, top, right, bottom of the face.
+        score: the network's, `SCORE` to 1.
+    """
+
+    left_eye: Point
+    right_eye: Point
+    box: Box
+    score: float
+
+
+def find_faces(image: Image.Image) -> list[FoundFace]:
+    """Return the faces in an upright RGB picture of any size, the largest first.
+
+    Raises:
+        SalattackError: OpenCV is not installed, or the network's file is damaged.
+    """
+    finds = np.concatenate([_finds(image, side) for side in SIDES])
+    import cv2
+
+    best = cv2.dnn.NMSBoxes(finds[:, :4].tolist(), finds[:, 14].tolist(), SCORE, OVERLAP)
+    found = []
+    for row in finds[np.asarray(best, int).ravel()]:
+        eyes = _eyes(image, row)
+        if ((eyes >= 0) & (eyes <= image.size)).all():
+            left, top, width, height = row[:4].tolist()
+            box = round(left), round(top), round(left + width), round(top + height)
+            found.append(FoundFace(*map(tuple, eyes.tolist()), box, float(row[14])))
+    return sorted(found, key=lambda f: f.box[0] - f.box[2])
+
+
+def _finds(image: Image.Image, side: int) -> np.ndarray:
+    """Return the finds in a picture shrunk or grown to a longer side of ``side`` pixels.
+
+    Returns:
+        (N, 15) in pixels of ``image``: left, top, width and height of the box, five points of
+        which the first two are the eyes, and the score.
+    """
+    network = _network()
+    size = [max(1, round(length * side / max(image.size))) for length in image.size]
+    seen = image.resize(size, Image.Resampling.BILINEAR, reducing_gap=2)
+    network.setInputSize(size)
+    finds = network.detect(np.ascontiguousarray(np.asarray(seen)[..., ::-1]))[1]
+    if finds is None:
+        return np.empty((0, 15))
+    return finds * np.append(np.tile(np.divide(image.size, size), 7), 1)
+
+
+def _eyes(image: Image.Image, face: np.ndarray) -> np.ndarray:
+    """Return the eyes (2, 2) of a find, averaged over closer views of it and their mirror images.
+
+    One view alone errs by half as much again.
+    """
+    centre, half = face[:2] + face[2:4] / 2, AROUND * max(face[2:4]) / 2
+    corner = (centre - half).round()
+    view = image.crop((*corner.astype(int), *(corner + round(2 * half)).astype(int)))
+    mirrored = view.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+    seen = [face[4:8].reshape(2, 2)]
+    for side in CLOSE:
+        for picture in (view, mirrored):
+            finds = _finds(picture, side)
+            if not len(finds):
+                continue
+            off = np.abs(finds[:, :2] + finds[:, 2:4] / 2 - half).max(1)
+            if off.min() < half / 4:
+                eyes = finds[off.argmin(), 4:8].reshape(2, 2)
+                if picture is mirrored:
+                    eyes = eyes[::-1] * (-1, 1) + (view.width, 0)
+                seen.append(eyes + corner)
+    return np.mean(seen, 0)
+
+
+@cache
+def _network() -> "cv2.FaceDetectorYN":
+    try:
+        import cv2
+    except ImportError as error:
+        raise SalattackError(
+            "finding faces needs OpenCV; install it by pip install 'salattack[protect]'"
+        ) from error
+    path = SHIPPED / WEIGHTS
+    if not path.is_file() or sha256(path) != SHA256:
+        raise SalattackError(f"{WEIGHTS} is missing or damaged; reinstall the package")
+    return cv2.FaceDetectorYN.create(str(path), "", (320, 320), SCORE, OVERLAP)

@@ -1,0 +1,181 @@
+"""A photo and a strength: what protecting it changes and breaks, in a notebook or by Voilà.
+
+Nothing is shown but what `protect_photo` wrote, and the report of that file.
+"""
+
+import base64
+import os
+from collections.abc import Callable
+from dataclasses import replace
+from html import escape
+from pathlib import Path
+from tempfile import TemporaryDirectory, mkdtemp
+from typing import Any
+
+import ipywidgets
+from IPython.display import DisplayHandle, display
+
+from ..errors import SalattackError, one_of
+from ..faces import load_faces
+from .disruption import STRENGTHS, load_protector
+from .page import body
+from .photo_file import FORMATS
+from .protection import protect_photo
+
+STYLE = """<style>
+.stale { opacity: .3 } a.save { text-decoration: underline; color: #0645ad }
+.voila-skeleton-container { display: none } /* this page shows its own progress */
+</style>"""
+
+
+class ProtectPage:
+    """Controls and a result that is computed anew when one of them changes.
+
+    Attributes:
+        photo: which photo; the value is its path.
+        upload: brings a photo of one's own, which becomes the first choice.
+        strength: a key of `STRENGTHS`; taken when the slider is let go.
+        whole_frame: protect the largest centre square and look for no face.
+        progress: of the computation.
+        said: what goes on, or what went wrong, in one sentence.
+        link: saves the protected file.
+        result: what `salattack protect --report` shows of it.
+    """
+
+    def __init__(
+        self, photo: str | Path | None = None, strength: str = "normal", *, device: str = "auto"
+    ) -> None:
+        """Load the models; compute nothing yet.
+
+        Args:
+            photo: shown first; None for the first shipped face.
+            strength: a key of `STRENGTHS`.
+            device: "auto" takes CUDA where there is one.
+
+        Raises:
+            SalattackError: an unknown strength, or models that cannot be loaded.
+        """
+        if strength not in STRENGTHS:
+            raise one_of("strength", strength, STRENGTHS)
+        self._shown: DisplayHandle | None = None
+        self._protector = load_protector(strength, device=device)
+        self._folder = TemporaryDirectory(prefix="salattack-")  # uploads and results, until the end
+        self._target = Path(self._folder.name, "protected")
+        shipped = load_faces("openpeople", kind=["selfie", "portrait"])
+        choices = list(zip(shipped.ids, map(Path, shipped.sources), strict=True))
+        if photo is not None:
+            choices.insert(0, (Path(photo).name, Path(photo)))
+        wide = {"width": "20rem", "max_width": "100%"}
+        self.photo = ipywidgets.Dropdown(options=choices, description="Photo", layout=wide)
+        self.upload = ipywidgets.FileUpload(accept=",".join(FORMATS), description="Your photo")
+        self.strength = ipywidgets.SelectionSlider(
+            options=list(STRENGTHS),
+            value=strength,
+            description="Strength",
+            continuous_update=False,
+            layout=wide,
+        )
+        self.whole_frame = ipywidgets.Checkbox(
+            description="Centre square instead of faces (--whole-frame)",
+            indent=False,
+            layout={"width": "auto", "max_width": "100%"},
+        )
+        self.progress = ipywidgets.IntProgress(layout=wide)
+        self.said = ipywidgets.HTML()
+        self.link, self.result = ipywidgets.HTML(), ipywidgets.HTML()
+        self.upload.observe(self._uploaded, "value")
+        for control in (self.photo, self.strength, self.whole_frame):
+            control.observe(lambda _: self._attempt(self.run), "value")
+        controls = ipywidgets.Box(
+            [self.photo, self.upload, self.strength, self.whole_frame],
+            layout={"flex_flow": "row wrap", "align_items": "center"},
+        )
+        self._page = ipywidgets.VBox(
+            [ipywidgets.HTML(STYLE), controls, self.progress, self.said, self.link, self.result]
+        )
+
+    def show(self) -> None:
+        """Show the page as it stands; `run` fills it."""
+        self._shown = display(self, display_id=True)
+
+    def run(self) -> None:
+        """Protect the chosen photo at the chosen strength, and show what became of it.
+
+        Raises:
+            SalattackError: see `protect_photo`.
+        """
+        source, strength = self.photo.value, self.strength.value
+        target = self._target / (Path(self.photo.label).stem + source.suffix)
+        protector = replace(self._protector, strength=strength, attack=STRENGTHS[strength])
+        controls = (self.photo, self.upload, self.strength, self.whole_frame)
+        for control in controls:
+            control.disabled = True
+        self.link.value = ""
+        self.result.add_class("stale")
+        try:
+            self._say(f"{target.name}: looking for faces …")
+            done = protect_photo(
+                source,
+                target,
+                protector,
+                whole_frame=self.whole_frame.value,
+                overwrite=True,
+                on_step=lambda *step: self._step(protector.attack.gradients, *step),
+            )
+            self._say(f"{target.name}: measuring what was written …")
+            self.result.value, self.link.value = body(done, protector), _link(target)
+            self._say("")
+        except BaseException:
+            self.result.value = ""  # nothing stands beside a choice that it is not of
+            self._say("")
+            raise
+        finally:
+            self.progress.layout.visibility = "hidden"
+            self.result.remove_class("stale")
+            for control in controls:
+                control.disabled = False
+        if self._shown is not None:  # once, so that the notebook keeps a result, not only a widget
+            self._shown.update(self)
+            self._shown = None
+
+    def _step(self, steps: int, face: int, faces: int, step: int) -> None:
+        self.progress.max, self.progress.value = faces * steps, (face - 1) * steps + step
+        self.progress.layout.visibility = "visible"
+        self._say(f"face {face} of {faces}, step {step} of {steps}")
+
+    def _say(self, sentence: str, colour: str = "#666") -> None:
+        self.said.value = f'<span style="color: {colour}">{escape(sentence)}</span>'
+
+    def _uploaded(self, change: dict[str, Any]) -> None:
+        """Put an upload in front of the choices, which chooses it."""
+        if not change["new"]:
+            return
+        (file,) = change["new"]
+        path = Path(mkdtemp(dir=self._folder.name), Path(file["name"]).name)
+        path.write_bytes(file["content"])
+        self.upload.value = ()  # frees the memory, and the same file may come again
+        self.photo.options = [(path.name, path), *self.photo.options]
+
+    def _attempt(self, work: Callable[[], None]) -> None:
+        try:
+            work()
+        except Exception as error:
+            sentence = str(error)
+            for folder in (self.photo.value.parent, self._target):  # nobody chose these
+                sentence = sentence.replace(f"{folder}{os.sep}", "")
+            known = isinstance(error, SalattackError)
+            self._say(sentence if known else f"{type(error).__name__}: {sentence}", "#a00000")
+            if not known:
+                raise
+
+    def _repr_mimebundle_(self, **_: object) -> dict[str, Any]:
+        """Return the widget, and for readers without a kernel the result as it stands."""
+        return {**self._page._repr_mimebundle_(), "text/html": self.result.value}
+
+
+def _link(target: Path) -> str:
+    kind = FORMATS[target.suffix.lower()].lower()
+    data = base64.b64encode(target.read_bytes()).decode()
+    name = escape(f"{target.stem}-protected{target.suffix}", quote=True)
+    uri = f"data:image/{kind};base64,{data}"
+    return f'<a class="save" download="{name}" href="{uri}">Save the protected file</a>'

@@ -1,0 +1,1 @@
+"""Rows and tensors to figures, tables and the report."""

@@ -1,0 +1,1 @@
+"""Where and how work runs: files, weights, downloads, devices, workers."""

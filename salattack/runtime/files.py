@@ -1,0 +1,40 @@
+"""Files written whole or not at all, and their checksums."""
+
+import hashlib
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from ..errors import SalattackError
+
+RESOURCES = Path(__file__).parents[1] / "resources"  # what the package ships besides code
+
+
+@contextmanager
+def written_whole(path: str | Path) -> Iterator[Path]:
+    """Give a name beside ``path`` to write to, and rename it to ``path`` when all went well.
+
+    Folders are made. The name keeps the suffix, which tells many writers the format.
+
+    Raises:
+        SalattackError: the path cannot be written to.
+    """
+    path = Path(path)
+    beside = path.with_name(f".{os.getpid()}.{path.name}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        yield beside
+        beside.replace(path)
+    except OSError as error:
+        reason = error.strerror or error
+        raise SalattackError(f"cannot write {path}: {reason}; choose another path") from error
+    finally:
+        if beside.exists():
+            beside.unlink()
+
+
+def sha256(path: Path) -> str:
+    """Return the SHA-256 of a file as 64 hexadecimal digits."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,84 @@
+"""f_sa(·): a saliency network behind Eq. 1's normalisation, or a drawn mask."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ..errors import SalattackError
+from .pfan import PyramidAttention
+
+
+class SaliencyModel(nn.Module):
+    """A network with its preprocessing: from images of any size to maps of that size.
+
+    Args:
+        net: the network; it says how its input is normalised (Eq. 1) and made square.
+        size: side in pixels of the square that it works at.
+    """
+
+    def __init__(self, net: PyramidAttention, size: int) -> None:
+        super().__init__()
+        self.net, self.size = net, size
+        self.to(memory_format=torch.channels_last).requires_grad_(False).eval()
+
+    @torch.no_grad()
+    def forward(self, images: Tensor) -> Tensor:
+        """Return the soft saliency map, never binarised.
+
+        Args:
+            images: (N, 3, H, W) in [-1, 1], any size.
+
+        Returns:
+            (N, 1, H, W) in [0, 1].
+
+        Raises:
+            SalattackError: not a batch of RGB images.
+        """
+        if images.ndim != 4 or images.shape[1] != 3:
+            raise SalattackError(f"images must be (N, 3, H, W), not {tuple(images.shape)}")
+        height, width = images.shape[-2:]
+        top = left = 0
+        if self.net.pads:
+            side = max(height, width)
+            top, left = (side - height) // 2, (side - width) // 2
+            border = (left, side - width - left, top, side - height - top)
+            images = F.pad(images, border, value=-1.0)  # black
+        maps = self.net(self._normalise(_resize(images, (self.size, self.size))))
+        maps = _resize(maps, images.shape[-2:]).clamp(0, 1)
+        return maps[..., top : top + height, left : left + width]
+
+    def feature_maps(self, images: Tensor) -> list[Tensor]:
+        """Return the backbone's features at five depths, for a perceptual distance.
+
+        Args:
+            images: (N, 3, H, W) in [-1, 1], H and W divisible by 32; taken at their own size.
+
+        Returns:
+            Five tensors (N, C, H / s, W / s); s = 2, 4, 8, 16, 32 for pfan-light.
+        """
+        return self.net.levels(self._normalise(images))
+
+    def _normalise(self, images: Tensor) -> Tensor:
+        """Eq. 1: n(I, mu, sigma), with I in [0, 1]."""
+        mu, sigma = (images.new_tensor(v)[:, None, None] for v in (self.net.mean, self.net.std))
+        return ((images + 1) / 2 - mu) / sigma
+
+
+class DrawnMask(nn.Module):
+    """One mask for every face, in the geometry of the aligned crops; in place of a network.
+
+    Args:
+        size: height and width of the picture that holds it.
+    """
+
+    def __init__(self, size: tuple[int, int]) -> None:
+        super().__init__()
+        self.register_buffer("mask", torch.zeros(1, 1, *size))
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Return the mask at the images' size, (N, 1, H, W) in [0, 1]."""
+        return _resize(self.mask, images.shape[-2:]).clamp(0, 1).expand(len(images), -1, -1, -1)
+
+
+def _resize(x: Tensor, size: tuple[int, int]) -> Tensor:
+    return F.interpolate(x, size=size, mode="bilinear", antialias=True)

@@ -1,0 +1,1 @@
+"""Notebooks run by papermill, the manifest of a run, and its comparison."""

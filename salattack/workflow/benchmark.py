@@ -1,0 +1,200 @@
+"""How fast the attack core is, against the machine's own rate and against the loop as published.
+
+Everything is measured in one run, on the shipped architecture with random weights where none are
+shipped. Nothing here is a test.
+"""
+
+import json
+import math
+import resource
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Annotated
+
+import pandas as pd
+import torch
+import torch.nn.functional as F
+import typer
+from torch import Tensor, nn
+from torch.utils.benchmark import Timer
+from torch.utils.flop_counter import FlopCounterMode
+
+from ..attacks import Attack
+from ..errors import SalattackError
+from ..experiments.evaluation import attackers
+from ..generators import StarGAN
+from ..presets import TABLE, label_of
+from ..runtime.device import frozen, keep_freed_memory, pick_device
+from ..runtime.files import written_whole
+from ..saliency import load_saliency
+from .manifest import provenance
+
+MATRIX = 2048  # side of the matrices that give the machine's rate
+STRENGTH = 0.05, 0.01, 10  # Ruiz et al.'s bound, step and steps
+ROUNDS = 2  # each takes every time once: what else the machine does seldom hits all of them
+GIGA = 1e9
+
+
+def seconds(work: Callable[[], object], at_least: float = 1.0) -> float:
+    """Return the median time of ``work`` over ``at_least`` seconds, after a first call."""
+    timer = Timer("work()", globals={"work": work}, num_threads=torch.get_num_threads())
+    return timer.blocked_autorange(min_run_time=at_least).median
+
+
+def reference_loop(generator: nn.Module, images: Tensor, target: Tensor) -> Tensor:
+    """I-FGSM as commonly published: for the comparison alone.
+
+    One image at a time, parameters that want gradients, a blur layer built anew in every
+    iteration, ``loss.backward()`` through all of it.
+    """
+    bound, step_size, steps = STRENGTH
+    results = []
+    for i in range(len(images)):
+        original, label = images[i : i + 1], target[i : i + 1]
+        with torch.no_grad():
+            clean = generator(original, label)
+        x = original + 0.001 * (2 * torch.rand_like(original) - 1)
+        for _ in range(steps):
+            x = x.detach().requires_grad_(True)
+            blur = nn.Conv2d(3, 3, 11, padding=5, groups=3, bias=False).to(x.device)
+            with torch.no_grad():  # a delta: the work of a blur, the result of none
+                blur.weight.zero_()
+                blur.weight[:, :, 5, 5] = 1
+            output = generator(blur(x), label)
+            generator.zero_grad()
+            loss = F.mse_loss(output, clean)
+            loss.backward()
+            adversarial = x + step_size * x.grad.sign()
+            delta = torch.clamp(adversarial - original, min=-bound, max=bound)
+            x = torch.clamp(original + delta, min=-1, max=1)
+        results.append(x.detach())
+    return torch.cat(results)
+
+
+def measure(
+    image_size: int, conv_dim: int, batch_size: int, names: Sequence[str], device: torch.device
+) -> Iterator[dict[str, object]]:
+    """Yield a row for each attacker, for the reference loop, and for the mask.
+
+    ``forward_ms`` is g's forward without gradients and ``iteration_ms`` one step, both per image,
+    whole attacks divided by their steps; ``forwards`` is their ratio, ``plain_forwards`` that to
+    the forward of g as torch builds it, before `frozen` made it quicker; ``speedup`` is over the
+    reference loop, of attackers with its one gradient a step; ``rate`` is counted FLOPs over time
+    as a share of the machine's matmul rate. Each is the least of so many `ROUNDS`.
+    """
+    torch.manual_seed(0)
+    generator = frozen(StarGAN(conv_dim), device)
+    images = torch.rand(batch_size, 3, image_size, image_size, device=device) * 2 - 1
+    target = torch.eye(5, device=device)[torch.arange(batch_size) % 5]
+    saliency = load_saliency(device=str(device))
+    with torch.no_grad():
+        saliency_map = saliency(images)
+    with FlopCounterMode(display=False) as counter:
+        x = images.clone().requires_grad_()
+        generator(x, target).sum().backward()  # the counter cannot follow autograd.grad
+    flops = counter.get_total_flops()
+    published = StarGAN(conv_dim).eval().to(device)
+
+    def run(attack: Attack) -> Callable[[], object]:
+        region = saliency_map if attack.region == "saliency" else None
+        return lambda: attack(generator, images, target, region)
+
+    a, b = (torch.rand(MATRIX, MATRIX, device=device) for _ in range(2))
+    attacks = {label_of(name): attack for name, attack in attackers(names, *STRENGTH).items()}
+    works = {  # what is done, its iterations and its gradients
+        "matmul": (lambda: a @ b, 1, 0),
+        "forward": (torch.no_grad()(lambda: generator(images, target)), 1, 0),
+        "plain": (torch.no_grad()(lambda: published(images, target)), 1, 0),
+        **{name: (run(attack), attack.steps, attack.gradients) for name, attack in attacks.items()},
+        "mask alone": (torch.no_grad()(lambda: saliency(images)), 1, math.nan),
+        "reference loop": (lambda: reference_loop(published, images, target), *STRENGTH[2:] * 2),
+    }
+    spent = dict.fromkeys(works, math.inf)
+    for _ in range(ROUNDS):
+        for name, (work, *_) in works.items():
+            spent[name] = min(spent[name], seconds(work))
+    peak = 2 * MATRIX**3 / spent.pop("matmul")
+    forward, plain = spent.pop("forward"), spent.pop("plain")
+    for name, whole in spent.items():
+        _, iterations, gradients = works[name]
+        iteration, rate = whole / iterations, gradients * flops / whole
+        yield {
+            "px": image_size,
+            "width": conv_dim,
+            "batch": batch_size,
+            "what": name,
+            "forward_ms": 1e3 * forward / batch_size,
+            "iteration_ms": 1e3 * iteration / batch_size,
+            "forwards": iteration / forward,
+            "plain_forwards": iteration / plain,
+            "speedup": spent["reference loop"] / whole if gradients == iterations else math.nan,
+            "rate": rate / peak,
+            "gflops": rate / GIGA,
+            "peak_mb": _peak_mb(device),
+        }
+
+
+def presentable(table: pd.DataFrame) -> str:
+    """Return the rows of `measure` as Markdown."""
+    digits = {"forward_ms": 1, "iteration_ms": 1, "speedup": 2, "rate": 2}
+    digits |= {"forwards": 2, "plain_forwards": 2}
+    table = table.round(digits | {"gflops": 0, "peak_mb": 0}).astype(object)
+    return table.where(table.notna(), "–").to_markdown(index=False)
+
+
+def _peak_mb(device: torch.device) -> float:
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 2**20
+    scale = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * scale / 2**20
+
+
+def import_seconds() -> float:
+    """Return what importing the attack core costs beyond torch, in a fresh process."""
+    code = (
+        "import time, torch; t = time.perf_counter(); import salattack, salattack.attacks; "
+        "print(time.perf_counter() - t)"
+    )
+    runs = [subprocess.check_output([sys.executable, "-c", code], text=True) for _ in range(3)]
+    return min(float(run) for run in runs)
+
+
+def main(
+    sizes: Annotated[str, typer.Option(help="Image sides in pixels.")] = "128,256",
+    widths: Annotated[str, typer.Option(help="conv_dim of the generator.")] = "32,64",
+    batches: Annotated[str, typer.Option(help="Images at a time.")] = "1,16",
+    attacker: Annotated[list[str] | None, typer.Option(help="Table I's when left out.")] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda …")] = "auto",
+    output: Annotated[Path, typer.Option(help="Tables go here.")] = Path("results"),
+) -> None:
+    """Measure and write ``benchmark.csv``, ``.md`` and ``.json``."""
+    keep_freed_memory()
+    place, names = pick_device(device), attacker or TABLE
+    rows = []
+    for size in map(int, sizes.split(",")):
+        for width in map(int, widths.split(",")):
+            for batch in map(int, batches.split(",")):
+                for row in measure(size, width, batch, names, place):
+                    rows.append(row)
+                    print(json.dumps(row), file=sys.stderr, flush=True)
+    table = pd.DataFrame(rows)
+    text = presentable(table)
+    facts = provenance() | {"import_s": import_seconds()}
+    for name, content in (
+        ("benchmark.csv", table.to_csv(index=False, float_format="%.6g")),
+        ("benchmark.md", text + "\n"),
+        ("benchmark.json", json.dumps(facts, indent=2) + "\n"),
+    ):
+        with written_whole(output / name) as beside:
+            beside.write_text(content, encoding="utf-8")
+    typer.echo(text)
+    typer.echo(json.dumps(facts, indent=2))
+
+
+if __name__ == "__main__":
+    try:
+        typer.run(main)
+    except SalattackError as error:
+        raise SystemExit(str(error)) from None

@@ -1,0 +1,127 @@
+"""Running a notebook, checking its parameters, and removing what tells of a machine."""
+
+import ast
+import os
+import sys
+import warnings
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from ..errors import SalattackError, one_of
+from ..reporting.page import strip
+from ..runtime.files import written_whole
+
+
+def assigned(source: str) -> set[str]:
+    """Return the names that a cell's top level assigns; none where it is not plain Python."""
+    try:
+        tree = ast.parse(source)
+    except SyntaxError:
+        return set()
+    targets = (t for node in tree.body if isinstance(node, ast.Assign) for t in node.targets)
+    return {name.id for t in targets for name in ast.walk(t) if isinstance(name, ast.Name)}
+
+
+def unknown_parameters(given: Iterable[str], known: Iterable[str]) -> None:
+    """Refuse parameters that a notebook does not have.
+
+    Raises:
+        SalattackError: names the first one, and lists the known ones.
+    """
+    known = list(known)
+    for name in given:
+        if name not in known:
+            raise one_of("notebook parameter", name, known)
+
+
+def check_parameters(cells: Sequence[str]) -> None:
+    """Refuse what papermill injected if no cell before it had a parameter of that name.
+
+    Papermill itself only warns, and a mistyped ``-p n_image 8`` would run the default.
+
+    Args:
+        cells: the sources executed so far, IPython's ``In``.
+
+    Raises:
+        SalattackError: see `unknown_parameters`.
+    """
+    for place, cell in enumerate(cells):
+        if cell.lstrip().startswith("# Parameters"):  # how papermill marks its cell
+            known = set().union(*map(assigned, cells[:place]))
+            unknown_parameters(sorted(assigned(cell)), sorted(known))
+
+
+def checkout(start: Path) -> Path:
+    """Return the nearest folder from ``start`` upwards that holds ``notebooks/``, else ``start``.
+
+    A notebook's working folder is its own in Jupyter, and the caller's under papermill.
+    """
+    for folder in (start, *start.parents):
+        if (folder / "notebooks").is_dir() and (folder / "pyproject.toml").is_file():
+            return folder
+    return start
+
+
+def output_folder(name: str) -> Path:
+    """Return a notebook's ``output`` folder; a relative one counts from the checkout's root."""
+    return checkout(Path.cwd()) / name
+
+
+def find_notebook(name: str, folder: Path) -> Path:
+    """Return the path of a notebook by name.
+
+    Raises:
+        SalattackError: no such notebook; lists the known ones.
+    """
+    path = folder / f"{name}.ipynb"
+    if not path.is_file():
+        known = sorted(p.stem for p in folder.glob("*.ipynb"))
+        if not known:
+            raise SalattackError(
+                f"no notebooks in {folder}; run from a checkout or pass --notebooks"
+            )
+        raise one_of("notebook", name, known)
+    return path
+
+
+def run_notebook(source: Path, output: Path, parameters: Mapping, *, live: bool = True) -> None:
+    """Execute a notebook from its own folder and write the result without machine traces.
+
+    Args:
+        source: the notebook.
+        output: where the executed one goes, written beside and renamed.
+        parameters: for papermill.
+        live: pass on what the cells print while they run.
+
+    Raises:
+        SalattackError: an unknown parameter, or a cell that failed (its error's message).
+    """
+    with warnings.catch_warnings():  # papermill and its friends deprecate each other at import
+        warnings.simplefilter("ignore")
+        import nbformat
+        import papermill
+        from traitlets.config import Config
+
+    unknown_parameters(parameters, papermill.inspect_notebook(str(source)))
+    stream = sys.stderr if live else None
+    try:
+        # Sockets in the file system: nobody else can reach the kernel, and it need not warn of
+        # that. In a folder of their own: a killed run leaves none beside the notebooks.
+        with TemporaryDirectory(prefix="salattack-") as place:
+            ipc = {"transport": "ipc", "ip": f"{place}/kernel"}
+            notebook = papermill.execute_notebook(
+                str(source),
+                None,
+                dict(parameters),
+                cwd=source.parent,
+                progress_bar=False,
+                stderr_file=stream,
+                config=Config({"KernelManager": ipc} if os.name == "posix" else {}),
+            )
+    except papermill.PapermillExecutionError as error:
+        kind = "" if error.ename == SalattackError.__name__ else f"{error.ename}: "
+        raise SalattackError(f"{source.stem}: {kind}{error.evalue}") from error
+    strip(notebook)
+    with written_whole(output) as beside:
+        nbformat.write(notebook, beside)

@@ -19,12 +19,19 @@ from . import assets
 from .edits import EditSet
 from .errors import SalattackError, one_of
 from .files import written_whole
+from .formats import READERS, read_arrays
 
 SHIPPED = Path(__file__).parent / "weights"
 
 
 def sha256(path: Path) -> str:
-    """Return the SHA-256 of a file as 64 hexadecimal digits."""
+    """Return the SHA-256 of a file as 64 hexadecimal digits.
+
+    A folder's is that of the list ``<digits>  <name>`` of its files, as `sha256sum` prints it.
+    """
+    if path.is_dir():
+        lines = (f"{sha256(one)}  {one.name}\n" for one in sorted(path.iterdir()))
+        return hashlib.sha256("".join(lines).encode()).hexdigest()
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
@@ -32,8 +39,10 @@ def sha256(path: Path) -> str:
 def read_state_dict(path: str | Path, *, expected_sha256: str | None = None) -> dict:
     """Read a state dict from ``.safetensors`` or, tensors only, from a torch checkpoint.
 
+    Arrays are also read from HDF5, from ONNX and from folders of ``.npy`` files.
+
     Args:
-        path: the file.
+        path: the file or folder.
         expected_sha256: refuse a file with another checksum.
 
     Returns:
@@ -44,13 +53,15 @@ def read_state_dict(path: str | Path, *, expected_sha256: str | None = None) -> 
             anything but tensors (it is never executed).
     """
     path = Path(path)
-    if not path.is_file():
+    if not path.exists():
         raise SalattackError(f"no weights file at {path}; check the path")
     if expected_sha256 is not None and (found := sha256(path)) != expected_sha256:
         raise SalattackError(
             f"{path.name} is damaged: sha256 {found[:12]}…, expected {expected_sha256[:12]}…; "
             "reinstall the package or fetch the file again"
         )
+    if path.is_dir() or path.suffix in READERS:
+        return read_arrays(path)
     try:
         if path.suffix == ".safetensors":
             state = load_file(path)

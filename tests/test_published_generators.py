@@ -21,6 +21,7 @@ from published import (
     targets,
     written,
 )
+from safetensors.torch import save_file
 from torch import nn
 
 from salattack.attacks import attacker
@@ -99,12 +100,19 @@ def test_a_file_of_that_format_gives_the_same_edits(name, tmp_path, photos):
     with torch.no_grad():
         assert torch.equal(loaded(photos, target), network(photos, target))
     assert not loaded.training and not any(p.requires_grad for p in loaded.parameters())
+    state = {key: value.contiguous() for key, value in network.state_dict().items()}
+    save_file(state, tmp_path / "own.safetensors")  # as the cache keeps a copy
+    with pytest.warns(UserWarning, match="own.safetensors is not the published"):
+        again = load_generator(name, tmp_path / "own.safetensors", "cpu")
+    with torch.no_grad():
+        assert torch.equal(again(photos, target), network(photos, target))
 
 
 @every_small
 def test_the_file_serves_a_study(name, tmp_path):
     path = written(name, small(name), tmp_path)
-    study = open_study(generator=name, generator_weights=str(path), n_images=1, device="cpu")
+    with pytest.warns(UserWarning, match="is not the published"):
+        study = open_study(generator=name, generator_weights=str(path), n_images=1, device="cpu")
     assert study.faces.image_size == GENERATORS[name].image_size
     assert study.origin["generator"] == [name, sha256(path)]
 
@@ -141,20 +149,33 @@ def test_a_flat_image_has_a_finite_gradient(name):
         assert gradient.isfinite().all()
 
 
+def test_cartoongan_takes_the_authors_own_file(tmp_path, photos):
+    network = small(SHINKAI)
+    folder = written(SHINKAI, network, tmp_path)
+    state = {file.stem: torch.from_numpy(np.load(file)) for file in folder.iterdir()}
+    torch.save(state, tmp_path / "Shinkai_net_G_float.pth")
+    with pytest.warns(UserWarning, match="is not the published"):
+        loaded = load_generator(SHINKAI, tmp_path / "Shinkai_net_G_float.pth", "cpu")
+    with torch.no_grad():
+        assert torch.equal(loaded(photos), frozen(network, torch.device("cpu"))(photos))
+
+
 def test_an_age_for_each_row(photos):
     network = small(AGING)
     ages = edits_of(AGING).targets(network, torch.zeros(3, 5), ["Age_10-19", "Age_50+", "Age_50+"])
     assert ages.tolist() == [[0], [4], [4]]
 
 
-def test_a_cartoon_is_rgb(photos):
-    """Swapping red and blue in and out gives what a network on RGB with swapped kernels makes."""
-    network, other = small(SHINKAI), small(SHINKAI)
-    other.conv01_1.weight.data = other.conv01_1.weight[:, [2, 1, 0]]
-    other.deconv03_1.weight.data = other.deconv03_1.weight[[2, 1, 0]]
-    other.deconv03_1.bias.data = other.deconv03_1.bias[[2, 1, 0]]
+def test_a_cartoon_is_rgb_of_a_network_on_bgr(photos):
+    network = small(SHINKAI)
+    network.conv01_1.weight.data[:, 1:] = 0  # sees its first channel only, blue
+    x = photos.clone().requires_grad_()
+    (gradient,) = torch.autograd.grad(network(x).square().sum(), x)
+    assert not gradient[:, :2].any() and gradient[:, 2].any()
+    network.deconv03_1.weight.data.zero_()
+    network.deconv03_1.bias.data = torch.tensor([1.0, 0.0, 0.0])
     with torch.no_grad():
-        torch.testing.assert_close(network(photos), other(photos.flip(1)).flip(1))
+        assert network(photos).mean((0, 2, 3)).tolist() == pytest.approx([0, 0, np.tanh(1)])
 
 
 def test_a_light_changes_luminance_and_keeps_the_colours(photos):
@@ -275,6 +296,11 @@ def test_a_missing_package_is_named(package, name, tmp_path, monkeypatch):
 
 # Any ONNX file
 
+
+def node(kind, *given, gives=("y",), **attributes):
+    return helper.make_node(kind, list(given), list(gives), **attributes)
+
+
 KERNEL = torch.randn(3, 3, 3, 3, generator=torch.Generator().manual_seed(0)) / 3
 NODES = (
     helper.make_node("Conv", ["x", "w"], ["c"], pads=[1, 1, 1, 1]),
@@ -326,15 +352,27 @@ def test_fixed_batches_and_sides(tmp_path, photos):
         network(photos[..., :32])
 
 
+@pytest.mark.parametrize("opset", [13, 17, 18, 22])
+def test_newer_opsets(opset, tmp_path, photos):
+    nodes = [
+        node("Conv", "x", "w", gives=["c"], pads=[1, 1, 1, 1], strides=[2, 2]),
+        node("Resize", "c", "", "s", mode="nearest", nearest_mode="floor",
+             coordinate_transformation_mode="asymmetric", gives=["r"]),
+        node("Tanh", "r"),
+    ]  # fmt: skip
+    path = graph_file(
+        tmp_path / "model.onnx", nodes, opset=opset, w=KERNEL.numpy(), s=np.float32([1, 1, 2, 2])
+    )
+    half = nn.functional.conv2d(photos, KERNEL, padding=1, stride=2)
+    expected = nn.functional.interpolate(half, scale_factor=2).tanh()
+    torch.testing.assert_close(load_generator("onnx", path, "cpu")(photos), expected)
+
+
 def test_it_serves_a_study(tmp_path):
     path = plain(tmp_path / "model.onnx")
     study = open_study(generator="onnx", generator_weights=str(path), n_images=1, device="cpu")
     photos, labels, _ = next(study.batches(1))
     torch.testing.assert_close(study.generate(photos, labels), convolved(photos).tanh())
-
-
-def node(kind, *given, gives=("y",), **attributes):
-    return helper.make_node(kind, list(given), list(gives), **attributes)
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 """Any generator that is published as ONNX: one image in, an image of the same shape out."""
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from ..formats import needed
 from ..weights import Model, frozen, pick_device
 
 LAYOUTS = ("nchw", "nhwc")
+OPSET = 17  # the newest whose operators onnx2torch knows
 TRIAL_SIDE = 128  # of the image that a model of any size is tried with
 
 
@@ -120,7 +122,7 @@ class OnnxModel(Model):
 
 
 def _read(path: Path) -> Any:
-    """Return the ModelProto of a file, its constants taken out of the inputs."""
+    """Return the ModelProto of a file, in `OPSET` or older where onnx can convert it."""
     onnx = needed("onnx", f"reading {path.name}")
     if not path.is_file():
         raise SalattackError(f"no weights file at {path}; check the path")
@@ -130,6 +132,9 @@ def _read(path: Path) -> Any:
     except Exception as error:  # protobuf's, onnx' and the file system's
         reason = str(error).strip().splitlines()[0]
         raise SalattackError(f"{path.name} is not a readable ONNX model ({reason})") from error
+    if any(one.version > OPSET for one in model.opset_import if one.domain in ("", "ai.onnx")):
+        with suppress(Exception):  # the converter to torch will name what is in the way
+            return onnx.version_converter.convert_version(model, OPSET)
     return model
 
 
@@ -178,7 +183,7 @@ def _unconvertible(name: str, operator: str, error: Exception) -> SalattackError
     reason = str(error).strip().splitlines()[0].rstrip(".")
     return SalattackError(
         f"{name} cannot be converted: onnx2torch fails at its operator {operator} ({reason}); "
-        "export the model without it, or write an adapter"
+        f"export the model in opset {OPSET} or without it, or write an adapter"
     )
 
 

@@ -30,6 +30,11 @@ def needed(package: str, what: str) -> ModuleType:
         ) from error
 
 
+def said(error: Exception) -> str:
+    """Return the first line of a library's message, for a sentence of ours."""
+    return next(iter(str(error).strip().splitlines()), type(error).__name__).rstrip(".")
+
+
 def read_arrays(path: Path) -> dict[str, Tensor]:
     """Return the arrays of a ``.h5`` or ``.onnx`` file or of a folder, by name, as float32.
 
@@ -47,9 +52,8 @@ def read_arrays(path: Path) -> dict[str, Tensor]:
     except SalattackError:
         raise
     except Exception as error:  # each library raises its own kinds
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise SalattackError(
-            f"{path.name} is not a readable weights file ({reason}); fetch it again"
+            f"{path.name} is not a readable weights file ({said(error)}); fetch it again"
         ) from error
 
 

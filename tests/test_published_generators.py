@@ -392,6 +392,7 @@ def test_it_serves_a_study(tmp_path):
             {},
             "is not differentiable in its image",
         ),
+        ([node("Add", "x", "k")], {"k": np.float32([255])}, "check value_range"),
         ([node("GlobalAveragePool", "x")], {}, "makes 1×3×1×1 of an image of 1×3×128×128"),
         ([node("Add", "x", "z")], {"inputs": ["x", "z"]}, r"has 2 inputs \(x, z\)"),
         (

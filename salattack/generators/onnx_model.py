@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import SalattackError, one_of
-from ..formats import needed
+from ..formats import needed, said
 from ..weights import Model, frozen, pick_device
 
 LAYOUTS = ("nchw", "nhwc")
@@ -130,8 +130,9 @@ def _read(path: Path) -> Any:
         model = onnx.load(path)
         onnx.checker.check_model(model)
     except Exception as error:  # protobuf's, onnx' and the file system's
-        reason = str(error).strip().splitlines()[0]
-        raise SalattackError(f"{path.name} is not a readable ONNX model ({reason})") from error
+        raise SalattackError(
+            f"{path.name} is not a readable ONNX model ({said(error)}); fetch or export it again"
+        ) from error
     if any(one.version > OPSET for one in model.opset_import if one.domain in ("", "ai.onnx")):
         with suppress(Exception):  # the converter to torch will name what is in the way
             return onnx.version_converter.convert_version(model, OPSET)
@@ -180,9 +181,8 @@ def _operator_without_converter(model: Any) -> str:
 
 
 def _unconvertible(name: str, operator: str, error: Exception) -> SalattackError:
-    reason = str(error).strip().splitlines()[0].rstrip(".")
     return SalattackError(
-        f"{name} cannot be converted: onnx2torch fails at its operator {operator} ({reason}); "
+        f"{name} cannot be converted: onnx2torch fails at its operator {operator} ({said(error)}); "
         f"export the model in opset {OPSET} or without it, or write an adapter"
     )
 
@@ -212,10 +212,11 @@ def _try(generator: OnnxGenerator, model: Any) -> None:
             f"{name} makes {found} of an image of 1×3×{height}×{width}; "
             "an attack needs a result of the image's shape"
         )
-    if result.requires_grad:
+    gradient = None
+    with suppress(RuntimeError):  # no way back to the image, or an operator without derivative
         (gradient,) = torch.autograd.grad(result.square().sum(), images)
-    if not result.requires_grad or not gradient.isfinite().all() or not gradient.any():
+    if gradient is None or not gradient.isfinite().all() or not gradient.any():
         raise SalattackError(
             f"{name} is not differentiable in its image, so an attack has no gradient to follow; "
-            "export it without rounding and integer operators"
+            "check value_range, or export it without rounding and integer operators"
         )

@@ -14,7 +14,7 @@ from .. import assets
 from ..edits import EditSet
 from ..errors import one_of
 from ..weights import Model
-from . import aging, animegan, attgan, cartoongan, cyclegan, dpr, ganimation, stargan, stargan_v2
+from . import attgan, cyclegan, ganimation, stargan, stargan_v2
 from .aging import AgingGAN
 from .animegan import AnimeGAN
 from .attgan import AttGAN
@@ -24,7 +24,7 @@ from .dpr import DPR
 from .ensemble import Ensemble
 from .ganimation import GANimation
 from .inputs import without_statistics
-from .onnx_model import OnnxModel
+from .published import PUBLISHED
 from .stargan import ATTRIBUTES, StarGAN, edit_labels
 from .stargan_v2 import StarGANv2
 
@@ -57,8 +57,7 @@ class Generator(Protocol):
 
         ``target`` has one row an image, of what the model takes: StarGAN (N, 5) labels, AttGAN
         (N, 13) attributes, GANimation (N, 17) action units, StarGAN v2 (N, 64) style codes;
-        AgingGAN (N, 1) age groups, DPR (N, 9) lights; CycleGAN and the other unconditional ones
-        ignore it.
+        CycleGAN ignores it.
         """
         ...
 
@@ -115,42 +114,6 @@ def _shipped(name: str, build: Callable, prepare: Callable, sha256: str, edits: 
     )
 
 
-def _found(
-    adapter: ModuleType,
-    file: str,
-    sha256: str,
-    licence: str,
-    source: str,
-    size: int,
-    edits: EditSet,
-) -> Model:
-    """Return the entry of a published generator whose file users bring themselves."""
-    return Model(
-        build=adapter.like,
-        prepare=adapter.prepare,
-        file=file,
-        sha256=sha256,
-        licence=licence,
-        source=f"github.com/{source}",
-        shipped=False,
-        image_size=size,
-        edits=edits,
-    )
-
-
-def _cartoongan(style: str, sha256: str) -> Model:
-    return _found(
-        cartoongan,
-        f"cartoongan-{style.lower()}",
-        sha256,
-        "academic use (the authors' weights)",
-        "mnicnc404/CartoonGan-tensorflow @ 2f26a525, "
-        f"style_transfer/cartoongan/pretrained_weights/{style.lower()}",
-        128,
-        cyclegan.only(style),
-    )
-
-
 GENERATORS: dict[str, Model] = {
     "stargan-celeba128-w32": _shipped(
         "stargan-celeba128-w32",
@@ -183,42 +146,7 @@ GENERATORS: dict[str, Model] = {
         ),
     )
 }
-GENERATORS |= {
-    "aging-cacd-128": _found(
-        aging,
-        "generator.h5",
-        "41f1af52921485cd68ddabef72d155d4e5071b003656f5896b35b289a17f7a62",
-        "none in the tree at that commit; MIT in the author's repository today",
-        "harsha-sharechat-account/Fast-AgingGAN @ f1d049c, models/generator.h5",
-        128,
-        aging.EDITS,
-    ),
-    "cartoongan-shinkai": _cartoongan(
-        "Shinkai", "c01e21b9aa09a73e0a55b08ca5554682659ae90fe71b9c042d9db9d7c6baabb0"
-    ),
-    "cartoongan-hosoda": _cartoongan(
-        "Hosoda", "b1fd387a3f74263eb3a85cbc8dbf89ee8e315627c044c854b93c3d4c4d80b2a8"
-    ),
-    "animeganv3-cute": _found(
-        animegan,
-        "AnimeGANv3_tiny_Cute.onnx",
-        "3ef02d6b2939a0e81621abc5beb0e741bb58654570033cd0e97f6b6ef37c1171",
-        "academic and non-commercial use",
-        "tuanmjnh/AnimeGANv3_Video @ 68b721c8, resources/AnimeGANv3_tiny_Cute.onnx",
-        256,
-        cyclegan.only("Cute"),
-    ),
-    "dpr-512": _found(
-        dpr,
-        "trained_model_03.t7",
-        "950157bf950b899eba7bb1a6439d602e89fef9d180e235d034774d6d8583bc51",
-        "for research purpose only",
-        "zhhoper/DPR @ 737efada, trained_model/trained_model_03.t7",
-        512,
-        dpr.EDITS,
-    ),
-    "onnx": OnnxModel(edits=cyclegan.only("Edit")),
-}
+GENERATORS |= PUBLISHED
 
 
 def _add_installed() -> None:

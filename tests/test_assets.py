@@ -14,10 +14,10 @@ from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
-import published
 import pytest
 import requests
 import torch
+from published import HOSODA, SMALL
 from torch import nn
 from typer.testing import CliRunner
 
@@ -156,7 +156,7 @@ def test_the_registry_is_complete():
     assert {"celeba-images", "celeba-attributes", "celeba-partition"} <= set(ASSETS)
     networks = SALIENCY_MODELS | GENERATORS
     del networks["mask"]  # a picture of one's own
-    for name in ("onnx", *published.SMALL, published.HOSODA):
+    for name in ("onnx", HOSODA, *SMALL):
         del networks[name]  # files that users bring
     for model in networks.values():
         assert model.shipped == (model.asset is None)

@@ -65,7 +65,7 @@ models-report: .venv/ready
 	@echo "Building .venv (some minutes, once)"
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check \
-		-c requirements.lock -e '.[notebooks,ray,protect,train,test]'
+		-c requirements.lock -e '.[notebooks,ray,protect,generators,train,test]'
 	touch .venv/ready
 
 # After a change of the dependencies: newest versions that fit, names and versions only.

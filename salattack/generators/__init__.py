@@ -1,5 +1,6 @@
 """Face-editing generators g(·): what an attack sees of them, and the registry of known ones."""
 
+from inspect import signature
 from pathlib import Path
 
 from torch import nn
@@ -8,8 +9,12 @@ from ..edits import ATTRIBUTES, EditSet, edit_labels
 from ..errors import one_of
 from ..interfaces import Generator
 from . import stargan
+from .aging import AgingGAN
+from .animegan import AnimeGAN
 from .attgan import AttGAN
+from .cartoongan import CartoonGAN
 from .cyclegan import CycleGAN
+from .dpr import DPR
 from .ensemble import Ensemble
 from .ganimation import GANimation
 from .registry import GENERATORS
@@ -18,8 +23,12 @@ from .stargan_v2 import StarGANv2
 
 __all__ = [
     "ATTRIBUTES",
+    "DPR",
     "GENERATORS",
+    "AgingGAN",
+    "AnimeGAN",
     "AttGAN",
+    "CartoonGAN",
     "CycleGAN",
     "EditSet",
     "Ensemble",
@@ -45,7 +54,10 @@ def edits_of(name: str) -> EditSet:
 
 
 def load_generator(
-    name: str = "stargan-celeba128-w32", weights: str | Path | None = None, device: str = "auto"
+    name: str = "stargan-celeba128-w32",
+    weights: str | Path | None = None,
+    device: str = "auto",
+    **options: object,
 ) -> nn.Module:
     """Return a frozen generator (see `Generator`) of the registry `GENERATORS`.
 
@@ -54,10 +66,15 @@ def load_generator(
         weights: a file of that architecture (.safetensors or torch checkpoint), of any width.
             Without it a published model is taken from the cache (`salattack assets fetch`).
         device: "auto" takes CUDA where there is one.
+        options: what the entry's ``load`` takes besides; for "onnx" layout="nchw" or "nhwc", and
+            value_range=(lowest, highest) of its pixels.
 
     Raises:
-        SalattackError: an unknown name or device, a missing, damaged or misfitting file.
+        SalattackError: an unknown name, device or option, a missing, damaged or misfitting file.
     """
     if name not in GENERATORS:
         raise one_of("generator", name, GENERATORS)
-    return GENERATORS[name].load(weights, device)
+    known = list(signature(GENERATORS[name].load).parameters)[2:]
+    for option in set(options) - set(known):
+        raise one_of(f"option of {name}", option, known or ["none"])
+    return GENERATORS[name].load(weights, device, **options)

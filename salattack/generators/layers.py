@@ -16,8 +16,13 @@ class InstanceNorm2d(nn.InstanceNorm2d):
     """
 
     def forward(self, x: Tensor) -> Tensor:
-        """Normalise (N, C, H, W) by the mean and variance of each image's channels."""
-        if x.device.type != "cpu" or not x.is_contiguous(memory_format=torch.channels_last):
+        """Normalise (N, C, H, W) by the mean and variance of each image's channels.
+
+        Images of more than 256×256 take torch's way: over 512×512 pixels the sums of
+        ``batch_norm`` are off by 2e-4 of the deviation, torch's by 5e-7.
+        """
+        quick = x.is_contiguous(memory_format=torch.channels_last) and x[0, 0].numel() <= 2**16
+        if x.device.type != "cpu" or not quick:
             return super().forward(x)
         if len(x) == 1:  # whose gradient need not be put together
             return self._one(x)

@@ -2,60 +2,42 @@
 
 import warnings
 from collections import UserDict
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator
 from functools import cached_property
 from importlib.metadata import EntryPoint, entry_points
 from types import ModuleType
 
 from ..edits import EditSet
 from ..runtime import assets
-from ..runtime.weights import Model, without_statistics
-from . import attgan, cyclegan, ganimation, stargan, stargan_v2
-from .stargan import StarGAN
-
-
-def _stargan_like(state: Mapping) -> StarGAN:
-    first = state.get("main.0.weight")
-    if first is None or first.ndim != 4 or first.shape[1] <= 3:
-        return StarGAN()  # does not fit, and `fit` says how
-    return StarGAN(conv_dim=first.shape[0], c_dim=first.shape[1] - 3)
+from ..runtime.weights import Model
+from . import aging, animegan, attgan, cartoongan, cyclegan, dpr, ganimation, stargan, stargan_v2
+from .cyclegan import only
+from .onnx_model import OnnxModel
 
 
 def _published(
-    name: str, size: int, build: Callable, prepare: Callable, of: str, edits: EditSet
+    name: str, size: int, adapter: ModuleType, source: str, edits: EditSet | None = None
 ) -> Model:
+    """Return the entry of a generator that `salattack assets fetch` brings."""
     asset = assets.known(name)
     return Model(
-        build=build,
-        prepare=prepare,
+        build=adapter.like,
+        prepare=adapter.prepare,
         file=asset.path.name,
-        sha256=asset.checksum.removeprefix("sha256:") if asset.checksum else None,
+        sha256=asset.checksum.removeprefix("sha256:") or None,
         licence=asset.licence,
-        source=f"{of} ({asset.address})",
+        source=f"{source} ({asset.address})",
         shipped=False,
         asset=name,
         image_size=size,
-        edits=edits,
+        edits=edits or adapter.EDITS,
     )
 
 
-def _stargan(size: int) -> Model:
-    archive = f"StarGAN's celeba-{size}x{size}-5attrs.zip"
-    name, edits = f"stargan-celeba-{size}", stargan.EDITS
-    return _published(name, size, _stargan_like, without_statistics, archive, edits)
-
-
-def _other(
-    name: str, size: int, adapter: ModuleType, of: str, edits: EditSet | None = None
-) -> Model:
-    edits = edits or adapter.EDITS
-    return _published(name, size, adapter.like, adapter.prepare, of, edits)
-
-
-def _shipped(name: str, build: Callable, prepare: Callable, sha256: str, edits: EditSet) -> Model:
+def _shipped(name: str, adapter: ModuleType, sha256: str, edits: EditSet) -> Model:
     return Model(
-        build=build,
-        prepare=prepare,
+        build=adapter.like,
+        prepare=adapter.prepare,
         file=f"{name}.safetensors",
         sha256=sha256,
         licence="research use: trained on CelebA crops (non-commercial)",
@@ -108,33 +90,31 @@ class _Registry(UserDict[str, Model]):
 _BUILT_IN = {
     "stargan-celeba128-w32": _shipped(
         "stargan-celeba128-w32",
-        _stargan_like,
-        without_statistics,
+        stargan,
         "e420d9f3b8ce126ec300c0684b847bda44622b075593b00a64c5b9b988bf9e26",
         stargan.EDITS,
     ),
     "cyclegan-blond128-w32": _shipped(
         "cyclegan-blond128-w32",
-        cyclegan.like,
-        cyclegan.prepare,
+        cyclegan,
         "2c25f32baebf394a73cc2e97df9667eac0e16e7d40141ac3d38d6b5f81a5ce5a",
-        cyclegan.only("Blond_Hair"),
+        only("Blond_Hair"),
     ),
+    "onnx": OnnxModel(edits=only("Edit")),
 } | {
-    model.asset: model
-    for model in (
-        _stargan(128),
-        _stargan(256),
-        _other("stargan-v2-celeba-hq-256", 256, stargan_v2, "StarGAN v2's CelebA-HQ networks"),
-        _other("attgan-celeba-128", 128, attgan, "AttGAN-PyTorch's 128_shortcut1_inject1_none"),
-        _other("ganimation-celeba-128", 128, ganimation, "ganimation_replicate's ckpts/celebA"),
-        _other(
-            "cyclegan-vangogh-256",
-            256,
-            cyclegan,
-            "CycleGAN's style_vangogh",
-            cyclegan.only("Van_Gogh"),
-        ),
+    row[0]: _published(*row)
+    for row in (
+        ("stargan-celeba-128", 128, stargan, "StarGAN's celeba-128x128-5attrs.zip"),
+        ("stargan-celeba-256", 256, stargan, "StarGAN's celeba-256x256-5attrs.zip"),
+        ("stargan-v2-celeba-hq-256", 256, stargan_v2, "StarGAN v2's CelebA-HQ networks"),
+        ("attgan-celeba-128", 128, attgan, "AttGAN-PyTorch's 128_shortcut1_inject1_none"),
+        ("ganimation-celeba-128", 128, ganimation, "ganimation_replicate's ckpts/celebA"),
+        ("cyclegan-vangogh-256", 256, cyclegan, "CycleGAN's style_vangogh", only("Van_Gogh")),
+        ("aging-cacd-128", 128, aging, "Fast-AgingGAN's generator.h5"),
+        ("cartoongan-shinkai", 128, cartoongan, "CartoonGAN's Shinkai style", only("Shinkai")),
+        ("cartoongan-hosoda", 128, cartoongan, "CartoonGAN's Hosoda style", only("Hosoda")),
+        ("animeganv3-cute", 256, animegan, "AnimeGANv3_tiny_Cute.onnx", only("Cute")),
+        ("dpr-512", 512, dpr, "DPR's trained_model_03.t7"),
     )
 }
 GENERATORS = _Registry(_BUILT_IN)

@@ -1,9 +1,12 @@
 """StarGAN's generator exactly as published (Choi et al., CVPR 2018), at any width."""
 
+from collections.abc import Mapping
+
 import torch
 from torch import Tensor, nn
 
 from ..edits import ATTRIBUTES, EditSet, edit_labels
+from ..runtime.weights import shape_of, without_statistics
 from .layers import ImageConv2d, InstanceNorm2d, require_sides, require_target
 
 
@@ -72,6 +75,17 @@ class StarGAN(nn.Module):
         require_target("StarGAN", images, target, self.c_dim, "labels, 0 or 1")
         labels = target.to(images)[:, :, None, None].expand(-1, -1, *images.shape[-2:])
         return self.main(torch.cat([images, labels], dim=1))
+
+
+def like(state: Mapping) -> StarGAN:
+    """Return a network of the widths that a state dict has."""
+    first = shape_of(state, "main.0.weight", 4)
+    if first is None or first[1] <= 3:
+        return StarGAN()  # does not fit, and `fit` says how
+    return StarGAN(conv_dim=first[0], c_dim=first[1] - 3)
+
+
+prepare = without_statistics  # the authors' test code never uses them either
 
 
 def _target(_: object, labels: Tensor, edit: str) -> Tensor:

@@ -35,6 +35,12 @@ def written_whole(path: str | Path) -> Iterator[Path]:
 
 
 def sha256(path: Path) -> str:
-    """Return the SHA-256 of a file as 64 hexadecimal digits."""
+    """Return the SHA-256 of a file as 64 hexadecimal digits.
+
+    A folder's is that of the list ``<digits>  <name>`` of its files, as `sha256sum` prints it.
+    """
+    if path.is_dir():
+        lines = (f"{sha256(one)}  {one.name}\n" for one in sorted(path.iterdir()))
+        return hashlib.sha256("".join(lines).encode()).hexdigest()
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

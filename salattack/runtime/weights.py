@@ -16,6 +16,7 @@ from ..errors import SalattackError
 from . import assets
 from .device import frozen, pick_device
 from .files import RESOURCES, sha256, written_whole
+from .formats import READERS, read_arrays
 
 SHIPPED = RESOURCES / "weights"
 
@@ -23,8 +24,10 @@ SHIPPED = RESOURCES / "weights"
 def read_state_dict(path: str | Path, *, expected_sha256: str | None = None) -> dict:
     """Read a state dict from ``.safetensors`` or, tensors only, from a torch checkpoint.
 
+    Arrays are also read from HDF5, from ONNX and from folders of ``.npy`` files.
+
     Args:
-        path: the file.
+        path: the file or folder.
         expected_sha256: refuse a file with another checksum.
 
     Returns:
@@ -35,13 +38,15 @@ def read_state_dict(path: str | Path, *, expected_sha256: str | None = None) -> 
             anything but tensors (it is never executed).
     """
     path = Path(path)
-    if not path.is_file():
+    if not path.exists():
         raise SalattackError(f"no weights file at {path}; check the path")
     if expected_sha256 is not None and (found := sha256(path)) != expected_sha256:
         raise SalattackError(
             f"{path.name} is damaged: sha256 {found[:12]}…, expected {expected_sha256[:12]}…; "
             "reinstall the package or fetch the file again"
         )
+    if path.is_dir() or path.suffix in READERS:
+        return read_arrays(path)
     try:
         if path.suffix == ".safetensors":
             state = load_file(path)

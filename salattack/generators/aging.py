@@ -1,0 +1,130 @@
+"""AgingGAN's generator ("Fast-AgingGAN", HasnainRaz, 2020): a face at another age.
+
+A MobileNetV2 trunk between two halvings. The published file is Keras' HDF5; its layers' names are
+`KERAS`, in the order of ours.
+"""
+
+import re
+from collections.abc import Mapping
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ..edits import EditSet
+from ..runtime.weights import shape_of
+from .layers import ImageConv2d, require_sides, require_target
+
+AGES = ("Age_10-19", "Age_20-29", "Age_30-39", "Age_40-49", "Age_50+")
+KERAS = {
+    **{f"conv2d_{5 + i}": f"convs.{i}" for i in range(6)},
+    **{f"batch_normalization_{3 + i}": f"norms.{i}" for i in range(3)},
+}
+ARRAYS = {
+    **{"kernel": "weight", "depthwise_kernel": "weight", "gamma": "weight"},
+    **{"beta": "bias", "moving_mean": "running_mean", "moving_variance": "running_var"},
+}
+EPS = 1e-3  # Keras' of batch normalisation
+
+
+class _Inverted(nn.Module):
+    """MobileNetV2's inverted residual; the first of a network does not expand."""
+
+    def __init__(self, width: int, inside: int, expands: bool) -> None:
+        super().__init__()
+        if expands:
+            self.expand, self.expand_BN = nn.Conv2d(width, inside, 1), nn.BatchNorm2d(inside, EPS)
+        self.depthwise = nn.Conv2d(inside, inside, 3, padding=1, groups=inside)
+        self.depthwise_BN = nn.BatchNorm2d(inside, EPS)
+        self.project, self.project_BN = nn.Conv2d(inside, width, 1), nn.BatchNorm2d(width, EPS)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (N, C, H, W) to the same shape."""
+        y = F.relu(self.expand_BN(self.expand(x))) if hasattr(self, "expand") else x
+        y = F.relu(self.depthwise_BN(self.depthwise(y)))
+        return x + self.project_BN(self.project(y))
+
+
+class AgingGAN(nn.Module):
+    """AgingGAN's generator: an image and an age group to the face at that age.
+
+    Args:
+        width: channels of every layer outside the blocks; 24 as published (69,171 parameters).
+        inside: channels inside the blocks that expand; 144 as published.
+        blocks: inverted residuals; 6 as published.
+    """
+
+    def __init__(self, width: int = 24, inside: int = 144, blocks: int = 6) -> None:
+        super().__init__()
+        same = [nn.Conv2d(width, width, 3, 2) for _ in range(2)]
+        same += [nn.Conv2d(width, width, 3, padding=1) for _ in range(2)]
+        last = nn.Conv2d(width, 3, 3, padding=1)
+        self.convs = nn.ModuleList([ImageConv2d(4, width, 3, padding=1), *same, last])
+        self.norms = nn.ModuleList(nn.BatchNorm2d(width, EPS) for _ in range(3))
+        self.blocks = nn.Sequential(
+            *(_Inverted(width, inside if i else width, i > 0) for i in range(blocks))
+        )
+
+    def forward(self, images: Tensor, target: Tensor) -> Tensor:
+        """Edit a batch.
+
+        Args:
+            images: (N, 3, H, W) in [-1, 1], H and W divisible by 4.
+            target: (N, 1) age groups, 0 to 4 in the order of `AGES`.
+
+        Returns:
+            (N, 3, H, W) in [-1, 1].
+
+        Raises:
+            SalattackError: sides that 4 does not divide, a target of another shape.
+        """
+        require_sides("AgingGAN", images, 4)
+        require_target("AgingGAN", images, target, 1, "an age group from 0 to 4")
+        age = target.to(images)[:, :, None, None].expand(-1, -1, *images.shape[-2:])
+        x = skip = F.leaky_relu(self.norms[0](self.convs[0](torch.cat([images, age], 1))), 0.3)
+        for i in (1, 2):
+            x = F.pad(x, (0, 1, 0, 1))  # as Keras' "same" pads where it halves
+            x = F.leaky_relu(self.norms[i](self.convs[i](x)), 0.3)
+        x = self.blocks(x)
+        for i in (3, 4):
+            x = F.leaky_relu(self.convs[i](F.interpolate(x, scale_factor=2)), 0.3)
+        return torch.tanh(self.convs[5](x + skip))
+
+
+def prepare(state: Mapping) -> Mapping:
+    """Return Keras' arrays under our names, and its kernels in torch's order."""
+    return dict(_renamed(*entry) for entry in state.items()) | {
+        f"{_layer(key)}.num_batches_tracked": torch.tensor(0)
+        for key in state
+        if "moving_mean" in key
+    }
+
+
+def _layer(key: str) -> str:
+    layer = key.split("/")[-2] if "/" in key else key
+    layer = re.sub(r"^expanded_conv_", "blocks.0.", layer)
+    return KERAS.get(layer, re.sub(r"^block_(\d+)_", r"blocks.\1.", layer))
+
+
+def _renamed(key: str, value: Tensor) -> tuple[str, Tensor]:
+    if "/" not in key:
+        return key, value
+    array = key.rsplit("/", 1)[1].removesuffix(":0")
+    if value.ndim == 4:  # height, width, in, out; a depthwise kernel has its channels in "in"
+        value = value.permute((2, 3, 0, 1) if "depthwise" in array else (3, 2, 0, 1)).contiguous()
+    return f"{_layer(key)}.{ARRAYS.get(array, array)}", value
+
+
+def like(state: Mapping) -> AgingGAN:
+    """Return the network of a state dict's widths and depth."""
+    first = shape_of(state, "convs.0.weight", 4)
+    inside = shape_of(state, "blocks.1.expand.weight", 4)
+    blocks = sum(key.endswith(".project.weight") for key in state)
+    return AgingGAN(first[0], inside[0] if inside else first[0], blocks) if first else AgingGAN()
+
+
+def _target(_: object, labels: Tensor, edit: str) -> Tensor:
+    return labels.new_full((len(labels), 1), AGES.index(edit))
+
+
+EDITS = EditSet(AGES, _target)

@@ -1,0 +1,101 @@
+"""AnimeGANv3's generator (Xin Chen, 2023), the "tiny" one of the portrait styles.
+
+The published file is an ONNX graph whose batch normalisations are folded into its convolutions.
+Its initialisers are numbered as the layers of `AnimeGAN.base` and `AnimeGAN.main`. It is
+unconditional.
+"""
+
+import re
+from collections.abc import Mapping
+from itertools import pairwise
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ..runtime.weights import shape_of
+from .layers import ImageConv2d, InstanceNorm2d, require_sides
+
+INITIALISER = re.compile(
+    r"generator/(base|main)/Conv(?:_(\d+))?/(?:Conv2D_)?(weight|bias)s?(?:_fused_bn|/read:0)"
+)
+
+
+def _conv(a: int, b: int, size: int = 3, stride: int = 1, bias: bool = True) -> nn.Conv2d:
+    kind = ImageConv2d if a == 3 else nn.Conv2d
+    return kind(a, b, size, stride, size // 2, bias=bias, padding_mode="reflect")
+
+
+def _leaky(x: Tensor) -> Tensor:
+    return F.leaky_relu(x, 0.2)
+
+
+def _doubled(x: Tensor) -> Tensor:
+    """Upsample bilinearly where pixel i of the result lies on pixel i / 2 of x."""
+    height, width = (2 * side + 1 for side in x.shape[-2:])
+    x = F.pad(x, (0, 1, 0, 1), mode="replicate")
+    return F.interpolate(x, (height, width), mode="bilinear", align_corners=True)[..., :-1, :-1]
+
+
+class AnimeGAN(nn.Module):
+    """AnimeGANv3's tiny generator: a portrait to its drawing.
+
+    Args:
+        width: channels of the first layer; 16 as published (605,670 parameters).
+    """
+
+    def __init__(self, width: int = 16) -> None:
+        super().__init__()
+        w = [width, width, 2 * width, 4 * width, 8 * width]
+        base, main = [_conv(3, w[0], 7)], []
+        for a, b in pairwise(w):
+            base += [_conv(a, b, stride=2), _conv(b, b)]
+        for _ in range(2):
+            base += [_conv(w[4], w[3], 1), _conv(w[3], w[3]), _conv(w[3], w[4], 1, bias=False)]
+        for a, b in pairwise(w[:0:-1]):
+            main += [_conv(a, b), _conv(b, b), _conv(b, b)]
+        main += [_conv(w[1], w[0]), _conv(w[0], w[0], bias=False)]
+        main += [_conv(w[0], w[0], 1, bias=False), _conv(w[0], 3, 7, bias=False)]
+        self.base, self.main = nn.ModuleList(base), nn.ModuleList(main)
+        self.norm = InstanceNorm2d(width)
+
+    def forward(self, images: Tensor, target: Tensor | None = None) -> Tensor:
+        """Draw (N, 3, H, W) images in [-1, 1], H and W divisible by 16; same shape and range.
+
+        The ``target`` is ignored.
+
+        Raises:
+            SalattackError: sides that 16 does not divide.
+        """
+        require_sides("AnimeGANv3", images, 16)
+        base, main = self.base, self.main
+        seen = [_leaky(base[0](images))]
+        for i in range(1, 9, 2):
+            seen.append(_leaky(base[i + 1](_leaky(base[i](seen[-1])))))
+        x = seen.pop()
+        for i in (9, 12):
+            x = _leaky(x + base[i + 2](_leaky(base[i + 1](_leaky(base[i](x))))))
+        for i in (0, 3, 6):
+            x = _leaky(main[i](_doubled(x))) + seen.pop()
+            x = _leaky(main[i + 2](_leaky(main[i + 1](x))))
+        x = main[10](_leaky(main[9](_doubled(x))) + seen.pop())
+        style = main[11](x)  # whose mean and deviation over the image x is given
+        variance, mean = torch.var_mean(style, (2, 3), correction=0, keepdim=True)
+        x = _leaky(self.norm(x) * (variance + self.norm.eps).sqrt() + mean)
+        return torch.tanh(main[12](x))
+
+
+def prepare(state: Mapping) -> Mapping:
+    """Return the convolutions' initialisers under our names, and no other."""
+    found = {key: INITIALISER.fullmatch(key) for key in state}
+    return {
+        f"{m[1]}.{m[2] or 0}.{m[3]}" if m else key: state[key]
+        for key, m in found.items()
+        if m or key.startswith(("base.", "main."))
+    }
+
+
+def like(state: Mapping) -> AnimeGAN:
+    """Return the network of a state dict's width."""
+    first = shape_of(state, "base.0.weight", 4)
+    return AnimeGAN(first[0]) if first else AnimeGAN()

@@ -1,0 +1,90 @@
+"""CartoonGAN's generator (Chen et al., CVPR 2018): a photo in the style of an animated film.
+
+Names and sizes are those of the authors' PyTorch files, ``<Style>_net_G_float.pth``, and of the
+folders of ``.npy`` files made from them. It is unconditional.
+"""
+
+from collections.abc import Mapping
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ..runtime.weights import shape_of
+from .layers import ImageConv2d, InstanceNorm2d, require_sides
+
+
+class CartoonGAN(nn.Module):
+    """CartoonGAN's generator: a photo to its cartoon.
+
+    Args:
+        width: channels of the first layer; 64 as published (11,129,667 parameters).
+        blocks: residual blocks; 8 as published.
+    """
+
+    def __init__(self, width: int = 64, blocks: int = 8) -> None:
+        super().__init__()
+        self.blocks, w = blocks, width
+
+        def conv(name: str, a: int, b: int, size: int = 3, stride: int = 1) -> None:
+            kind = ImageConv2d if a == 3 else nn.Conv2d
+            layer = kind(a, b, size, stride, size // 2, padding_mode="reflect")
+            self.add_module(name, layer)
+
+        def norm(name: str, channels: int) -> None:
+            # The authors add 1e-9 to the deviation; a flat image's gradient would overflow.
+            self.add_module(name, InstanceNorm2d(channels, eps=1e-9, affine=True))
+
+        conv("conv01_1", 3, w, 7)
+        norm("in01_1", w)
+        for i in (2, 3):
+            conv(f"conv{i:02}_1", w, 2 * w, 3, 2)
+            conv(f"conv{i:02}_2", 2 * w, 2 * w)
+            norm(f"in{i:02}_1", 2 * w)
+            w *= 2
+        for i in range(4, 4 + blocks):
+            for half in (1, 2):
+                conv(f"conv{i:02}_{half}", w, w)
+                norm(f"in{i:02}_{half}", w)
+        for i in (1, 2):
+            up = nn.ConvTranspose2d(w, w // 2, 3, 2, 1, output_padding=1)
+            self.add_module(f"deconv{i:02}_1", up)
+            conv(f"deconv{i:02}_2", w // 2, w // 2)
+            norm(f"in{3 + blocks + i:02}_1", w // 2)
+            w //= 2
+        conv("deconv03_1", w, 3, 7)
+
+    def forward(self, images: Tensor, target: Tensor | None = None) -> Tensor:
+        """Draw (N, 3, H, W) images in [-1, 1], H and W divisible by 4; same shape and range.
+
+        The network works on BGR; images and results are RGB. The ``target`` is ignored.
+
+        Raises:
+            SalattackError: sides that 4 does not divide.
+        """
+        require_sides("CartoonGAN", images, 4)
+        layer = self._modules
+        x = F.relu(layer["in01_1"](layer["conv01_1"](images.flip(1))))
+        for i in ("02", "03"):
+            x = layer[f"conv{i}_2"](layer[f"conv{i}_1"](x))
+            x = F.relu(layer[f"in{i}_1"](x))
+        for i in range(4, 4 + self.blocks):
+            y = F.relu(layer[f"in{i:02}_1"](layer[f"conv{i:02}_1"](x)))
+            x = x + layer[f"in{i:02}_2"](layer[f"conv{i:02}_2"](y))
+        for i in (1, 2):
+            x = layer[f"deconv{i:02}_2"](layer[f"deconv{i:02}_1"](x))
+            x = F.relu(layer[f"in{3 + self.blocks + i:02}_1"](x))
+        return torch.tanh(layer["deconv03_1"](x)).flip(1)
+
+
+def prepare(state: Mapping) -> Mapping:
+    """Return the parameters, the normalisations' scale and shift under torch's names."""
+    ours = {".scale": ".weight", ".shift": ".bias"}
+    return {key[:-6] + ours.get(key[-6:], key[-6:]): value for key, value in state.items()}
+
+
+def like(state: Mapping) -> CartoonGAN:
+    """Return the network of a state dict's width and depth."""
+    first = shape_of(state, "conv01_1.weight", 4)
+    numbers = [int(key[4:6]) for key in state if key.startswith("conv") and key[4:6].isdigit()]
+    return CartoonGAN(first[0], max(numbers) - 3) if first else CartoonGAN()

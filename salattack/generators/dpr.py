@@ -1,0 +1,168 @@
+"""DPR (Zhou et al., "Deep Single-Image Portrait Relighting", ICCV 2019): a face in another light.
+
+An hourglass network relights the luminance L of Lab; a and b are the photo's. Names and sizes are
+those of the authors' file.
+"""
+
+import re
+from collections.abc import Mapping, Sequence
+
+import torch
+import torch.nn.functional as F
+from kornia.color import lab_to_rgb, rgb_to_lab
+from torch import Tensor, nn
+
+from ..edits import EditSet
+from ..runtime.weights import shape_of
+from .layers import ImageConv2d, InstanceNorm2d, require_sides, require_target
+
+# Directions (right, up, towards the viewer) that the named lights come from.
+DIRECTIONS = {
+    "Light_left": (-0.85, 0.3, 0.45),
+    "Light_right": (0.85, 0.3, 0.45),
+    "Light_above": (0.0, 0.8, 0.6),
+    "Light_front": (0.0, 0.2, 1.0),
+}
+UNUSED = re.compile(r"light\.|HG[012]\.|.*\.predict_")
+
+
+def light(right: float, up: float, front: float) -> list[float]:
+    """Return the nine spherical-harmonics coefficients of a soft light from a direction.
+
+    Strength and softness follow the lights of DPR's demonstration, times the 0.7 of its code.
+    """
+    length = (right**2 + up**2 + front**2) ** 0.5
+    x, y, z = right / length, -front / length, up / length  # DPR's axes
+    second = (x * y, y * z, (3 * z**2 - 1) / 12**0.5, x * z, (x**2 - y**2) / 2)
+    return [0.76, *(0.575 * one for one in (y, z, x)), *(0.58 * two for two in second)]
+
+
+class _Block(nn.Module):
+    """A residual block of two 3×3 convolutions, normalised by ``norm``."""
+
+    def __init__(self, a: int, b: int, norm: type[nn.Module]) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(a, b, 3, 1, 1, bias=False)
+        self.conv2 = nn.Conv2d(b, b, 3, 1, 1, bias=False)
+        self.shortcuts = nn.Conv2d(a, b, 1, bias=False) if a != b else nn.Identity()
+        self.bn1, self.bn2 = norm(b), norm(b)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.bn2(self.conv2(F.relu(self.bn1(self.conv1(x)))))
+        return F.relu(y + self.shortcuts(x))
+
+
+class _Lighting(nn.Module):
+    """Replace the first channels, which carry the photo's light, by those of another light."""
+
+    def __init__(self, channels: int, hidden: int) -> None:
+        super().__init__()
+        self.post_FC1 = nn.Conv2d(9, hidden, 1, bias=False)
+        self.post_relu1 = nn.PReLU()
+        self.post_FC2 = nn.Conv2d(hidden, channels, 1, bias=False)
+
+    def forward(self, x: Tensor, target: Tensor) -> Tensor:
+        lit = F.relu(self.post_FC2(self.post_relu1(self.post_FC1(target[:, :, None, None]))))
+        return torch.cat([lit.expand(-1, -1, *x.shape[-2:]), x[:, lit.shape[1] :]], 1)
+
+
+class _Hourglass(nn.Module):
+    """One level of the hourglass around the next."""
+
+    def __init__(self, outer: int, inner: int, middle: nn.Module) -> None:
+        super().__init__()
+        self.upper, self.middle = _Block(outer, outer, InstanceNorm2d), middle
+        self.low1 = _Block(outer, inner, nn.BatchNorm2d)
+        self.low2 = _Block(inner, outer, InstanceNorm2d)
+
+    def forward(self, x: Tensor, target: Tensor) -> Tensor:
+        low = self.low2(self.middle(self.low1(F.max_pool2d(x, 2)), target))
+        return self.upper(x) + F.interpolate(low, scale_factor=2)
+
+
+class DPR(nn.Module):
+    """DPR's network: a photo and a light to the photo in that light.
+
+    Args:
+        widths: channels of the first layer, and inside each level of the hourglass from the
+            outermost; (16, 16, 32, 64, 155) as published.
+        lit: channels that carry the light; 27 as published.
+        hidden: between the light and these; 128 as published.
+    """
+
+    def __init__(
+        self, widths: Sequence[int] = (16, 16, 32, 64, 155), lit: int = 27, hidden: int = 128
+    ) -> None:
+        super().__init__()
+        w, self.depth = widths[0], len(widths) - 1
+        middle = _Lighting(lit, hidden)
+        for i in range(self.depth - 1, -1, -1):
+            middle = _Hourglass(widths[i], widths[i + 1], middle)
+        self.pre_conv, self.pre_bn = ImageConv2d(1, w, 5, 1, 2), nn.BatchNorm2d(w)
+        self.HG3 = middle
+        self.conv_1, self.bn_1 = nn.Conv2d(w, w, 3, 1, 1), nn.BatchNorm2d(w)
+        self.conv_2, self.bn_2 = nn.Conv2d(w, w, 1), nn.BatchNorm2d(w)
+        self.conv_3, self.bn_3 = nn.Conv2d(w, w, 1), nn.BatchNorm2d(w)
+        self.output = nn.Conv2d(w, 1, 1)
+
+    def relit(self, luminance: Tensor, target: Tensor) -> Tensor:
+        """Return luminance (N, 1, H, W) in [0, 1] in the lights ``target`` (N, 9)."""
+        x = self.HG3(F.relu(self.pre_bn(self.pre_conv(luminance))), target)
+        for conv, norm in ((self.conv_1, self.bn_1), (self.conv_2, self.bn_2)):
+            x = F.relu(norm(conv(x)))
+        return self.output(F.relu(self.bn_3(self.conv_3(x)))).sigmoid()
+
+    def forward(self, images: Tensor, target: Tensor) -> Tensor:
+        """Relight a batch.
+
+        Args:
+            images: (N, 3, H, W) in [-1, 1], H and W divisible by 16.
+            target: (N, 9) spherical-harmonics coefficients of the light, see `light`.
+
+        Returns:
+            (N, 3, H, W) in [-1, 1].
+
+        Raises:
+            SalattackError: sides that 16 does not divide, a target of another shape.
+        """
+        require_sides("DPR", images, 2**self.depth)
+        require_target("DPR", images, target, 9, "spherical-harmonics coefficients")
+        with torch.autocast(images.device.type, enabled=False):
+            luminance, colours = rgb_to_lab((images + 1) / 2).split((1, 2), 1)
+        relit = self.relit(luminance / 100, target.to(images))
+        with torch.autocast(images.device.type, enabled=False):
+            return 2 * lab_to_rgb(torch.cat([100 * relit.to(colours), colours], 1)) - 1
+
+
+def prepare(state: Mapping) -> Mapping:
+    """Return the parameters that make the picture.
+
+    The file also holds the inner levels of the hourglass a second time, layers that estimate the
+    photo's light, and shortcuts of blocks that keep the number of channels, which go unused.
+    """
+
+    def used(key: str) -> bool:
+        shape = shape_of(state, key, 4)
+        unused = key.endswith("shortcuts.weight") and shape and shape[0] == shape[1]
+        return not (unused or UNUSED.match(key))
+
+    return {key: value for key, value in state.items() if used(str(key))}
+
+
+def like(state: Mapping) -> DPR:
+    """Return the network of a state dict's widths and depth."""
+    first = shape_of(state, "pre_conv.weight", 4)
+    depth = sum(bool(re.fullmatch(r"HG3\.(middle\.)*low1\.conv1\.weight", key)) for key in state)
+    levels = ["HG3." + "middle." * i for i in range(depth + 1)]
+    inner = [shape_of(state, f"{level}low1.conv1.weight", 4) for level in levels[:-1]]
+    lit = shape_of(state, f"{levels[-1]}post_FC2.weight", 4)
+    if first is None or lit is None or None in inner:
+        return DPR()
+    return DPR([first[0], *(shape[0] for shape in inner)], *lit[:2])
+
+
+def _target(_: object, labels: Tensor, edit: str) -> Tensor:
+    return labels.new_tensor(light(*DIRECTIONS[edit]), dtype=torch.float32).repeat(len(labels), 1)
+
+
+EDITS = EditSet(tuple(DIRECTIONS), _target)

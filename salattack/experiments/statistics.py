@@ -1,8 +1,70 @@
-"""Means with their bootstrap intervals."""
+"""Means, ratios and shares with their 95 % intervals."""
+
+from collections.abc import Callable
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
-from scipy.stats import bootstrap
+from scipy.stats import binomtest, bootstrap
+
+RESAMPLES = 9999
+Statistic = Callable[..., np.ndarray]  # of arrays (..., n), which it reduces along the last axis
+
+
+class Estimate(NamedTuple):
+    """A number and its 95 % interval, NaN where a single person gives none."""
+
+    value: float
+    low: float
+    high: float
+
+    def text(self, digits: int, factor: float = 1) -> str:
+        """Return it as "value [low, high]", each times ``factor``."""
+        if np.isnan(self.value):
+            return "–"
+        value, low, high = (f"{factor * number:.{digits}f}" for number in self)
+        return value if np.isnan(self.low) else f"{value} [{low}, {high}]"
+
+
+def mean(values: np.ndarray) -> np.ndarray:
+    """Return the mean along the last axis."""
+    return values.mean(-1)
+
+
+def ratio_of_means(values: np.ndarray, reference: np.ndarray) -> np.ndarray:
+    """Return the mean of one sample over the mean of another, along the last axis."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return values.mean(-1) / reference.mean(-1)
+
+
+def draws(n: int, seed: int = 0, resamples: int = RESAMPLES) -> np.ndarray:
+    """Return ``resamples`` bootstrap samples of n people: (resamples, n) indices."""
+    return np.random.default_rng(seed).integers(n, size=(resamples, n))
+
+
+def estimate(statistic: Statistic, *samples: np.ndarray, seed: int = 0) -> Estimate:
+    """Return a statistic and its percentile bootstrap interval.
+
+    Args:
+        statistic: see `Statistic`: `mean`, `ratio_of_means`, or one of your own.
+        samples: (n,) values, one per person; several are drawn together (paired).
+        seed: of the bootstrap.
+    """
+    n = len(samples[0])
+    value = float(statistic(*samples)) if n else np.nan
+    if n < 2 or np.isnan(value):
+        return Estimate(value, np.nan, np.nan)
+    resamples = min(RESAMPLES, max(999, 5 * 10**7 // n))  # bounds the memory of large samples
+    chosen = draws(n, seed, resamples)
+    drawn = statistic(*(sample[chosen] for sample in samples))
+    return Estimate(value, *(float(end) for end in np.nanpercentile(drawn, [2.5, 97.5])))
+
+
+def share(successes: int, n: int) -> Estimate:
+    """Return a share with its exact interval (Clopper and Pearson 1934)."""
+    if not n:
+        return Estimate(np.nan, np.nan, np.nan)
+    return Estimate(successes / n, *binomtest(successes, n).proportion_ci())
 
 
 def interval(values: np.ndarray, seed: int) -> dict[str, float]:

@@ -1,7 +1,7 @@
 """Finding faces and their eyes: YuNet (Wu et al., 2023), run by OpenCV.
 
-The weights are in the package; their card, `weights/yunet.md`, has the measurements. Faces tilted by
-up to 30 degrees are found. At 45 degrees some are missed. On its side or upside down a face
+The weights are in the package; their card, `weights/yunet.md`, has the measurements. Faces tilted
+by up to 30 degrees are found. At 45 degrees some are missed. On its side or upside down a face
 may be missed, or found with its eyes in the wrong place: turn such a photo upright first (EXIF
 orientation is applied on reading).
 """

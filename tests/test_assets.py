@@ -134,7 +134,7 @@ def zipped(path, *members):
 
 
 def test_the_table_is_complete():
-    networks = SALIENCY_MODELS | GENERATORS
+    networks = {**SALIENCY_MODELS, **GENERATORS}
     del networks["mask"]  # a picture of one's own
     for name in ("onnx", HOSODA, *SMALL):
         del networks[name]  # files that users bring
@@ -264,7 +264,7 @@ def test_a_first_checksum_is_recorded_and_finds_later_damage(thing, cache):
 def test_two_processes_fetch_once(server, thing, cache):
     server.plan = ["slow"]
     code = (
-        "import sys; from salattack import assets; "
+        "import sys; from salattack.runtime import assets; "
         "assets.ASSETS = {'thing': assets.Asset(name='thing', file='thing', address=sys.argv[1], "
         "licence='', source='', checksum=sys.argv[2])}; "
         "print('ready', flush=True); sys.stdin.readline(); print(assets.fetch('thing'))"

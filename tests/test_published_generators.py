@@ -24,13 +24,12 @@ from published import (
 from safetensors.torch import save_file
 from torch import nn
 
-from salattack.attacks import attacker
 from salattack.errors import SalattackError
 from salattack.experiments.study import open_study
 from salattack.generators import GENERATORS, dpr, edits_of, load_generator
+from salattack.presets import attacker
 from salattack.runtime.device import frozen
 from salattack.runtime.files import sha256
-from salattack.runtime.weights import read_state_dict
 
 PUBLISHED = Path(__file__).parents[2] / "shared" / "weights" / "published"
 REFERENCE = PUBLISHED / "reference_outputs.npz"
@@ -120,15 +119,6 @@ def test_the_file_serves_a_study(name, tmp_path):
 
 
 @every_small
-def test_what_is_missing_or_too_much_is_named(name, tmp_path, photos):
-    network = small(name)
-    state = network.state_dict()
-    gone = [key for key in state if key.endswith("bias")][-2]
-    torch.save({k: v for k, v in state.items() if k != gone}, tmp_path / "own.pth")
-    with pytest.raises(SalattackError, match=f"own.pth does not fit .*: {gone}: missing"):
-        load_generator(name, tmp_path / "own.pth", "cpu")
-
-
 @pytest.mark.parametrize(
     ("name", "divisor"), [(AGING, 4), (SHINKAI, 4), (ANIME, 16), (DPR_512, 16)]
 )
@@ -233,11 +223,10 @@ def test_nonsense_is_refused(name, tmp_path):
 
 
 @every_small
-def test_a_wrong_checksum_is_refused_or_told(name, tmp_path):
+def test_a_wrong_checksum_is_told(name, tmp_path):
     path = written(name, small(name), tmp_path)
-    with pytest.raises(SalattackError, match=r"is damaged: sha256 .* fetch the file again"):
-        read_state_dict(path, expected_sha256=GENERATORS[name].sha256)
-    with pytest.warns(UserWarning, match=r"is not the published .*: sha256 .*, expected"):
+    differs = "conv01_1.bias.npy is another file" if path.is_dir() else r"sha256 .*, expected"
+    with pytest.warns(UserWarning, match=rf"is not the published .*: {differs}"):
         load_generator(name, path, "cpu")
 
 

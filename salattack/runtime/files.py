@@ -34,6 +34,12 @@ def written_whole(path: str | Path) -> Iterator[Path]:
             beside.unlink()
 
 
+def write_text(path: str | Path, text: str) -> None:
+    """Write a text in UTF-8 by way of `written_whole`."""
+    with written_whole(path) as beside:
+        beside.write_text(text, encoding="utf-8")
+
+
 def sha256(path: Path) -> str:
     """Return the SHA-256 of a file as 64 hexadecimal digits.
 

@@ -17,17 +17,12 @@ from ..errors import SalattackError
 
 
 def needed(package: str, what: str) -> ModuleType:
-    """Import an optional package.
-
-    Raises:
-        SalattackError: it is not installed; ``what`` says what needs it.
-    """
+    """Import an optional package; the message says ``what`` needs it where it is not installed."""
     try:
         return importlib.import_module(package)
     except ImportError as error:
-        raise SalattackError(
-            f"{what} needs the package {package}: pip install 'salattack[generators]'"
-        ) from error
+        advice = "pip install 'salattack[generators]'"
+        raise SalattackError(f"{what} needs the package {package}: {advice}") from error
 
 
 def said(error: Exception) -> str:
@@ -45,16 +40,13 @@ def read_arrays(path: Path) -> dict[str, Tensor]:
     """
     read = _read_folder if path.is_dir() else READERS[path.suffix]
     try:
-        return {
-            name: torch.from_numpy(np.array(value, np.float32))
-            for name, value in read(path).items()
-        }
+        arrays = {name: np.array(value, np.float32) for name, value in read(path).items()}
     except SalattackError:
         raise
     except Exception as error:  # each library raises its own kinds
-        raise SalattackError(
-            f"{path.name} is not a readable weights file ({said(error)}); fetch it again"
-        ) from error
+        problem = f"{path.name} is not a readable weights file ({said(error)})"
+        raise SalattackError(f"{problem}; fetch it again") from error
+    return {name: torch.from_numpy(array) for name, array in arrays.items()}
 
 
 def _read_folder(path: Path) -> dict[str, Any]:
@@ -68,10 +60,8 @@ def _array(file: Path) -> np.ndarray:
     try:
         return np.load(file, allow_pickle=False)
     except (ValueError, EOFError, OSError) as error:
-        raise SalattackError(
-            f"{file.parent.name}/{file.name} is not a readable array of numbers ({error}); "
-            "fetch it again"
-        ) from error
+        problem = f"{file.parent.name}/{file.name} is not a readable array of numbers ({error})"
+        raise SalattackError(f"{problem}; fetch it again") from error
 
 
 def _read_hdf5(path: Path) -> dict[str, Any]:

@@ -116,15 +116,6 @@ def test_map_is_soft_and_a_batch_equals_its_images(light, faces):
     assert torch.allclose(found, one_by_one, atol=1e-5)
 
 
-def test_shipped_maps_are_sound_on_shipped_faces(light, faces):
-    every, chosen = faces
-    for index in chosen:
-        found = light(every[index].image[None])[0, 0]
-        assert found[every.face_ellipse(index)].mean() >= 0.85, every.ids[index]
-        if "portrait" in every.table.iloc[index]["kind"]:
-            assert found[:16, :16].mean() <= 0.1 and found[:16, -16:].mean() <= 0.1
-
-
 def test_light_model_is_small_and_gives_features(light):
     assert sum(p.numel() for p in light.parameters()) <= 8e6
     assert (SHIPPED / SALIENCY_MODELS["pfan-light"].file).stat().st_size <= 16e6

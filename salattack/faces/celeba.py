@@ -20,23 +20,22 @@ from .sets import Faces
 
 SPLITS = ("stargan", "train", "valid", "test", "all")
 PARTITIONS = {"train": "0", "valid": "1", "test": "2"}  # in list_eval_partition.txt
-PICTURES = "img_align_celeba"
+PICTURES = ("img_align_celeba", "img_align_celeba.zip")
 N_ROWS = 202_599
 STARGAN_SEED, STARGAN_TEST = 1234, 1999  # the authors' loop ends one before 2,000
 
 
 def is_celeba(root: str | Path) -> bool:
     """Return whether a folder holds CelebA's attribute list or its pictures."""
-    return bool(_find(root, "list_attr_celeba.txt", "Anno") or _find_images(root))
+    return bool(_find(root, "Anno", "list_attr_celeba.txt") or _find(root, "Img", *PICTURES))
 
 
 def celeba(root: str | Path, image_size: int = 128, split: str = "stargan", seed: int = 0) -> Faces:
     """Return a split of CelebA, shuffled: its first n faces are part of its first n + 1.
 
-    "stargan" is the rule by which StarGAN's authors chose the test faces that their published
-    generator has not seen: the rows of the list shuffled after ``random.seed(1234)``, the first
-    1,999. It gives their faces only for CelebA's complete list in its original order; a list of
-    another length is warned about.
+    "stargan" is how StarGAN's authors chose the test faces that their published generator has not
+    seen: the first 1,999 rows of the list shuffled after ``random.seed(1234)``. It needs CelebA's
+    complete list in its original order; a list of another length is warned about.
 
     Pictures of CelebA's proportions in another size, from half size up, are cut accordingly.
 
@@ -53,17 +52,17 @@ def celeba(root: str | Path, image_size: int = 128, split: str = "stargan", seed
     """
     if split not in SPLITS:
         raise one_of("split of CelebA", split, SPLITS)
-    listing = _need(root, "list_attr_celeba.txt", "Anno", "put CelebA's attribute list there")
-    images = _find_images(root)
+    listing = _need(root, "Anno", "list_attr_celeba.txt", "put CelebA's attribute list there")
+    images = _find(root, "Img", *PICTURES)
     if images is None:
-        lacking = f"{Path(root) / PICTURES} does not exist, nor {PICTURES}.zip"
+        lacking = f"{Path(root) / PICTURES[0]} does not exist, nor {PICTURES[1]}"
         raise SalattackError(f"{lacking}; put CelebA's aligned set there")
     if not images.is_dir():
         try:
             open_zip(images)
         except (OSError, BadZipFile) as error:
             raise _again(f"{images} is not a readable zip ({error})") from error
-        images /= PICTURES
+        images /= PICTURES[0]
     rows = _read_attributes(listing)
     if split == "stargan":
         if len(rows) != N_ROWS:
@@ -82,17 +81,13 @@ def celeba(root: str | Path, image_size: int = 128, split: str = "stargan", seed
     return faces
 
 
-def _find(root: str | Path, name: str, subfolder: str) -> Path | None:
-    places = Path(root) / name, Path(root) / subfolder / name
-    return next((place for place in places if place.exists()), None)
+def _find(root: str | Path, subfolder: str, *names: str) -> Path | None:
+    places = [Path(root) / inner / name for name in names for inner in ("", subfolder)]
+    return next(filter(Path.exists, places), None)
 
 
-def _find_images(root: str | Path) -> Path | None:
-    return _find(root, PICTURES, "Img") or _find(root, f"{PICTURES}.zip", "Img")
-
-
-def _need(root: str | Path, name: str, subfolder: str, advice: str) -> Path:
-    if found := _find(root, name, subfolder):
+def _need(root: str | Path, subfolder: str, name: str, advice: str) -> Path:
+    if found := _find(root, subfolder, name):
         return found
     raise SalattackError(f"{Path(root) / name} does not exist, nor in {subfolder}/; {advice}")
 
@@ -135,7 +130,7 @@ def _read_attributes(path: Path) -> dict[str, list[int]]:
 def _official(root: str | Path, split: str, rows: dict, listing: Path) -> list[str]:
     """Return the names of an official split, in the order of the attribute list."""
     needs = f"split {split!r} needs it: put CelebA's partition there"
-    path = _need(root, "list_eval_partition.txt", "Eval", needs)
+    path = _need(root, "Eval", "list_eval_partition.txt", needs)
     parts = {}
     for number, fields in enumerate(_lines(path), 1):
         if len(fields) != 2 or fields[1] not in PARTITIONS.values() or fields[0] in parts:
@@ -152,16 +147,15 @@ def _official(root: str | Path, split: str, rows: dict, listing: Path) -> list[s
     return names
 
 
-def _crop(size: tuple[int, int]) -> int:
-    """Return the side of StarGAN's centre crop for a picture of ``size``, width and height."""
-    width, height = size
+def _crop(width: int, height: int) -> int:
+    """Return the side of StarGAN's centre crop for a picture of that size."""
     alike = abs(height - width * CELEBA_SIZE[1] / CELEBA_SIZE[0]) <= 1
     return width if alike and 2 * width >= CROP else CROP
 
 
 def _read_celeba(row: pd.Series, image_size: int) -> Tensor:
     photo = open_photo(row["source"])
-    crop = _crop(photo.size)
+    crop = _crop(*photo.size)
     require_sides(photo, crop, row["source"])
     return preprocess(photo, image_size, crop)
 
@@ -173,7 +167,7 @@ def _warn_of_enlarging(faces: Faces) -> None:
             size = open_photo(source).size
         except SalattackError:  # reading this face will say so
             continue
-        if (crop := _crop(size)) < min(CROP, faces.image_size):
+        if (crop := _crop(*size)) < min(CROP, faces.image_size):
             enlarged = f"are enlarged, from {crop} to {faces.image_size} pixels: they are soft"
             warnings.warn(f"pictures of {size[0]}×{size[1]} like {source} {enlarged}", stacklevel=3)
         return

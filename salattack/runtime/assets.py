@@ -71,9 +71,8 @@ class Asset:
 def _asset(row: dict) -> Asset:
     listing = RESOURCES / f"{row['name']}.sha256"  # as `sha256sum` writes it
     lines = listing.read_text().splitlines() if listing.exists() else []
-    files = {file: sha256 for sha256, file in map(str.split, lines)}
-    typed = {"size": int(row["size"] or 0), "inferred": bool(row["inferred"]), "files": files}
-    return Asset(**row | typed)
+    row["files"] = {file: sha256 for sha256, file in map(str.split, lines)}
+    return Asset(**row | {"size": int(row["size"] or 0), "inferred": bool(row["inferred"])})
 
 
 with (RESOURCES / "assets.csv").open(newline="") as _rows:
@@ -164,11 +163,10 @@ def _staged(asset: Asset, *, resume: bool) -> Iterator[Path]:
                 shutil.rmtree(stage, ignore_errors=True)
             yield stage / asset.path.name
     except OSError as error:
+        problem = f"cannot use {error.filename or folder}: {error.strerror}; fix this"
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             free = shutil.disk_usage(folder).free / 1e6
             problem = f"the disk of {folder} is full ({free:.1f} MB free); free some space"
-        else:
-            problem = f"cannot use {error.filename or folder}: {error.strerror}; fix this"
         advice = "or set SALATTACK_CACHE to another folder, and run the command again"
         raise SalattackError(f"{problem} {advice}") from error
 
@@ -270,8 +268,7 @@ def _unpack(path: Path, wanted: str) -> None:
             names = [entry.filename.rpartition("/")[2] for entry in entries]
             if "data.pkl" in names:  # the file itself, which torch writes as a zip
                 return
-            if names.count(wanted) != 1:
-                count = names.count(wanted)
+            if (count := names.count(wanted)) != 1:
                 raise SalattackError(f"the zip holds {count} files named {wanted}, not one")
             with archive.open(entries[names.index(wanted)]) as packed, beside.open("wb") as file:
                 shutil.copyfileobj(packed, file)

@@ -41,10 +41,7 @@ def write_text(path: str | Path, text: str) -> None:
 
 
 def sha256(path: Path) -> str:
-    """Return the SHA-256 of a file as 64 hexadecimal digits.
-
-    A folder's is that of the list ``<digits>  <name>`` of its files, as `sha256sum` prints it.
-    """
+    """Return a file's SHA-256 in hexadecimal; of a folder, that of `sha256sum`'s list of it."""
     if path.is_dir():
         lines = (f"{sha256(one)}  {one.name}\n" for one in sorted(path.iterdir()))
         return hashlib.sha256("".join(lines).encode()).hexdigest()

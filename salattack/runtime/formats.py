@@ -1,7 +1,6 @@
 """Weight files of other frameworks, read as arrays: HDF5, ONNX and folders of ``.npy``.
 
-Only numbers are taken. A model description inside a file (Keras' configuration, ONNX' graph) is
-not interpreted, and nothing is unpickled.
+Only numbers are taken: Keras' configuration and ONNX' graph are not interpreted.
 """
 
 import importlib
@@ -34,9 +33,6 @@ def read_arrays(path: Path) -> dict[str, Tensor]:
     """Return the arrays of a ``.h5`` or ``.onnx`` file or of a folder, by name, as float32.
 
     Names are an HDF5 dataset's path, an ONNX initialiser's name, or a ``.npy`` file's stem.
-
-    Raises:
-        SalattackError: a damaged file, entries that are not numbers, a missing package.
     """
     read = _read_folder if path.is_dir() else READERS[path.suffix]
     try:
@@ -50,18 +46,16 @@ def read_arrays(path: Path) -> dict[str, Tensor]:
 
 
 def _read_folder(path: Path) -> dict[str, Any]:
-    files = sorted(path.glob("*.npy"))
-    if not files:
-        raise SalattackError(f"the folder {path} holds no .npy files; check the path")
-    return {file.stem: _array(file) for file in files}
-
-
-def _array(file: Path) -> np.ndarray:
-    try:
-        return np.load(file, allow_pickle=False)
-    except (ValueError, EOFError, OSError) as error:
-        problem = f"{file.parent.name}/{file.name} is not a readable array of numbers ({error})"
-        raise SalattackError(f"{problem}; fetch it again") from error
+    found = {}
+    for file in sorted(path.glob("*.npy")):
+        try:
+            found[file.stem] = np.load(file, allow_pickle=False)
+        except (ValueError, EOFError, OSError) as error:
+            problem = f"{path.name}/{file.name} is not a readable array of numbers ({error})"
+            raise SalattackError(f"{problem}; fetch it again") from error
+    if found:
+        return found
+    raise SalattackError(f"the folder {path} holds no .npy files; check the path")
 
 
 def _read_hdf5(path: Path) -> dict[str, Any]:

@@ -59,10 +59,10 @@ def read_state_dict(path: str | Path, *, expected_sha256: str | None = None) -> 
         raise SalattackError(f"{path.name} is not a readable weights file ({error})") from error
     if not isinstance(state, Mapping):
         raise SalattackError(f"{path.name} does not hold a state dict but a {type(state).__name__}")
-    return {
-        k: v.float() if torch.is_tensor(v) and v.is_floating_point() else v
-        for k, v in state.items()
+    floats = {
+        k: v.float() for k, v in state.items() if torch.is_tensor(v) and v.is_floating_point()
     }
+    return dict(state) | floats
 
 
 def fit(module: nn.Module, state: Mapping, source: str) -> nn.Module:
@@ -208,6 +208,6 @@ def without_statistics(state: Mapping) -> dict:
 
 
 def shape_of(state: Mapping, key: str, dimensions: int) -> tuple[int, ...] | None:
-    """Return the shape of a tensor of a state dict; None if it is not there, or not so deep."""
+    """Return the shape of a tensor of a state dict; None if there is none of ``dimensions``."""
     shape = getattr(state.get(key), "shape", ())
     return tuple(shape) if len(shape) == dimensions else None

@@ -335,7 +335,7 @@ def test_animation_is_refused(tmp_path, suffix):
     path = tmp_path / f"moving.{suffix}"
     frames = [Image.new("RGB", (20, 20), colour) for colour in ("red", "blue")]
     frames[0].save(path, save_all=True, append_images=frames[1:])
-    with pytest.raises(SalattackError, match=r"is animated \(2 frames\); save one frame"):
+    with pytest.raises(SalattackError, match="is animated; save one frame"):
         open_photo(path)
 
 
@@ -354,7 +354,7 @@ def test_decompression_bomb(tmp_path):
     header = struct.pack(">IIBBBBB", 30000, 30000, 8, 2, 0, 0, 0)
     path = tmp_path / "bomb.png"
     path.write_bytes(b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IEND", b""))
-    with pytest.raises(SalattackError, match=r"bomb.png has more than \d+ pixels; shrink"):
+    with pytest.raises(SalattackError, match=r"bomb.png has more than 178 megapixels; shrink"):
         open_photo(path)
 
 

@@ -66,18 +66,16 @@ def decoded(
             file = io.BytesIO(read_bytes(path))
         with Image.open(file or path) as image:
             # A phone's MPO is a JPEG with a depth or gain map behind it, not an animation.
-            frames = 1 if image.format == "MPO" else getattr(image, "n_frames", 1)
-            if frames > 1:
-                advice = "save one frame as a still picture"
-                raise SalattackError(f"{path} is animated ({frames} frames); {advice}")
+            if image.format != "MPO" and getattr(image, "n_frames", 1) > 1:
+                raise SalattackError(f"{path} is animated; save one frame as a still picture")
             yield image
     except SalattackError:
         raise
     except FileNotFoundError:
         raise SalattackError(f"{path} does not exist; check the path") from None
     except Image.DecompressionBombError:
-        limit = 2 * Image.MAX_IMAGE_PIXELS
-        raise SalattackError(f"{path} has more than {limit} pixels; shrink the {what}") from None
+        limit = 2 * Image.MAX_IMAGE_PIXELS // 10**6
+        raise SalattackError(f"{path} has more than {limit} megapixels; shrink it") from None
     except Exception as error:  # decoders raise many types on damaged files
         reason = "no known format" if isinstance(error, UnidentifiedImageError) else error
         message = f"{path} is not a readable {what} ({reason}); replace or remove the file"

@@ -64,7 +64,7 @@ class OnnxGenerator(nn.Module):
 
 
 @dataclass(frozen=True, kw_only=True)
-class OnnxModel(Entry):
+class OnnxEntry(Entry):
     """The registry entry of all ONNX files."""
 
     build: Callable[..., nn.Module] = OnnxGenerator

@@ -11,7 +11,7 @@ from ..runtime import assets
 from ..runtime.weights import Entry, Registry
 from . import aging, animegan, attgan, cartoongan, cyclegan, dpr, ganimation, stargan, stargan_v2
 from .cyclegan import only
-from .onnx_model import OnnxModel
+from .onnx_model import OnnxEntry
 
 
 class _Generators(Registry):
@@ -90,4 +90,4 @@ _TABLE = (
     ("dpr-512", 512, dpr, "DPR's trained_model_03.t7"),
 )
 _OWN = {row[0]: _entry(*row) for row in _TABLE}
-GENERATORS = _Generators("generator", _OWN | {"onnx": OnnxModel(edits=only("Edit"))})
+GENERATORS = _Generators("generator", _OWN | {"onnx": OnnxEntry(edits=only("Edit"))})

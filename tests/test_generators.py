@@ -198,6 +198,7 @@ def test_a_tampered_shipped_file_is_refused(tmp_path, monkeypatch):
 )
 def test_one_look_up_gives_all_that_belongs_to_a_network(registry, name):
     entry = registry[name]
+    assert registry.get("dalle") is None
     loaded = entry.load(device="cpu")
     assert (loaded.edits, loaded.image_size) == (entry.edits, entry.image_size)
     assert loaded.sha256 == sha256(SHIPPED / entry.file)

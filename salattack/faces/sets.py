@@ -31,9 +31,7 @@ class Face(NamedTuple):
 
 
 class Faces(Dataset[Face]):
-    """A set of faces, read from disk one at a time as they are asked for.
-
-    Reading a face raises `SalattackError` when its picture is missing, damaged or too small.
+    """A set of faces; a missing, damaged or small picture raises `SalattackError` when it is read.
 
     Args:
         table: a row for each face: face_id, source, the five attributes and what ``read`` needs.

@@ -182,6 +182,10 @@ class Registry(UserDict[str, Entry]):
     def __missing__(self, name: str) -> Entry:
         raise one_of(self.kind, name, self)
 
+    def get(self, name: str, default: Entry | None = None) -> Entry | None:
+        """Return the entry of that name, or the default; Python 3.11 expects a KeyError here."""
+        return self[name] if name in self else default  # noqa: SIM401
+
 
 def _source_of(copy: Path) -> str | None:
     """Return the checksum of what a safetensors file was made from; None if that is unknown."""

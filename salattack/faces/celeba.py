@@ -40,8 +40,8 @@ def celeba(root: str | Path, image_size: int = 128, split: str = "stargan", seed
     Pictures of CelebA's proportions in another size, from half size up, are cut accordingly.
 
     Args:
-        root: the folder with ``list_attr_celeba.txt`` (there or in ``Anno/``) and the pictures,
-            ``img_align_celeba/`` or ``img_align_celeba.zip`` (there or in ``Img/``).
+        root: the folder with ``list_attr_celeba.txt`` (there or in ``Anno/``) and `PICTURES`
+            (there or in ``Img/``).
         image_size: side of the images in pixels.
         split: "stargan"; "all"; "train", "valid" or "test" by ``list_eval_partition.txt`` (there
             or in ``Eval/``).

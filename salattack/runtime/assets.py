@@ -99,10 +99,10 @@ def checked(name: str) -> tuple[Path, str]:
     """
     asset = known(name)
     found, problem = _inspect(asset)
-    if not problem:
-        return asset.path, found
-    advice = f"run `salattack assets fetch {name}` to download it again"
-    raise SalattackError(f"{asset.path} {problem}; {advice}")
+    if problem:
+        advice = f"run `salattack assets fetch {name}` to download it again"
+        raise SalattackError(f"{asset.path} {problem}; {advice}")
+    return asset.path, found
 
 
 def verify() -> dict[str, str | None]:
@@ -134,9 +134,7 @@ def fetch(name: str) -> Path:
 def add(name: str, file: str | Path) -> Path:
     """Verify what was downloaded by hand, copy it into the cache, and return its path there.
 
-    Args:
-        name: of the asset.
-        file: the file, the published zip that holds it, or the folder.
+    ``file`` is the file, the published zip that holds it, or the folder.
 
     Raises:
         SalattackError: an unknown name, a missing or wrong file, an unsafe zip, a full disk.
@@ -182,7 +180,7 @@ def _collect(asset: Asset, staged: Path, take: Callable[[str, Path], object]) ->
             start = opened.read(4096).lstrip()
         if start.startswith(b"<"):
             part.unlink()
-            title = re.search(rb"<title[^>]*>(.*?)</title", start, re.DOTALL | re.IGNORECASE)
+            title = re.search(rb"(?is)<title[^>]*>(.*?)</title", start)
             said = " ".join(title[1].decode("utf-8", "replace").split()) if title else "untitled"
             page = f"a web page (“{said}”) came instead of {part.name}"
             raise SalattackError(f"{page}; {asset.by_hand}")

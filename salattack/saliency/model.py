@@ -56,11 +56,7 @@ class SaliencyModel(nn.Module):
 
 
 class DrawnMask(nn.Module):
-    """One mask for every face, in the geometry of the aligned crops; in place of a network.
-
-    Args:
-        size: height and width of the picture that holds it.
-    """
+    """One mask for every face, of height and width ``size``, in the geometry of the crops."""
 
     def __init__(self, size: tuple[int, int]) -> None:
         super().__init__()

@@ -169,9 +169,7 @@ class InvertedResidual(nn.Sequential):
 class EfficientNetLite0(nn.ModuleList):
     """EfficientNet-Lite0's stem and 16 blocks in order, without its classifier."""
 
-    # Index and channels of the last block at each resolution.
-    LEVELS = ((1, 16), (3, 24), (5, 40), (11, 112), (16, 320))
-
+    LEVELS = ((1, 16), (3, 24), (5, 40), (11, 112), (16, 320))  # ends: index, channels
     # (blocks, channels, kernel, stride, expansion), EfficientNet's Table 1
     STAGES = (
         *((1, 16, 3, 1, 1), (2, 24, 3, 2, 6), (2, 40, 5, 2, 6), (3, 80, 3, 2, 6)),

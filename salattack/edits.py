@@ -79,3 +79,10 @@ def edit_labels(labels: Tensor, attribute: str) -> Tensor:
     else:
         target[:, index] = 1 - target[:, index]
     return target
+
+
+def _labels(_: object, labels: Tensor, edit: str) -> Tensor:
+    return edit_labels(labels, edit)
+
+
+LABEL_EDITS = EditSet(ATTRIBUTES, _labels)  # of a generator that takes StarGAN's five labels

@@ -1,7 +1,9 @@
 """One list of dependencies: pyproject.toml; conda and the lock agree with it."""
 
+import os
 import re
 import subprocess
+import sys
 import tomllib
 from importlib import metadata
 from itertools import chain
@@ -92,3 +94,18 @@ def test_the_packages_that_users_asked_for_are_there():
     names = {normal(Requirement(line).name) for line in DEPENDENCIES}
     asked = {"torch", "torchvision", "jupyterlab", "matplotlib", "papermill", "nbval", "pillow"}
     assert asked <= names
+
+
+def test_the_method_needs_torch_and_kornia_alone():
+    around = ["generators", "saliency", "faces", "runtime", "experiments", "protect", "cli"]
+    code = (
+        "import sys, salattack.attacks, salattack.presets\n"
+        f"around = {{f'salattack.{{name}}' for name in {around}}}\n"
+        "heavy = {'requests', 'gdown', 'pandas', 'openpeople', 'torchvision'}\n"
+        "print(sorted((around | heavy) & set(sys.modules)))"
+    )
+    env = os.environ | {"PYTHONPATH": str(ROOT)}
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=env, capture_output=True, text=True, check=True
+    )
+    assert done.stdout == "[]\n"

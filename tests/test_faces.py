@@ -1,6 +1,7 @@
 """Faces: geometry, manifest, the shipped set, folders, and every bad input."""
 
 import hashlib
+import io
 import struct
 import zlib
 
@@ -15,7 +16,7 @@ from salattack.edits import ATTRIBUTES, HAIR
 from salattack.errors import SalattackError
 from salattack.faces import load_faces, shipped
 from salattack.faces.alignment import align, preprocess
-from salattack.faces.reading import open_photo
+from salattack.faces.reading import decoded, open_photo, read_mask
 from salattack.faces.sets import Face, folder
 from salattack.faces.shipped import openpeople
 from salattack.images import to_pil, to_tensor, to_uint8
@@ -212,14 +213,6 @@ def test_landmarks_and_ellipse(size):
     assert not inside[0].any()
 
 
-def test_only_openpeople_has_landmarks(tmp_path):
-    save(tmp_path / "a.png")
-    with pytest.warns(UserWarning, match="no attributes.csv"):
-        photos = folder(tmp_path, 100)
-    with pytest.raises(SalattackError, match="no landmarks; use the openpeople faces"):
-        photos.face_ellipse(0)
-
-
 def test_data_loader_batches():
     batch = next(iter(DataLoader(openpeople("selfie", image_size=64), batch_size=2)))
     assert batch.image.shape == (2, 3, 64, 64)
@@ -266,6 +259,7 @@ def test_transparency_is_composited_on_white(tmp_path):
     rgba.save(tmp_path / "rgba.png")
     assert pixel(tmp_path / "rgba.png") == (255, 255, 255)
     assert pixel(tmp_path / "rgba.png", (1, 0)) == (127, 127, 127)
+    assert read_mask(tmp_path / "rgba.png").getpixel((0, 0)) == 0  # nothing was drawn there
     Image.new("LA", (9, 9), (0, 51)).save(tmp_path / "la.png")
     assert pixel(tmp_path / "la.png") == (204, 204, 204)
     palette = Image.new("RGB", (9, 9), RED).quantize(2)
@@ -278,6 +272,7 @@ def test_16_bit_grey_is_scaled_and_not_clipped(tmp_path, suffix):
     path = tmp_path / f"deep.{suffix}"
     Image.fromarray(np.array([[0, 257 * 100, 257 * 100 + 129, 65535]], np.uint16)).save(path)
     assert [pixel(path, (x, 0))[0] for x in range(4)] == [0, 100, 101, 255]
+    assert [read_mask(path).getpixel((x, 0)) for x in range(4)] == [0, 100, 101, 255]
 
 
 def test_cmyk_is_converted(tmp_path):
@@ -300,8 +295,9 @@ def test_exif_orientation_is_applied(tmp_path, orientation, red_at):
 
 
 def test_missing_file():
-    with pytest.raises(SalattackError, match=r"nowhere.jpg does not exist; check the path"):
-        open_photo("nowhere.jpg")
+    for read in (open_photo, read_mask):
+        with pytest.raises(SalattackError, match=r"nowhere.jpg does not exist; check the path"):
+            read("nowhere.jpg")
 
 
 @pytest.mark.parametrize("suffix", ["jpg", "png", "webp", "bmp", "tif"])
@@ -320,6 +316,11 @@ def test_no_picture_at_all(tmp_path):
     for path in (tmp_path / "a.jpg", tmp_path / "empty.jpg", tmp_path):
         with pytest.raises(SalattackError, match=r"not a readable picture .*; replace or remove"):
             open_photo(path)
+    with (
+        pytest.raises(SalattackError, match=r"1\.png is not a readable mask \(no known format\)"),
+        decoded("1.png", "mask", io.BytesIO(b"member of a tar")),
+    ):
+        pass
 
 
 @pytest.mark.parametrize("mode", ["F", "I"])
@@ -334,7 +335,7 @@ def test_animation_is_refused(tmp_path, suffix):
     path = tmp_path / f"moving.{suffix}"
     frames = [Image.new("RGB", (20, 20), colour) for colour in ("red", "blue")]
     frames[0].save(path, save_all=True, append_images=frames[1:])
-    with pytest.raises(SalattackError, match=r"is animated \(2 frames\); save one frame"):
+    with pytest.raises(SalattackError, match="is animated; save one frame"):
         open_photo(path)
 
 
@@ -353,7 +354,7 @@ def test_decompression_bomb(tmp_path):
     header = struct.pack(">IIBBBBB", 30000, 30000, 8, 2, 0, 0, 0)
     path = tmp_path / "bomb.png"
     path.write_bytes(b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IEND", b""))
-    with pytest.raises(SalattackError, match=r"bomb.png has more than \d+ pixels; shrink"):
+    with pytest.raises(SalattackError, match=r"bomb.png has more than 178 megapixels; shrink"):
         open_photo(path)
 
 

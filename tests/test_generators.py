@@ -1,6 +1,8 @@
 import copy
+import hashlib
 import pickle
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import published
@@ -33,8 +35,11 @@ from salattack.generators.registry import GENERATORS
 from salattack.presets import ATTACKERS, attacker
 from salattack.protect.disruption import STRENGTHS, Protector
 from salattack.reporting.figures import attribute_visualization, edit_label
+from salattack.runtime import weights
 from salattack.runtime.device import frozen
-from salattack.runtime.weights import SHIPPED, fit, read_state_dict
+from salattack.runtime.files import sha256
+from salattack.runtime.weights import SHIPPED, fit
+from salattack.saliency import SALIENCY_MODELS, load_saliency
 
 CYCLEGAN, GANIMATION = "cyclegan-vangogh-256", "ganimation-celeba-128"
 ATTGAN, STARGAN_V2 = "attgan-celeba-128", "stargan-v2-celeba-hq-256"
@@ -103,22 +108,6 @@ def test_edits_keep_shape_and_range(generator, size):
     assert not torch.equal(fakes[0], generator(images[:1], torch.eye(5)[1:2])[0])
 
 
-def test_a_published_checkpoint_loads_without_its_running_statistics(tmp_path):
-    plain = StarGAN(conv_dim=8)
-    state = dict(plain.state_dict())
-    for name, module in plain.named_modules():
-        if isinstance(module, nn.InstanceNorm2d):
-            state[f"{name}.running_mean"] = torch.randn(module.num_features)
-            state[f"{name}.running_var"] = torch.rand(module.num_features)
-            state[f"{name}.num_batches_tracked"] = torch.tensor(7)
-    torch.save(state, tmp_path / "200000-G.ckpt")
-    with pytest.warns(UserWarning, match="is not the published 200000-G.ckpt"):
-        loaded = load_generator("stargan-celeba-128", tmp_path / "200000-G.ckpt", "cpu")
-    images, target = torch.rand(2, 3, 32, 32) * 2 - 1, torch.eye(5)[:2]
-    assert (loaded(images, target) - plain(images, target)).abs().max() <= 1e-5
-    assert not loaded.training and not any(p.requires_grad for p in loaded.parameters())
-
-
 @pytest.mark.parametrize("name", [STARGAN, CYCLEGAN, STARGAN_V2, *published.SMALL])
 @pytest.mark.parametrize("n", [1, 3])
 def test_the_quick_layout_gives_the_same_edits_and_gradients(name, n):
@@ -136,76 +125,84 @@ def test_the_quick_layout_gives_the_same_edits_and_gradients(name, n):
         torch.testing.assert_close(a, b, rtol=1e-9, atol=1e-9)
 
 
-def test_published_models_need_a_file(tmp_path, monkeypatch):
-    monkeypatch.setenv("SALATTACK_CACHE", str(tmp_path))
-    with pytest.raises(SalattackError, match=r"200000-G.ckpt is not in the package; get it from"):
-        load_generator("stargan-celeba-256")
-
-
-def test_misfits_are_named(tmp_path):
-    state = StarGAN(conv_dim=8).state_dict()
-    state.pop("main.3.weight")
-    state["main.6.weight"] = torch.zeros(1)
-    state["head"] = torch.zeros(1)
-    state["tail"] = torch.zeros(1)
-    save_file(state, tmp_path / "bad.safetensors")
-    with pytest.raises(SalattackError) as error:
-        load_generator(weights=tmp_path / "bad.safetensors")
-    message = str(error.value)
-    assert "main.3.weight: missing" in message and "and 1 more" in message
-    with pytest.raises(SalattackError, match=r"main.0.weight: shape \(8, 8, 7, 7\) instead of"):
-        fit(StarGAN(), StarGAN(conv_dim=8).state_dict(), "small")
+DOORS = {  # one reader of weights behind them
+    "shipped generator": partial(load_generator, "stargan-celeba128-w32"),
+    "published generator": partial(load_generator, CYCLEGAN),
+    "shipped saliency": partial(load_saliency, "pfan-light"),
+    "published saliency": partial(load_saliency, "pfan-duts"),
+}
+every_door = pytest.mark.parametrize("door", DOORS.values(), ids=DOORS)
 
 
 class Trap:
+    def __init__(self, path):
+        self.path = path
+
     def __reduce__(self):
         return Path.touch, (self.path,)
 
 
-def test_code_in_a_pickle_is_never_executed(tmp_path):
-    trap, sprung = Trap(), tmp_path / "sprung"
-    trap.path = sprung
-    for name, save in (
-        ("a.ckpt", torch.save),
-        ("b.pkl", lambda o, p: p.write_bytes(pickle.dumps(o))),
-    ):
-        save({"main.0.weight": trap}, tmp_path / name)
+@every_door
+def test_code_in_a_pickle_is_never_executed(door, tmp_path):
+    sprung = tmp_path / "sprung"
+    torch.save({"main.0.weight": Trap(sprung)}, tmp_path / "a.ckpt")
+    torch.save({"model": Trap(sprung)}, tmp_path / "b.pth", _use_new_zipfile_serialization=False)
+    (tmp_path / "c.pkl").write_bytes(pickle.dumps({"model": Trap(sprung)}, protocol=2))
+    for name in ("a.ckpt", "b.pth", "c.pkl"):
         with pytest.raises(SalattackError, match=r"not executed|not a readable weights file"):
-            load_generator(weights=tmp_path / name)
+            door(tmp_path / name)
     assert not sprung.exists()
 
 
-@pytest.mark.parametrize(
-    ("name", "content"),
-    [
-        ("a.safetensors", b"nonsense"),
-        ("a.ckpt", b"nonsense"),
-        ("b.ckpt", b""),
-        ("c.ckpt", b"PK\3\4"),
-    ],
-)
-def test_damaged_files_are_refused(tmp_path, name, content):
-    (tmp_path / name).write_bytes(content)
-    with pytest.raises(SalattackError, match=name):
-        load_generator(weights=tmp_path / name)
-
-
-def test_missing_and_tampered_files_are_refused(tmp_path):
+@every_door
+def test_unusable_files_are_refused(door, tmp_path):
     with pytest.raises(SalattackError, match="no weights file at"):
-        load_generator(weights=tmp_path / "none.safetensors")
-    entry = GENERATORS["stargan-celeba128-w32"]
-    tampered = tmp_path / entry.file
-    content = bytearray((SHIPPED / entry.file).read_bytes())
-    content[-1] ^= 1
-    tampered.write_bytes(content)
-    with pytest.raises(SalattackError, match="is damaged: sha256"):
-        read_state_dict(tampered, expected_sha256=entry.sha256)
-
-
-def test_a_list_is_not_a_state_dict(tmp_path):
+        door(tmp_path / "none.safetensors")
+    damaged = {"a.safetensors": b"nonsense", "a.ckpt": b"nonsense", "b.ckpt": b"", "c.ckpt": b"PK"}
+    for name, content in damaged.items():
+        (tmp_path / name).write_bytes(content)
+        with pytest.raises(SalattackError, match=name):
+            door(tmp_path / name)
     torch.save([1, 2], tmp_path / "list.ckpt")
     with pytest.raises(SalattackError, match="does not hold a state dict but a list"):
-        load_generator(weights=tmp_path / "list.ckpt")
+        door(tmp_path / "list.ckpt")
+    torch.save({f"{key}.weight": torch.zeros(1) for key in "abcd"}, tmp_path / "bad.ckpt")
+    with pytest.raises(SalattackError, match=r"bad.ckpt does not fit .*: missing.* and \d+ more"):
+        door(tmp_path / "bad.ckpt")
+
+
+def test_misfits_are_named():
+    state = StarGAN(conv_dim=8).state_dict()
+    state["main.6.weight"] = state.pop("main.3.weight")
+    with pytest.raises(SalattackError, match=r"3.weight: missing; main.6.weight: shape \(16, "):
+        fit(StarGAN(conv_dim=8), state, "small")
+    with pytest.raises(SalattackError, match=r"head: not in StarGAN"):
+        fit(StarGAN(), StarGAN().state_dict() | {"head": torch.zeros(1)}, "small")
+
+
+def test_a_tampered_shipped_file_is_refused(tmp_path, monkeypatch):
+    entry = GENERATORS["stargan-celeba128-w32"]
+    content = bytearray((SHIPPED / entry.file).read_bytes())
+    content[-1] ^= 1
+    (tmp_path / entry.file).write_bytes(content)
+    monkeypatch.setattr(weights, "SHIPPED", tmp_path)
+    with pytest.raises(SalattackError, match="is damaged: sha256"):
+        entry.load()
+    loaded = entry.load(tmp_path / entry.file, "cpu")  # one's own file is one's own
+    assert loaded.sha256 == hashlib.sha256(content).hexdigest() != entry.sha256
+
+
+@pytest.mark.parametrize(
+    ("registry", "name"),
+    [(GENERATORS, "cyclegan-blond128-w32"), (SALIENCY_MODELS, "pfan-light")],
+)
+def test_one_look_up_gives_all_that_belongs_to_a_network(registry, name):
+    entry = registry[name]
+    assert registry.get("dalle") is None
+    loaded = entry.load(device="cpu")
+    assert (loaded.edits, loaded.image_size) == (entry.edits, entry.image_size)
+    assert loaded.sha256 == sha256(SHIPPED / entry.file)
+    assert not any(p.requires_grad for p in loaded.network.parameters())
 
 
 # Parameters of the published networks. CycleGAN's is what its authors' code prints (issue 169 of
@@ -361,17 +358,6 @@ def test_stargan_v2_s_depth_follows_the_file(high_pass, tmp_path, photos):
     loaded = load_generator(STARGAN_V2, tmp_path / "nets.ckpt", "cpu")
     assert (loaded.depth, loaded.image_size) == (3 + high_pass, 128)
     assert loaded.style_of_latent(torch.randn(2, 16), torch.tensor([0, 2])).shape == (2, 8)
-
-
-@every_adapter
-def test_misfitting_files_are_refused(name, tmp_path):
-    state = small(name).state_dict()
-    gone = list(state)[-1]
-    torch.save(
-        {k: v for k, v in state.items() if k != gone} | {"head": torch.zeros(1)}, tmp_path / "a"
-    )
-    with pytest.raises(SalattackError, match=f"a does not fit .*{gone}: missing.*head: not in"):
-        load_generator(name, weights=tmp_path / "a", device="cpu")
 
 
 def test_a_file_of_another_architecture_is_refused(tmp_path):

@@ -99,7 +99,7 @@ def test_an_installed_package_adds_its_entry_everywhere(first, place):
     code += "GENERATORS['mine'].file, *GENERATORS, len(GENERATORS) == len(list(GENERATORS)))"
     done = subprocess.run(
         [sys.executable, "-c", code],
-        env=os.environ | {"PYTHONPATH": str(place)},
+        env=os.environ | {"PYTHONPATH": f"{place}{os.pathsep}{Path(__file__).parents[1]}"},
         capture_output=True,
         text=True,
         check=True,

@@ -886,7 +886,7 @@ def test_overwrite_does_again_what_is_done(tmp_path, small, quick):
         (["b", "-o", "out", "--workers", "2"], "--workers goes with --engine ray"),
         (["a.png", "-o", "b.png", "--engine", "ray"], "--engine ray is for several photos"),
         (["b", "-o", "out", "--mask", "a.png"], "--mask is for one photo"),
-        (["a.png", "-o", "b.png", "--mask", "gone.png"], "gone.png cannot be read as a mask"),
+        (["a.png", "-o", "b.png", "--mask", "gone.png"], "gone.png does not exist; check the path"),
         (["a.png", "-o", "b.png", "--generator", "gan"], "unknown generator 'gan'"),
     ],
 )

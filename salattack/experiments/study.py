@@ -23,7 +23,7 @@ from ..metrics import unit_features
 from ..regions import REGIONS
 from ..runtime.device import pick_device
 from ..runtime.files import sha256
-from ..runtime.weights import Model
+from ..runtime.weights import Entry
 from ..saliency import SALIENCY_MODELS, load_saliency
 
 COMPUTE = ("float32", "bfloat16")
@@ -237,5 +237,5 @@ def open_study(
     )
 
 
-def _checksum(model: Model, weights: str | None) -> str | None:
+def _checksum(model: Entry, weights: str | None) -> str | None:
     return model.sha256 if weights is None else sha256(Path(weights))

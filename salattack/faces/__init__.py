@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ..errors import SalattackError
+from .celeba import celeba, is_celeba
 from .sets import Faces, folder
 from .shipped import openpeople
 
@@ -17,7 +18,7 @@ def load_faces(
     split: str | None = None,
     seed: int = 0,
 ) -> Faces:
-    """Return a set of faces by name or path.
+    """Return a set of faces by name or path; see `openpeople`, `celeba` and `folder`.
 
     Args:
         source: "openpeople", a folder in CelebA's layout (it has ``list_attr_celeba.txt``, or the
@@ -25,19 +26,16 @@ def load_faces(
         kind: of `KINDS`, for openpeople only.
         n_images: take the first so many, or all there are if fewer; all when None.
         image_size: side of the images in pixels.
-        split: of CelebA, see `celeba` ("stargan" when None); of a plain folder,
-            None (by name) or "shuffled".
+        split: of CelebA ("stargan" when None); of a plain folder, None (by name) or "shuffled".
         seed: of the shuffled orders: the first n faces are part of the first n + 1.
 
     Raises:
-        SalattackError: as `openpeople`, `celeba` and `folder`; ``n_images`` less than 1.
+        SalattackError: what the three raise; ``n_images`` less than 1.
     """
-    from .celeba import celeba, is_celeba  # it needs this module
-
+    if source == "openpeople" and split is not None:
+        problem = "only CelebA and plain folders have splits"
+        raise SalattackError(f"{problem}; leave out the split {split!r}")
     if source == "openpeople":
-        if split is not None:
-            message = f"only CelebA and plain folders have splits; leave out the split {split!r}"
-            raise SalattackError(message)
         faces = openpeople(kind, image_size)
     elif kind is not None:
         raise SalattackError(f"only openpeople has kinds of faces; leave out the kind {kind!r}")

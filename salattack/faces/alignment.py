@@ -31,7 +31,7 @@ def similarity(left_eye: Point, right_eye: Point) -> tuple[complex, complex]:
 
 
 def align(image: Image.Image, left_eye: Point, right_eye: Point, box: Box) -> Image.Image:
-    """Turn, scale and shift a face to CelebA's geometry.
+    """Turn, scale and shift a face to CelebA's geometry: 178×218 RGB, eyes at `CELEBA_EYES`.
 
     What lies outside the box is never seen: the box's edge fades into its background there.
 
@@ -40,9 +40,6 @@ def align(image: Image.Image, left_eye: Point, right_eye: Point, box: Box) -> Im
         left_eye: centre of the eye on the image's left, in pixels of ``image``.
         right_eye: the other eye.
         box: left, top, right, bottom of the part of ``image`` that belongs to this face.
-
-    Returns:
-        178×218 RGB with the eyes at (69, 111) and (108, 111).
 
     Raises:
         SalattackError: the eyes coincide or lie outside the box.
@@ -83,27 +80,16 @@ def _extend(pixels: np.ndarray, margins: Sequence[tuple[int, int]], fade: float)
 
 
 def preprocess(image: Image.Image, image_size: int = 128, crop: int = CROP) -> Tensor:
-    """Cut and scale an aligned picture as StarGAN does: centre crop of 178, then bilinear.
+    """Cut and scale an aligned RGB picture as StarGAN does: centre crop, then bilinear.
 
-    Args:
-        image: RGB, at least ``crop`` pixels on both sides; CelebA's are 178×218.
-        image_size: side of the result in pixels.
-        crop: side of the centre crop in pixels.
-
-    Returns:
-        (3, image_size, image_size) float32 in [-1, 1].
+    The result is (3, image_size, image_size) float32 in [-1, 1].
     """
     square = transforms.center_crop(image, [crop, crop])
     return to_tensor(transforms.resize(square, [image_size, image_size]))
 
 
 def require_sides(photo: Image.Image, least: int, path: str | Path) -> None:
-    """Refuse a picture with a side of less than ``least`` pixels.
-
-    Raises:
-        SalattackError: naming ``path`` and both sizes.
-    """
+    """Refuse a picture with a side of less than ``least`` pixels."""
     if min(photo.size) < least:
-        size = f"{photo.width}×{photo.height}"
-        message = f"{path} is {size} pixels; both sides need at least {least}: use a larger photo"
-        raise SalattackError(message)
+        small = f"{path} is {photo.width}×{photo.height} pixels"
+        raise SalattackError(f"{small}; both sides need at least {least}: use a larger photo")

@@ -20,32 +20,31 @@ from .sets import Faces
 
 SPLITS = ("stargan", "train", "valid", "test", "all")
 PARTITIONS = {"train": "0", "valid": "1", "test": "2"}  # in list_eval_partition.txt
+PICTURES = ("img_align_celeba", "img_align_celeba.zip")
 N_ROWS = 202_599
 STARGAN_SEED, STARGAN_TEST = 1234, 1999  # the authors' loop ends one before 2,000
 
 
 def is_celeba(root: str | Path) -> bool:
     """Return whether a folder holds CelebA's attribute list or its pictures."""
-    return bool(_find(root, "list_attr_celeba.txt", "Anno") or _find_images(root))
+    return bool(_find(root, "Anno", "list_attr_celeba.txt") or _find(root, "Img", *PICTURES))
 
 
 def celeba(root: str | Path, image_size: int = 128, split: str = "stargan", seed: int = 0) -> Faces:
     """Return a split of CelebA, shuffled: its first n faces are part of its first n + 1.
 
-    "stargan" is the rule by which StarGAN's authors chose their test faces, unseen by their
-    published generator: the rows of the list shuffled after ``random.seed(1234)``, the first
-    1,999. It gives the authors' faces for CelebA's complete list in its original order alone;
-    a warning tells of a list of another length.
+    "stargan" is how StarGAN's authors chose the test faces that their published generator has not
+    seen: the first 1,999 rows of the list shuffled after ``random.seed(1234)``. It needs CelebA's
+    complete list in its original order; a list of another length is warned about.
 
     Pictures of CelebA's proportions in another size, from half size up, are cut accordingly.
 
     Args:
-        root: the folder with ``list_attr_celeba.txt`` (there or in ``Anno/``) and the pictures,
-            ``img_align_celeba/`` or ``img_align_celeba.zip`` (there or in ``Img/``). The zip is
-            read as it is.
+        root: the folder with ``list_attr_celeba.txt`` (there or in ``Anno/``) and `PICTURES`
+            (there or in ``Img/``).
         image_size: side of the images in pixels.
-        split: "stargan"; "train", "valid" or "test" by ``list_eval_partition.txt`` (there or in
-            ``Eval/``); or "all".
+        split: "stargan"; "all"; "train", "valid" or "test" by ``list_eval_partition.txt`` (there
+            or in ``Eval/``).
         seed: of the order; "stargan" has its own.
 
     Raises:
@@ -53,24 +52,22 @@ def celeba(root: str | Path, image_size: int = 128, split: str = "stargan", seed
     """
     if split not in SPLITS:
         raise one_of("split of CelebA", split, SPLITS)
-    listing = _need(root, "list_attr_celeba.txt", "Anno", "put CelebA's attribute list there")
-    images = _find_images(root)
+    listing = _need(root, "Anno", "list_attr_celeba.txt", "put CelebA's attribute list there")
+    images = _find(root, "Img", *PICTURES)
     if images is None:
-        place = Path(root) / "img_align_celeba"
-        message = f"{place} does not exist, nor {place.name}.zip; put CelebA's aligned set there"
-        raise SalattackError(message)
+        lacking = f"{Path(root) / PICTURES[0]} does not exist, nor {PICTURES[1]}"
+        raise SalattackError(f"{lacking}; put CelebA's aligned set there")
     if not images.is_dir():
         try:
             open_zip(images)
         except (OSError, BadZipFile) as error:
-            message = f"{images} is not a readable zip ({error}); download it again"
-            raise SalattackError(message) from error
-        images /= "img_align_celeba"
+            raise _again(f"{images} is not a readable zip ({error})") from error
+        images /= PICTURES[0]
     rows = _read_attributes(listing)
     if split == "stargan":
         if len(rows) != N_ROWS:
-            message = f"{listing} has {len(rows)} rows and not {N_ROWS}: the published generator"
-            warnings.warn(f"{message} may have seen the faces of split 'stargan'", stacklevel=2)
+            seen = "the published generator may have seen the faces of split 'stargan'"
+            warnings.warn(f"{listing} has {len(rows)} rows and not {N_ROWS}: {seen}", stacklevel=2)
         names = list(rows)
         random.Random(STARGAN_SEED).shuffle(names)
         names = names[:STARGAN_TEST]
@@ -84,20 +81,19 @@ def celeba(root: str | Path, image_size: int = 128, split: str = "stargan", seed
     return faces
 
 
-def _find(root: str | Path, name: str, subfolder: str) -> Path | None:
-    places = Path(root) / name, Path(root) / subfolder / name
-    return next((place for place in places if place.exists()), None)
+def _find(root: str | Path, subfolder: str, *names: str) -> Path | None:
+    places = [Path(root) / inner / name for name in names for inner in ("", subfolder)]
+    return next(filter(Path.exists, places), None)
 
 
-def _find_images(root: str | Path) -> Path | None:
-    name = "img_align_celeba"
-    return _find(root, name, "Img") or _find(root, f"{name}.zip", "Img")
-
-
-def _need(root: str | Path, name: str, subfolder: str, advice: str) -> Path:
-    if found := _find(root, name, subfolder):
+def _need(root: str | Path, subfolder: str, name: str, advice: str) -> Path:
+    if found := _find(root, subfolder, name):
         return found
     raise SalattackError(f"{Path(root) / name} does not exist, nor in {subfolder}/; {advice}")
+
+
+def _again(problem: str) -> SalattackError:
+    return SalattackError(f"{problem}; download it again")
 
 
 def _lines(path: Path) -> list[list[str]]:
@@ -105,7 +101,7 @@ def _lines(path: Path) -> list[list[str]]:
     try:
         text = path.read_text(encoding="utf-8-sig")
     except (OSError, ValueError) as error:
-        raise SalattackError(f"{path} is not readable ({error}); download it again") from error
+        raise _again(f"{path} is not readable ({error})") from error
     return [line.split() for line in text.rstrip().split("\n")]
 
 
@@ -116,53 +112,50 @@ def _read_attributes(path: Path) -> dict[str, list[int]]:
         (count,), names, *lines = lines
         count, columns = int(count), [1 + names.index(name) for name in ATTRIBUTES]
     except ValueError as error:
-        message = f"{path} does not begin with a count and the attributes' names ({error})"
-        raise SalattackError(f"{message}; use CelebA's own file") from error
+        lacking = f"{path} does not begin with a count and the attributes' names ({error})"
+        raise SalattackError(f"{lacking}; use CelebA's own file") from error
     rows = {}
     for number, fields in enumerate(lines, 3):
         values = [fields[c] for c in columns] if len(fields) == len(names) + 1 else []
         if not values or not {"1", "-1"}.issuperset(values):
-            raise SalattackError(f"{path} is damaged in line {number}; download it again")
+            raise _again(f"{path} is damaged in line {number}")
         if fields[0] in rows:
-            message = f"{path} has a second row for {fields[0]} in line {number}"
-            raise SalattackError(f"{message}; download it again")
+            raise _again(f"{path} has a second row for {fields[0]} in line {number}")
         rows[fields[0]] = [int(value == "1") for value in values]
     if len(rows) != count:
-        message = f"{path} announces {count} rows in line 1 and holds {len(rows)}"
-        raise SalattackError(f"{message}; download it again")
+        raise _again(f"{path} announces {count} rows in line 1 and holds {len(rows)}")
     return rows
 
 
 def _official(root: str | Path, split: str, rows: dict, listing: Path) -> list[str]:
     """Return the names of an official split, in the order of the attribute list."""
-    advice = f"split {split!r} needs it: put CelebA's partition there"
-    path = _need(root, "list_eval_partition.txt", "Eval", advice)
+    needs = f"split {split!r} needs it: put CelebA's partition there"
+    path = _need(root, "Eval", "list_eval_partition.txt", needs)
     parts = {}
     for number, fields in enumerate(_lines(path), 1):
         if len(fields) != 2 or fields[1] not in PARTITIONS.values() or fields[0] in parts:
-            raise SalattackError(f"{path} is damaged in line {number}; download it again")
+            raise _again(f"{path} is damaged in line {number}")
         parts[fields[0]] = fields[1]
     if strays := rows.keys() ^ parts.keys():
         name = min(strays)
         has, lacks = (listing, path) if name in rows else (path, listing)
-        message = f"{name} is in {has} and not in {lacks} ({len(strays)} such names)"
-        raise SalattackError(f"{message}; take both from one copy of CelebA")
+        stray = f"{name} is in {has} and not in {lacks} ({len(strays)} such names)"
+        raise SalattackError(f"{stray}; take both from one copy of CelebA")
     names = [name for name in rows if parts[name] == PARTITIONS[split]]
     if not names:
         raise SalattackError(f"{path} has no face of split {split!r}; choose another split")
     return names
 
 
-def _crop(size: tuple[int, int]) -> int:
-    """Return the side of StarGAN's centre crop for a picture of ``size``, width and height."""
-    width, height = size
+def _crop(width: int, height: int) -> int:
+    """Return the side of StarGAN's centre crop for a picture of that size."""
     alike = abs(height - width * CELEBA_SIZE[1] / CELEBA_SIZE[0]) <= 1
     return width if alike and 2 * width >= CROP else CROP
 
 
 def _read_celeba(row: pd.Series, image_size: int) -> Tensor:
     photo = open_photo(row["source"])
-    crop = _crop(photo.size)
+    crop = _crop(*photo.size)
     require_sides(photo, crop, row["source"])
     return preprocess(photo, image_size, crop)
 
@@ -174,7 +167,7 @@ def _warn_of_enlarging(faces: Faces) -> None:
             size = open_photo(source).size
         except SalattackError:  # reading this face will say so
             continue
-        if (crop := _crop(size)) < min(CROP, faces.image_size):
-            message = f"pictures of {size[0]}×{size[1]} like {source} are enlarged, from {crop} to"
-            warnings.warn(f"{message} {faces.image_size} pixels: they are soft", stacklevel=3)
+        if (crop := _crop(*size)) < min(CROP, faces.image_size):
+            enlarged = f"are enlarged, from {crop} to {faces.image_size} pixels: they are soft"
+            warnings.warn(f"pictures of {size[0]}×{size[1]} like {source} {enlarged}", stacklevel=3)
         return

@@ -2,27 +2,17 @@
 
 import io
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
+from typing import BinaryIO
 from zipfile import ZipFile
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from ..errors import SalattackError
-
-
-def read_mask(path: Path) -> Image.Image:
-    """Return a mask's picture, upright and grey: black 0, white 1.
-
-    Raises:
-        SalattackError: no picture there that can be read.
-    """
-    try:
-        with Image.open(path) as picture:
-            return ImageOps.exif_transpose(picture).convert("L")
-    except (OSError, SyntaxError, Image.DecompressionBombError) as error:
-        raise SalattackError(f"{path} cannot be read as a mask; give a grey picture") from error
 
 
 @lru_cache(maxsize=2)
@@ -57,36 +47,58 @@ def read_bytes(path: str | Path) -> bytes:
         raise FileNotFoundError(path) from None
 
 
-def open_photo(path: str | Path) -> Image.Image:
-    """Read a still picture completely and return it upright, as 8-bit RGB.
+@contextmanager
+def decoded(
+    path: str | Path, what: str = "picture", file: BinaryIO | None = None
+) -> Iterator[Image.Image]:
+    """Open a still picture; what goes wrong here or in the block becomes one sentence.
 
-    The picture is a file, or a zip's member as in `read_bytes`. Grey, palette and CMYK
-    pictures are converted, 16-bit grey is scaled to 8 bits, transparency is composited on white,
-    and the orientation in the EXIF data is applied.
+    Args:
+        path: a file, or a zip's member as in `read_bytes`.
+        what: the word for it in messages.
+        file: the opened picture, where ``path`` is only its name.
 
     Raises:
-        SalattackError: the file is missing, damaged, no picture, too large or animated.
+        SalattackError: the picture is missing, damaged, of no known format, too large or animated.
     """
     try:
-        with Image.open(io.BytesIO(read_bytes(path)) if _zip_of(Path(path)) else path) as image:
+        if file is None and _zip_of(Path(path)):
+            file = io.BytesIO(read_bytes(path))
+        with Image.open(file or path) as image:
             # A phone's MPO is a JPEG with a depth or gain map behind it, not an animation.
-            frames = 1 if image.format == "MPO" else getattr(image, "n_frames", 1)
-            if frames == 1:
-                return _to_rgb(ImageOps.exif_transpose(image))
+            if image.format != "MPO" and getattr(image, "n_frames", 1) > 1:
+                raise SalattackError(f"{path} is animated; save one frame as a still picture")
+            yield image
+    except SalattackError:
+        raise
     except FileNotFoundError:
         raise SalattackError(f"{path} does not exist; check the path") from None
     except Image.DecompressionBombError:
-        limit = 2 * Image.MAX_IMAGE_PIXELS
-        message = f"{path} has more than {limit} pixels; shrink the picture"
-        raise SalattackError(message) from None
+        limit = 2 * Image.MAX_IMAGE_PIXELS // 10**6
+        raise SalattackError(f"{path} has more than {limit} megapixels; shrink it") from None
     except Exception as error:  # decoders raise many types on damaged files
         reason = "no known format" if isinstance(error, UnidentifiedImageError) else error
-        message = f"{path} is not a readable picture ({reason}); replace or remove the file"
+        message = f"{path} is not a readable {what} ({reason}); replace or remove the file"
         raise SalattackError(message) from error
-    raise SalattackError(f"{path} is animated ({frames} frames); save one frame as a still picture")
 
 
-def _to_rgb(image: Image.Image) -> Image.Image:
+def open_photo(path: str | Path) -> Image.Image:
+    """Read a picture completely and return it upright, as 8-bit RGB; see `decoded`.
+
+    Grey, palette and CMYK pictures are converted, 16-bit grey is scaled to 8 bits, and transparency
+    is composited on white.
+    """
+    with decoded(path) as image:
+        return _to_rgb(ImageOps.exif_transpose(image), "white")
+
+
+def read_mask(path: str | Path) -> Image.Image:
+    """Return a mask, upright and grey: black is 0, white is 1, transparent is 0; see `decoded`."""
+    with decoded(path, "mask") as image:
+        return _to_rgb(ImageOps.exif_transpose(image), "black").convert("L")
+
+
+def _to_rgb(image: Image.Image, behind: str) -> Image.Image:
     if image.mode.startswith("I"):  # Pillow's own conversion clips 16 bits instead of scaling
         grey = np.asarray(image).astype(np.int64)
         if grey.min() < 0 or grey.max() > 65535:
@@ -96,5 +108,5 @@ def _to_rgb(image: Image.Image) -> Image.Image:
         raise ValueError("floating-point pixels")
     if image.has_transparency_data:
         image = image.convert("RGBA")
-        return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
+        return Image.alpha_composite(Image.new("RGBA", image.size, behind), image).convert("RGB")
     return image.convert("RGB")

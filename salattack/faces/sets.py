@@ -23,23 +23,15 @@ DEFAULT_LABELS = {"Black_Hair": 0, "Blond_Hair": 0, "Brown_Hair": 1, "Male": 0, 
 
 
 class Face(NamedTuple):
-    """One face.
+    """One face."""
 
-    Attributes:
-        image: (3, s, s) float32 in [-1, 1].
-        labels: (5,) float32, 0 or 1, in the order of `salattack.edits.ATTRIBUTES`.
-        face_id: its name in the set.
-    """
-
-    image: Tensor
-    labels: Tensor
-    face_id: str
+    image: Tensor  # (3, s, s) float32 in [-1, 1]
+    labels: Tensor  # (5,) float32, 0 or 1, in the order of `salattack.edits.ATTRIBUTES`
+    face_id: str  # its name in the set
 
 
 class Faces(Dataset[Face]):
-    """A set of faces, read from disk one at a time as they are asked for.
-
-    Reading a face raises `SalattackError` when its picture is missing, damaged or too small.
+    """A set of faces; a missing, damaged or small picture raises `SalattackError` when it is read.
 
     Args:
         table: a row for each face: face_id, source, the five attributes and what ``read`` needs.
@@ -76,11 +68,7 @@ class Faces(Dataset[Face]):
         return Face(image, self.labels[index], self.ids[index])
 
     def subset(self, n: int | slice) -> "Faces":
-        """Return the first ``n`` faces (all, if there are fewer), or those of a slice.
-
-        Raises:
-            SalattackError: ``n`` is less than 1.
-        """
+        """Return the first ``n`` faces (all, if there are fewer), or those of a slice."""
         if isinstance(n, slice):
             return type(self)(self.table.iloc[n], self.read, self.image_size)
         if n < 1:
@@ -91,14 +79,11 @@ class Faces(Dataset[Face]):
     def readable(self) -> "Faces":
         """Return as many faces that can be read; the set's next ones replace those that cannot.
 
-        Every face is read once for that, so it suits small sets. There are fewer faces where the
-        larger set has no more.
+        Every face is read once for that. There are fewer where the larger set has no more. A
+        warning names each file that is left out.
 
         Raises:
             SalattackError: no face can be read.
-
-        Warns:
-            UserWarning: names each file that is left out.
         """
         table, kept, reason = pd.concat([self.table, self.next_ones]), [], ""
         for i in range(len(table)):
@@ -115,17 +100,13 @@ class Faces(Dataset[Face]):
         return type(self)(table.iloc[kept], self.read, self.image_size, table.iloc[kept[-1] + 1 :])
 
     def checksum(self, index: int) -> str:
-        """Return the sha256 of the bytes of a face's source, in hexadecimal.
-
-        Raises:
-            SalattackError: the source is missing or damaged.
-        """
+        """Return the sha256 of the bytes of a face's source, in hexadecimal."""
         source = self.sources[index]
         try:
             return hashlib.sha256(read_bytes(source)).hexdigest()
         except Exception as error:  # zips raise many types on damaged members
-            message = f"{source} cannot be read ({error}); replace or remove the file"
-            raise SalattackError(message) from error
+            advice = "replace or remove the file"
+            raise SalattackError(f"{source} cannot be read ({error}); {advice}") from error
 
 
 def folder(
@@ -137,15 +118,13 @@ def folder(
     and 1 for each attribute. Without it every face gets `DEFAULT_LABELS` and a warning says so.
 
     Args:
-        path: a folder with JPEG, PNG, WebP, BMP or TIFF photos of faces.
+        path: a folder with photos of faces, named as `SUFFIXES`.
         image_size: side of the images in pixels; no photo's shorter side may be less.
-        split: None sorts by name; "shuffled" mixes, so that the first n are a random sample, and
-            part of every larger one.
+        split: None sorts by name; "shuffled" makes the first n a random sample.
         seed: of the order of "shuffled".
 
     Raises:
-        SalattackError: no folder, no photos, an unknown split, or a wrong or incomplete
-            ``attributes.csv``.
+        SalattackError: no photos, an unknown split, or a wrong ``attributes.csv``.
     """
     path = Path(path)
     if split not in (None, "shuffled"):
@@ -174,8 +153,8 @@ def _read_attributes(path: Path, names: list[str]) -> pd.DataFrame:
         labels = table[list(ATTRIBUTES)].reindex(names)
     except (KeyError, ValueError, OSError) as error:
         columns = ", ".join(("file", *ATTRIBUTES))
-        message = f"{path} needs the columns {columns} and one row for each photo"
-        raise SalattackError(f"{message} ({error}); mend it") from error
+        needs = f"{path} needs the columns {columns} and one row for each photo"
+        raise SalattackError(f"{needs} ({error}); mend it") from error
     wrong = labels.index[~labels.isin([0, 1]).all(axis=1)]
     if len(wrong):
         raise SalattackError(f"{path} has no row of 0 and 1 for {wrong[0]}; add or correct it")

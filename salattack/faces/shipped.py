@@ -27,11 +27,7 @@ class OpenPeople(Faces):
     """The shipped faces, with landmarks."""
 
     def landmarks(self, index: int) -> Tensor:
-        """Return left eye, right eye and chin in the image that ``self[index]`` gives.
-
-        Returns:
-            (3, 2) float32, (x, y) in pixels.
-        """
+        """Return left eye, right eye and chin of ``self[index].image``: (3, 2) pixels."""
         points = self.table.iloc[index][POINTS].to_numpy("float64").reshape(3, 2)
         a, b = similarity(tuple(points[0]), tuple(points[1]))
         aligned = (points @ (1, 1j) - b) / a
@@ -40,14 +36,11 @@ class OpenPeople(Faces):
         return torch.tensor(crop, dtype=torch.float32)
 
     def face_ellipse(self, index: int) -> Tensor:
-        """Return where the face's skin is, roughly: an ellipse from above the brows to the chin.
+        """Return where the face's skin is, roughly: an ellipse, (H, W) bool, true inside.
 
         Its long axis lies on the line from the middle of the eyes to the chin, a distance d: it
         ends at the chin and 0.4 d above the eyes. Its short half axis is 0.95 of the distance
         between the eyes. On a face turned to the side it takes in some background.
-
-        Returns:
-            (H, W) bool, true inside.
         """
         left, right, chin = self.landmarks(index)
         down = chin - (left + right) / 2
@@ -62,17 +55,10 @@ class OpenPeople(Faces):
 def openpeople(kind: str | Sequence[str] | None = None, image_size: int = 128) -> OpenPeople:
     """Return the 180 faces of ten synthetic adults in the `openpeople` package.
 
-    They are ordered by kind: 10 selfies, 10 portraits, 16 expressions of 10. Each ten holds every
-    person once, so that the first n are balanced over the people. Selfies have real backgrounds;
-    the expressions are framed tighter than CelebA, so that up to a third of the image, mostly
+    They are ordered by ``kind``, of `KINDS`: 10 selfies, 10 portraits, 16 expressions of 10. Each
+    ten holds every person once, so that the first n are balanced over the people. Selfies have real
+    backgrounds. The expressions are framed tighter than CelebA: up to a third of the image, mostly
     above the hair, is filled with their background.
-
-    Args:
-        kind: of `KINDS`, one or several; all when None.
-        image_size: side of the images in pixels.
-
-    Raises:
-        SalattackError: an unknown kind.
     """
     kinds = KINDS if kind is None else (kind,) if isinstance(kind, str) else tuple(kind)
     for name in kinds:

@@ -8,7 +8,7 @@ from torch import nn
 from ..edits import ATTRIBUTES, EditSet, edit_labels
 from ..errors import one_of
 from ..interfaces import Generator
-from . import stargan
+from ..runtime.weights import Entry
 from .aging import AgingGAN
 from .animegan import AnimeGAN
 from .attgan import AttGAN
@@ -32,6 +32,7 @@ __all__ = [
     "CycleGAN",
     "EditSet",
     "Ensemble",
+    "Entry",
     "GANimation",
     "Generator",
     "StarGAN",
@@ -48,9 +49,7 @@ def edits_of(name: str) -> EditSet:
     Raises:
         SalattackError: an unknown name.
     """
-    if name not in GENERATORS:
-        raise one_of("generator", name, GENERATORS)
-    return GENERATORS[name].edits or stargan.EDITS
+    return GENERATORS[name].edits
 
 
 def load_generator(
@@ -72,9 +71,8 @@ def load_generator(
     Raises:
         SalattackError: an unknown name, device or option, a missing, damaged or misfitting file.
     """
-    if name not in GENERATORS:
-        raise one_of("generator", name, GENERATORS)
-    known = list(signature(GENERATORS[name].load).parameters)[2:]
+    entry = GENERATORS[name]
+    known = list(signature(entry.load).parameters)[2:]
     for option in set(options) - set(known):
         raise one_of(f"option of {name}", option, known or ["none"])
-    return GENERATORS[name].load(weights, device, **options)
+    return entry.load(weights, device, **options).network

@@ -66,14 +66,9 @@ class AgingGAN(nn.Module):
         )
 
     def forward(self, images: Tensor, target: Tensor) -> Tensor:
-        """Edit a batch.
+        """Edit (N, 3, H, W) images in [-1, 1], H and W divisible by 4; same shape and range.
 
-        Args:
-            images: (N, 3, H, W) in [-1, 1], H and W divisible by 4.
-            target: (N, 1) age groups, 0 to 4 in the order of `AGES`.
-
-        Returns:
-            (N, 3, H, W) in [-1, 1].
+        ``target`` has (N, 1) age groups, 0 to 4 in the order of `AGES`.
 
         Raises:
             SalattackError: sides that 4 does not divide, a target of another shape.

@@ -11,9 +11,9 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
+from .. import edits
 from ..edits import EditSet
 from ..runtime.weights import shape_of, unwrapped
-from . import stargan
 from .layers import ImageConv2d, require_sides, require_target
 
 ATTRIBUTES = (  # of the published weights, in the order of a target
@@ -61,15 +61,10 @@ class AttGAN(nn.Module):
         self.dec_layers.append(_layer(nn.ConvTranspose2d(w[2], 3, 4, 2, 1), nn.Tanh()))
 
     def forward(self, images: Tensor, target: Tensor) -> Tensor:
-        """Edit a batch.
+        """Edit (N, 3, H, W) images in [-1, 1], H and W divisible by 32; same shape and range.
 
-        Args:
-            images: (N, 3, H, W) in [-1, 1], H and W divisible by 32.
-            target: (N, n_attrs), `ATTRIBUTES` for the published weights: 0.5 for present and -0.5
-                for absent; the port's tests give the edited one ±1.
-
-        Returns:
-            (N, 3, H, W) in [-1, 1].
+        ``target`` is (N, n_attrs), `ATTRIBUTES` for the published weights: 0.5 for present and
+        -0.5 for absent; the port's tests give the edited one ±1.
 
         Raises:
             SalattackError: sides that 32 does not divide, a target of another shape.
@@ -110,10 +105,10 @@ def _target(_: object, labels: Tensor, edit: str) -> Tensor:
     """The port's test targets; what the labels do not tell is absent, and so is a beard."""
     target = labels.new_full((len(labels), len(ATTRIBUTES)), -0.5)
     target[:, ATTRIBUTES.index("No_Beard")] = 0.5
-    known = [ATTRIBUTES.index(name) for name in stargan.ATTRIBUTES]
-    target[:, known] = stargan.edit_labels(labels, edit) - 0.5
+    known = [ATTRIBUTES.index(name) for name in edits.ATTRIBUTES]
+    target[:, known] = edits.edit_labels(labels, edit) - 0.5
     target[:, ATTRIBUTES.index(edit)] *= 2
     return target
 
 
-EDITS = EditSet(stargan.ATTRIBUTES, _target)
+EDITS = EditSet(edits.ATTRIBUTES, _target)

@@ -113,14 +113,9 @@ class DPR(nn.Module):
         return self.output(F.relu(self.bn_3(self.conv_3(x)))).sigmoid()
 
     def forward(self, images: Tensor, target: Tensor) -> Tensor:
-        """Relight a batch.
+        """Relight (N, 3, H, W) images in [-1, 1], H and W divisible by 16; same shape and range.
 
-        Args:
-            images: (N, 3, H, W) in [-1, 1], H and W divisible by 16.
-            target: (N, 9) spherical-harmonics coefficients of the light, see `light`.
-
-        Returns:
-            (N, 3, H, W) in [-1, 1].
+        ``target`` has (N, 9) spherical-harmonics coefficients of the light, see `light`.
 
         Raises:
             SalattackError: sides that 16 does not divide, a target of another shape.

@@ -1,22 +1,17 @@
 """Several generators attacked as one."""
 
-from typing import TYPE_CHECKING
-
 import torch
 from torch import Tensor
 
 from ..errors import SalattackError
-
-if TYPE_CHECKING:
-    from ..interfaces import Generator
+from ..interfaces import Generator
 
 
 class Ensemble:
     """A generator whose output is its members' outputs, one after another along the channels.
 
-    The MSE that `salattack.attacks.Attack` maximises is then the mean of the members' own, and
-    nothing else has to know of it; the measures too are of all members together. A member whose
-    output moves far has the most to say in it.
+    The MSE that `salattack.attacks.Attack` maximises is then the mean of the members' own; the
+    measures too are of all members together. A member whose output moves far weighs most.
 
     Args:
         members: generators that edit the same images.
@@ -25,7 +20,7 @@ class Ensemble:
         SalattackError: no members.
     """
 
-    def __init__(self, *members: "Generator") -> None:
+    def __init__(self, *members: Generator) -> None:
         if not members:
             raise SalattackError("an ensemble needs at least one generator")
         self.members = members
@@ -43,8 +38,7 @@ class Ensemble:
         """
         targets = target if isinstance(target, list) else [target] * len(self.members)
         if len(targets) != len(self.members):
-            raise SalattackError(
-                f"the ensemble has {len(self.members)} members, {len(targets)} targets were given"
-            )
+            counts = f"{len(self.members)} members, {len(targets)} targets were given"
+            raise SalattackError(f"the ensemble has {counts}")
         edits = [g(images, one) for g, one in zip(self.members, targets, strict=True)]
         return torch.cat(edits, dim=1)

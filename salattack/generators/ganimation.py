@@ -49,14 +49,10 @@ class GANimation(nn.Module):
         self.attetion_reg = nn.Sequential(nn.Conv2d(conv_dim, 1, 7, 1, 3, bias=False), nn.Sigmoid())
 
     def forward(self, images: Tensor, target: Tensor) -> Tensor:
-        """Change the expression of a batch: A · photo + (1 − A) · colour, as the authors' code.
+        """Edit (N, 3, H, W) images in [-1, 1], H and W divisible by 4; same shape and range.
 
-        Args:
-            images: (N, 3, H, W) in [-1, 1], H and W divisible by 4.
-            target: (N, c_dim) activations of `ACTION_UNITS` in [0, 1], OpenFace's 0 to 5 by 5.
-
-        Returns:
-            (N, 3, H, W) in [-1, 1].
+        The result is A · photo + (1 − A) · colour, as in the authors' code. ``target`` has
+        (N, c_dim) activations of `ACTION_UNITS` in [0, 1], OpenFace's 0 to 5 by 5.
 
         Raises:
             SalattackError: sides that 4 does not divide, a target of another shape.

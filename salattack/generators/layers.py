@@ -45,29 +45,17 @@ class ImageConv2d(nn.Conv2d):
 
 
 def require_sides(name: str, images: Tensor, divisor: int) -> None:
-    """Refuse images (N, 3, H, W) whose sides the network cannot halve as often as it does.
-
-    Raises:
-        SalattackError: a side that ``divisor`` does not divide.
-    """
+    """Refuse images (N, 3, H, W) with a side that ``divisor`` does not divide."""
     height, width = images.shape[-2:]
     if height % divisor or width % divisor:
-        raise SalattackError(
-            f"{name} takes images whose sides are multiples of {divisor}, got {width}×{height}; "
-            "choose another image_size"
-        )
+        wanted = f"{name} takes images whose sides are multiples of {divisor}"
+        raise SalattackError(f"{wanted}, got {width}×{height}; choose another image_size")
 
 
 def require_target(name: str, images: Tensor, target: Tensor, columns: int, what: str) -> None:
-    """Refuse a target that is not one row of ``columns`` numbers (``what``) for each image.
-
-    Raises:
-        SalattackError: another shape; StarGAN's five attributes are the usual one.
-    """
+    """Refuse a target that is not one row of ``columns`` numbers (``what``) for each image."""
     wanted = (len(images), columns)
     if getattr(target, "shape", None) != wanted:
         found = tuple(getattr(target, "shape", ())) or type(target).__name__
-        raise SalattackError(
-            f"{name} takes a target of {wanted}, {what}, got {found}; "
-            "see docs/own_generator.md for generators with targets of their own"
-        )
+        advice = "see docs/own_generator.md for generators with targets of their own"
+        raise SalattackError(f"{name} takes a target of {wanted}, {what}, got {found}; {advice}")

@@ -11,8 +11,9 @@ from torch import Tensor, nn
 
 from ..errors import SalattackError, one_of
 from ..runtime.device import frozen, pick_device
+from ..runtime.files import sha256
 from ..runtime.formats import needed, said
-from ..runtime.weights import Model
+from ..runtime.weights import Entry, Loaded
 
 LAYOUTS = ("nchw", "nhwc")
 OPSET = 17  # the newest whose operators onnx2torch knows
@@ -35,14 +36,15 @@ class OnnxGenerator(nn.Module):
         self,
         network: nn.Module,
         name: str,
-        sides: tuple[int, int] | None = None,
-        single: bool = False,
-        layout: str = "nchw",
-        value_range: Sequence[float] = (-1, 1),
+        sides: tuple[int, int] | None,
+        single: bool,
+        layout: str,
+        value_range: Sequence[float],
     ) -> None:
         super().__init__()
         self.network, self.name, self.sides, self.single = network, name, sides, single
-        self.nhwc, (self.low, self.high) = layout == "nhwc", value_range
+        low, high = value_range
+        self.nhwc, self.low, self.half = layout == "nhwc", low, (high - low) / 2
 
     def forward(self, images: Tensor, target: Tensor | None = None) -> Tensor:
         """Edit (N, 3, H, W) images in [-1, 1]; same shape and range. The ``target`` is ignored.
@@ -52,20 +54,17 @@ class OnnxGenerator(nn.Module):
         """
         if self.sides and tuple(images.shape[-2:]) != self.sides:
             found, wanted = ("×".join(map(str, s)) for s in (images.shape[-2:], self.sides))
-            raise SalattackError(
-                f"{self.name} takes images of {wanted}, got {found}; choose another image_size"
-            )
-        half = (self.high - self.low) / 2
-        x = (images + 1) * half + self.low
+            sizes = f"{self.name} takes images of {wanted}, got {found}"
+            raise SalattackError(f"{sizes}; choose another image_size")
+        x = (images + 1) * self.half + self.low
         x = x.permute(0, 2, 3, 1) if self.nhwc else x.contiguous()
-        parts = x.split(1) if self.single else [x]
-        y = torch.cat([self.network(part) for part in parts])
+        y = torch.cat([self.network(part) for part in (x.split(1) if self.single else [x])])
         y = y.permute(0, 3, 1, 2) if self.nhwc else y
-        return ((y - self.low) / half - 1).clamp(-1, 1)
+        return ((y - self.low) / self.half - 1).clamp(-1, 1)
 
 
 @dataclass(frozen=True, kw_only=True)
-class OnnxModel(Model):
+class OnnxEntry(Entry):
     """The registry entry of all ONNX files."""
 
     build: Callable[..., nn.Module] = OnnxGenerator
@@ -83,7 +82,7 @@ class OnnxModel(Model):
         *,
         layout: str = "nchw",
         value_range: Sequence[float] = (-1, 1),
-    ) -> nn.Module:
+    ) -> Loaded:
         """Convert an ONNX file to a frozen generator, and try it on one image.
 
         Args:
@@ -103,23 +102,18 @@ class OnnxModel(Model):
             raise SalattackError(f"value_range must be (lowest, highest), got {value_range}")
         if weights is None:
             raise SalattackError("give the ONNX file: load_generator('onnx', weights='model.onnx')")
-        path = Path(weights)
+        path, chosen = Path(weights), pick_device(device)
         model = _read(path)
-        shape = _image_shape(model, path.name)
-        if layout == "nhwc":
-            shape = [shape[i] for i in (0, 3, 1, 2)]
-        if shape[1] != 3 and (shape[1] or 3 in shape[2:]):
-            raise SalattackError(
-                f"{path.name} does not take RGB images in layout {layout}; "
-                "choose the other layout or another model"
-            )
-        sides = (shape[2], shape[3]) if shape[2] and shape[3] else None
-        generator = OnnxGenerator(
-            _converted(model, path.name), path.name, sides, shape[0] == 1, layout, value_range
-        )
-        generator = frozen(generator, torch.device("cpu"))
-        _try(generator, model)
-        return frozen(generator, pick_device(device))
+        batch, *shape = _image_shape(model, path.name)
+        channels, *sides = shape if layout == "nchw" else (shape[2], *shape[:2])
+        if channels != 3 and (channels or 3 in sides):
+            lacking = f"{path.name} does not take RGB images in layout {layout}"
+            raise SalattackError(f"{lacking}; choose the other layout or another model")
+        network = _converted(model, path.name)
+        fixed = tuple(sides) if all(sides) else None
+        generator = OnnxGenerator(network, path.name, fixed, batch == 1, layout, value_range)
+        _try(frozen(generator, torch.device("cpu")), model)
+        return self._loaded(frozen(generator, chosen), sha256(path))
 
 
 def _read(path: Path) -> Any:
@@ -131,9 +125,8 @@ def _read(path: Path) -> Any:
         model = onnx.load(path)
         onnx.checker.check_model(model)
     except Exception as error:  # protobuf's, onnx' and the file system's
-        raise SalattackError(
-            f"{path.name} is not a readable ONNX model ({said(error)}); fetch or export it again"
-        ) from error
+        what = f"{path.name} is not a readable ONNX model ({said(error)})"
+        raise SalattackError(f"{what}; fetch or export it again") from error
     if any(one.version > OPSET for one in model.opset_import if one.domain in ("", "ai.onnx")):
         with suppress(Exception):  # the converter to torch will name what is in the way
             return onnx.version_converter.convert_version(model, OPSET)
@@ -147,10 +140,8 @@ def _image_shape(model: Any, name: str) -> list[int]:
     for what, found in (("input", inputs), ("output", model.graph.output)):
         if len(found) != 1:
             names = ", ".join(one.name for one in found)
-            raise SalattackError(
-                f"{name} has {len(found)} {what}s ({names}), and an ONNX generator has one image "
-                f"as its {what}; export it with the others bound"
-            )
+            advice = f"export it with one image as its {what} and the others bound"
+            raise SalattackError(f"{name} has {len(found)} {what}s ({names}); {advice}")
     shape = [one.dim_value for one in inputs[0].type.tensor_type.shape.dim]
     if len(shape) != 4:
         raise SalattackError(f"{name} takes an input of {len(shape)} dimensions, not images of 4")
@@ -158,34 +149,27 @@ def _image_shape(model: Any, name: str) -> list[int]:
 
 
 def _converted(model: Any, name: str) -> nn.Module:
-    onnx2torch = needed("onnx2torch", f"converting {name}")
-    try:
-        return onnx2torch.convert(model)
-    except Exception as error:  # of the converter of one operator
-        raise _unconvertible(name, _operator_without_converter(model), error) from error
-
-
-def _operator_without_converter(model: Any) -> str:
-    """Convert operator by operator up to the one that fails, and return its type."""
+    """Return a model as a torch module; where that fails, the message names the operator."""
+    convert = needed("onnx2torch", f"converting {name}").convert
     from onnx2torch.node_converters import get_converter
     from onnx2torch.onnx_graph import OnnxGraph
 
-    versions = {one.domain: one.version for one in model.opset_import}
-    graph = OnnxGraph(model.graph)
-    for node in graph.nodes.values():
-        try:
-            version = versions[node.domain]
-            get_converter(node.operation_type, version, node.domain)(node, graph)
-        except Exception:
-            return node.operation_type
-    return "graph"
+    try:
+        return convert(model)
+    except Exception as error:  # of the converter of one operator, which one by one finds
+        versions = {one.domain: one.version for one in model.opset_import}
+        graph, kind = OnnxGraph(model.graph), "graph"
+        with suppress(Exception):
+            for node in graph.nodes.values():
+                kind, domain = node.operation_type, node.domain
+                get_converter(kind, versions[domain], domain)(node, graph)
+        raise _unconvertible(name, kind, error) from error
 
 
 def _unconvertible(name: str, operator: str, error: Exception) -> SalattackError:
-    return SalattackError(
-        f"{name} cannot be converted: onnx2torch fails at its operator {operator} ({said(error)}); "
-        f"export the model in opset {OPSET} or without it, or write an adapter"
-    )
+    problem = f"onnx2torch fails at its operator {operator} ({said(error)})"
+    advice = f"export the model in opset {OPSET} or without it, or write an adapter"
+    return SalattackError(f"{name} cannot be converted: {problem}; {advice}")
 
 
 def _try(generator: OnnxGenerator, model: Any) -> None:
@@ -209,15 +193,11 @@ def _try(generator: OnnxGenerator, model: Any) -> None:
             module._forward_pre_hooks.clear()
     if result.shape != images.shape:
         found = "×".join(map(str, result.shape))
-        raise SalattackError(
-            f"{name} makes {found} of an image of 1×3×{height}×{width}; "
-            "an attack needs a result of the image's shape"
-        )
-    gradient = None
+        made = f"{name} makes {found} of an image of 1×3×{height}×{width}"
+        raise SalattackError(f"{made}; an attack needs a result of the image's shape")
+    gradient = torch.zeros(1)
     with suppress(RuntimeError):  # no way back to the image, or an operator without derivative
         (gradient,) = torch.autograd.grad(result.square().sum(), images)
-    if gradient is None or not gradient.isfinite().all() or not gradient.any():
-        raise SalattackError(
-            f"{name} is not differentiable in its image, so an attack has no gradient to follow; "
-            "check value_range, or export it without rounding and integer operators"
-        )
+    if not gradient.isfinite().all() or not gradient.any():
+        advice = "check value_range, or export it without rounding and integer operators"
+        raise SalattackError(f"{name} is not differentiable in its image; {advice}")

@@ -1,7 +1,6 @@
 """The known generators: which file fills which network, and what it can be asked for."""
 
 import warnings
-from collections import UserDict
 from collections.abc import Iterator
 from functools import cached_property
 from importlib.metadata import EntryPoint, entry_points
@@ -9,47 +8,14 @@ from types import ModuleType
 
 from ..edits import EditSet
 from ..runtime import assets
-from ..runtime.weights import Model
+from ..runtime.weights import Entry, Registry
 from . import aging, animegan, attgan, cartoongan, cyclegan, dpr, ganimation, stargan, stargan_v2
 from .cyclegan import only
-from .onnx_model import OnnxModel
+from .onnx_model import OnnxEntry
 
 
-def _published(
-    name: str, size: int, adapter: ModuleType, source: str, edits: EditSet | None = None
-) -> Model:
-    """Return the entry of a generator that `salattack assets fetch` brings."""
-    asset = assets.known(name)
-    return Model(
-        build=adapter.like,
-        prepare=adapter.prepare,
-        file=asset.path.name,
-        sha256=asset.checksum.removeprefix("sha256:") or None,
-        licence=asset.licence,
-        source=f"{source} ({asset.address})",
-        shipped=False,
-        asset=name,
-        image_size=size,
-        edits=edits or adapter.EDITS,
-    )
-
-
-def _shipped(name: str, adapter: ModuleType, sha256: str, edits: EditSet) -> Model:
-    return Model(
-        build=adapter.like,
-        prepare=adapter.prepare,
-        file=f"{name}.safetensors",
-        sha256=sha256,
-        licence="research use: trained on CelebA crops (non-commercial)",
-        source="this package",
-        shipped=True,
-        image_size=128,
-        edits=edits,
-    )
-
-
-class _Registry(UserDict[str, Model]):
-    """Models by name, those of installed packages included: entry points "salattack.generators".
+class _Generators(Registry):
+    """The package's own and those of installed packages: entry points "salattack.generators".
 
     A package's entry is loaded when its name, or the list of all names, is first asked for. It may
     import this module, which is complete by then.
@@ -75,9 +41,8 @@ class _Registry(UserDict[str, Model]):
         self._load(name)
         return name in self.data
 
-    def __missing__(self, name: str) -> Model:
-        self._load(name)
-        return self.data[name]
+    def __missing__(self, name: str) -> Entry:
+        return self.data[name] if name in self else super().__missing__(name)
 
     def __iter__(self) -> Iterator[str]:
         self._load(*self._installed)
@@ -87,34 +52,42 @@ class _Registry(UserDict[str, Model]):
         return len(list(iter(self)))
 
 
-_BUILT_IN = {
-    "stargan-celeba128-w32": _shipped(
-        "stargan-celeba128-w32",
-        stargan,
-        "e420d9f3b8ce126ec300c0684b847bda44622b075593b00a64c5b9b988bf9e26",
-        stargan.EDITS,
-    ),
-    "cyclegan-blond128-w32": _shipped(
-        "cyclegan-blond128-w32",
-        cyclegan,
-        "2c25f32baebf394a73cc2e97df9667eac0e16e7d40141ac3d38d6b5f81a5ce5a",
-        only("Blond_Hair"),
-    ),
-    "onnx": OnnxModel(edits=only("Edit")),
-} | {
-    row[0]: _published(*row)
-    for row in (
-        ("stargan-celeba-128", 128, stargan, "StarGAN's celeba-128x128-5attrs.zip"),
-        ("stargan-celeba-256", 256, stargan, "StarGAN's celeba-256x256-5attrs.zip"),
-        ("stargan-v2-celeba-hq-256", 256, stargan_v2, "StarGAN v2's CelebA-HQ networks"),
-        ("attgan-celeba-128", 128, attgan, "AttGAN-PyTorch's 128_shortcut1_inject1_none"),
-        ("ganimation-celeba-128", 128, ganimation, "ganimation_replicate's ckpts/celebA"),
-        ("cyclegan-vangogh-256", 256, cyclegan, "CycleGAN's style_vangogh", only("Van_Gogh")),
-        ("aging-cacd-128", 128, aging, "Fast-AgingGAN's generator.h5"),
-        ("cartoongan-shinkai", 128, cartoongan, "CartoonGAN's Shinkai style", only("Shinkai")),
-        ("cartoongan-hosoda", 128, cartoongan, "CartoonGAN's Hosoda style", only("Hosoda")),
-        ("animeganv3-cute", 256, animegan, "AnimeGANv3_tiny_Cute.onnx", only("Cute")),
-        ("dpr-512", 512, dpr, "DPR's trained_model_03.t7"),
+def _entry(name: str, size: int, adapter: ModuleType, source: str, *edits: EditSet) -> Entry:
+    """Return the entry of a generator that is shipped or that `salattack assets fetch` brings."""
+    asset = assets.ASSETS.get(name)
+    return Entry(
+        build=adapter.like,
+        prepare=adapter.prepare,
+        file=asset.path.name if asset else f"{name}.safetensors",
+        sha256=(asset.checksum.removeprefix("sha256:") or None) if asset else CHECKSUMS[name],
+        licence=asset.licence if asset else LICENCE,
+        source=f"{source} ({asset.address})" if asset else source,
+        shipped=asset is None,
+        asset=name if asset else None,
+        image_size=size,
+        edits=edits[0] if edits else adapter.EDITS,
     )
+
+
+CHECKSUMS = {
+    "stargan-celeba128-w32": "e420d9f3b8ce126ec300c0684b847bda44622b075593b00a64c5b9b988bf9e26",
+    "cyclegan-blond128-w32": "2c25f32baebf394a73cc2e97df9667eac0e16e7d40141ac3d38d6b5f81a5ce5a",
 }
-GENERATORS = _Registry(_BUILT_IN)
+LICENCE = "research use: trained on CelebA crops (non-commercial)"
+_TABLE = (
+    ("stargan-celeba128-w32", 128, stargan, "this package"),
+    ("cyclegan-blond128-w32", 128, cyclegan, "this package", only("Blond_Hair")),
+    ("stargan-celeba-128", 128, stargan, "StarGAN's celeba-128x128-5attrs.zip"),
+    ("stargan-celeba-256", 256, stargan, "StarGAN's celeba-256x256-5attrs.zip"),
+    ("stargan-v2-celeba-hq-256", 256, stargan_v2, "StarGAN v2's CelebA-HQ networks"),
+    ("attgan-celeba-128", 128, attgan, "AttGAN-PyTorch's 128_shortcut1_inject1_none"),
+    ("ganimation-celeba-128", 128, ganimation, "ganimation_replicate's ckpts/celebA"),
+    ("cyclegan-vangogh-256", 256, cyclegan, "CycleGAN's style_vangogh", only("Van_Gogh")),
+    ("aging-cacd-128", 128, aging, "Fast-AgingGAN's generator.h5"),
+    ("cartoongan-shinkai", 128, cartoongan, "CartoonGAN's Shinkai style", only("Shinkai")),
+    ("cartoongan-hosoda", 128, cartoongan, "CartoonGAN's Hosoda style", only("Hosoda")),
+    ("animeganv3-cute", 256, animegan, "AnimeGANv3_tiny_Cute.onnx", only("Cute")),
+    ("dpr-512", 512, dpr, "DPR's trained_model_03.t7"),
+)
+_OWN = {row[0]: _entry(*row) for row in _TABLE}
+GENERATORS = _Generators("generator", _OWN | {"onnx": OnnxEntry(edits=only("Edit"))})

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-from ..edits import ATTRIBUTES, EditSet, edit_labels
+from ..edits import LABEL_EDITS
 from ..runtime.weights import shape_of, without_statistics
 from .layers import ImageConv2d, InstanceNorm2d, require_sides, require_target
 
@@ -59,14 +59,9 @@ class StarGAN(nn.Module):
         self.main = nn.Sequential(*layers)
 
     def forward(self, images: Tensor, target: Tensor) -> Tensor:
-        """Edit a batch.
+        """Edit (N, 3, H, W) images in [-1, 1], H and W divisible by 4; same shape and range.
 
-        Args:
-            images: (N, 3, H, W) in [-1, 1], H and W divisible by 4.
-            target: (N, c_dim) labels, 0 or 1, in the order of `ATTRIBUTES`.
-
-        Returns:
-            (N, 3, H, W) in [-1, 1].
+        ``target`` has (N, c_dim) labels, 0 or 1, in the order of `salattack.edits.ATTRIBUTES`.
 
         Raises:
             SalattackError: sides that 4 does not divide, a target of another shape.
@@ -87,9 +82,4 @@ def like(state: Mapping) -> StarGAN:
 
 prepare = without_statistics  # the authors' test code never uses them either
 
-
-def _target(_: object, labels: Tensor, edit: str) -> Tensor:
-    return edit_labels(labels, edit)
-
-
-EDITS = EditSet(ATTRIBUTES, _target)
+EDITS = LABEL_EDITS

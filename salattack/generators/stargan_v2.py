@@ -115,10 +115,8 @@ class _OfDomain(nn.Module):
     def forward(self, x: Tensor, domain: Tensor) -> Tensor:
         known = range(len(self.unshared))
         if domain.shape != x.shape[:1] or not all(one in known for one in domain.tolist()):
-            raise SalattackError(
-                f"give each of the {len(x)} a domain, a whole number from 0 to "
-                f"{known[-1]}, got {domain.tolist()}"
-            )
+            numbers = f"a whole number from 0 to {known[-1]}, got {domain.tolist()}"
+            raise SalattackError(f"give each of the {len(x)} a domain, {numbers}")
         shared = self.shared(x).flatten(1)
         codes = torch.stack([head(shared) for head in self.unshared], 1)
         return codes[torch.arange(len(x), device=x.device), domain.to(x.device).long()]
@@ -129,30 +127,21 @@ def _mlp(*widths: int) -> list[nn.Module]:
 
 
 class StarGANv2(nn.Module):
-    """StarGAN v2. A target is a style code: `style_of_latent` and `style_of_reference` make them.
+    """StarGAN v2, as published for CelebA-HQ by default.
 
-    Args:
-        width: channels of the first layer; 64 as published.
-        max_width: most channels of a layer; 512 as published.
-        image_size: of training, a power of two; 256 as published.
-        style_dim: length of a style code.
-        domains: 2 for CelebA-HQ (0 female, 1 male), 3 for AFHQ (cat, dog, wild).
-        latent_dim: length of a latent code.
-        hidden: width of the mapping network.
-        high_pass: whether the decoder leaves the photo's details to high passes: true for
-            CelebA-HQ, false for AFHQ.
+    A target is a style code: `style_of_latent` and `style_of_reference` make them.
     """
 
     def __init__(
         self,
-        width: int = 64,
-        max_width: int = 512,
-        image_size: int = 256,
-        style_dim: int = 64,
-        domains: int = 2,
-        latent_dim: int = 16,
-        hidden: int = 512,
-        high_pass: bool = True,
+        width: int = 64,  # channels of the first layer
+        max_width: int = 512,  # most channels of a layer
+        image_size: int = 256,  # of training, a power of two
+        style_dim: int = 64,  # length of a style code
+        domains: int = 2,  # CelebA-HQ's female and male; 3 for AFHQ: cat, dog, wild
+        latent_dim: int = 16,  # length of a latent code
+        hidden: int = 512,  # width of the mapping network
+        high_pass: bool = True,  # whether high passes carry details: CelebA-HQ's do, AFHQ's not
     ) -> None:
         super().__init__()
         self.latent_dim = latent_dim
@@ -175,21 +164,15 @@ class StarGANv2(nn.Module):
     def forward(
         self, images: Tensor, target: Tensor, masks: Sequence[Tensor] | None = None
     ) -> Tensor:
-        """Edit a batch.
-
-        The authors' network ends without a limit and their code clips what it saves; so do we.
+        """Edit (N, 3, H, W) images in [-1, 1]; same shape and range, clipped as the authors' code.
 
         Args:
-            images: (N, 3, H, W) in [-1, 1], sides divisible by 32 (by 16 without ``high_pass``).
+            images: sides divisible by 32 (by 16 without ``high_pass``).
             target: (N, style_dim) style codes.
             masks: where the CelebA-HQ model passes on the photo's details: two (N, 1, h, w) heat
-                maps in [0, 1], for 32 px and for 64 and 128 px, which the authors take from a
+                maps in [0, 1], for 32 px and for 64 and 128 px. The authors take them from a
                 landmark network (FAN) that this package does not have; functools.partial binds
-                them for an attack. None, as in their code, passes nothing: the result keeps less
-                of the photo, and an attack reaches it through the encoder alone.
-
-        Returns:
-            (N, 3, H, W) in [-1, 1].
+                them for an attack. None, as in their code, passes nothing.
 
         Raises:
             SalattackError: sides or a target that do not fit; masks for a model without high pass.
@@ -202,19 +185,11 @@ class StarGANv2(nn.Module):
         return self.generator(images, target.to(images), masks).clamp(-1, 1)
 
     def style_of_latent(self, latent: Tensor, domain: Tensor) -> Tensor:
-        """Return (N, style_dim) style codes of (N, latent_dim) normal noise and N domains.
-
-        Raises:
-            SalattackError: a domain that the model does not have.
-        """
+        """Return (N, style_dim) style codes of (N, latent_dim) normal noise and N domains."""
         return self.mapping_network(latent, domain)
 
     def style_of_reference(self, images: Tensor, domain: Tensor) -> Tensor:
-        """Return (N, style_dim) style codes of N reference images in [-1, 1] and their domains.
-
-        Raises:
-            SalattackError: images that are not of ``image_size``, an unknown domain.
-        """
+        """Return (N, style_dim) style codes of N images of that size in [-1, 1] and domains."""
         if images.shape[1:] != (3, self.image_size, self.image_size):
             size = f"{self.image_size}×{self.image_size}"
             raise SalattackError(f"reference images must be {size}, got {tuple(images.shape)}")

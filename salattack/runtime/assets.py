@@ -26,40 +26,25 @@ from tqdm import tqdm
 from ..errors import SalattackError, one_of
 from .files import RESOURCES
 
-DATA = RESOURCES
 OPTIONS = {"quiet": True, "use_cookies": False, "resume": True, "timeout": (10, 60), "retries": 4}
 UNSAFE = re.compile(r"(^|[/\\])\.\.([/\\]|$)|^[/\\]|^[A-Za-z]:")  # a path that leaves its folder
 
 
 @dataclass(frozen=True, kw_only=True)
 class Asset:
-    """A published file or folder, a row of ``data/assets.csv``.
+    """A published file or folder, a row of ``resources/assets.csv``."""
 
-    Attributes:
-        name: the name in this package; the model's name if the asset holds weights.
-        file: its path in the cache.
-        address: the URL; of a folder, the URL before each file name.
-        size: in bytes, 0 if unknown.
-        checksum: "sha256:…" or "md5:…", empty if unknown; of a folder, that of its listing.
-        inferred: which file the checksum belongs to is a guess, so a mismatch is only a warning.
-        member: the file's name inside the zip at ``address``; empty if it is not in a zip.
-        files: of a folder, each file's name and sha256, listed in ``data/NAME.sha256``.
-        licence: the licence and the terms of use.
-        source: the page that describes it.
-        group: a name that `salattack assets fetch` takes for several assets together.
-    """
-
-    name: str
-    file: str
-    address: str
-    size: int = 0
-    checksum: str = ""
-    inferred: bool = False
-    member: str = ""
-    files: Mapping[str, str] = field(default_factory=dict)
-    licence: str
-    source: str
-    group: str = ""
+    name: str  # in this package; the model's name if the asset holds weights
+    file: str  # its path in the cache
+    address: str  # the URL; of a folder, the URL before each file name
+    size: int = 0  # in bytes, 0 if unknown
+    checksum: str = ""  # "sha256:…" or "md5:…", empty if unknown; of a folder, that of its listing
+    inferred: bool = False  # which file the checksum is of is a guess: a mismatch only warns
+    member: str = ""  # the file's name inside the zip at ``address``; empty if it is not in a zip
+    files: Mapping[str, str] = field(default_factory=dict)  # of a folder: NAME.sha256's names, sums
+    licence: str  # the licence and the terms of use
+    source: str  # the page that describes it
+    group: str = ""  # a name that `salattack assets fetch` takes for several assets together
 
     @property
     def path(self) -> Path:
@@ -79,21 +64,18 @@ class Asset:
     @property
     def by_hand(self) -> str:
         """What to do when the address does not give the file."""
-        return (
-            f"download {self.path.name} by hand from {self.source} "
-            f"and run `salattack assets add {self.name} FILE`"
-        )
+        then = f"run `salattack assets add {self.name} FILE`"
+        return f"download {self.path.name} by hand from {self.source} and {then}"
 
 
 def _asset(row: dict) -> Asset:
-    listing = DATA / f"{row['name']}.sha256"  # as `sha256sum` writes it
+    listing = RESOURCES / f"{row['name']}.sha256"  # as `sha256sum` writes it
     lines = listing.read_text().splitlines() if listing.exists() else []
-    files = {file: sha256 for sha256, file in map(str.split, lines)}
-    typed = {"size": int(row["size"] or 0), "inferred": bool(row["inferred"]), "files": files}
-    return Asset(**row | typed)
+    row["files"] = {file: sha256 for sha256, file in map(str.split, lines)}
+    return Asset(**row | {"size": int(row["size"] or 0), "inferred": bool(row["inferred"])})
 
 
-with (DATA / "assets.csv").open(newline="") as _rows:
+with (RESOURCES / "assets.csv").open(newline="") as _rows:
     ASSETS = {row["name"]: _asset(row) for row in csv.DictReader(_rows)}
 
 
@@ -103,11 +85,7 @@ def cache() -> Path:
 
 
 def known(name: str) -> Asset:
-    """Return the asset of that name.
-
-    Raises:
-        SalattackError: an unknown name.
-    """
+    """Return the asset of that name; an unknown one is a SalattackError."""
     if name not in ASSETS:
         raise one_of("asset", name, ASSETS)
     return ASSETS[name]
@@ -136,20 +114,18 @@ def fetch(name: str) -> Path:
     """Download an asset into the cache, unless it is there and intact, and return its path.
 
     A second process waits for the first. The next call resumes an interrupted download, unless the
-    checksum is uncertain: then nobody would notice that two versions of a file were joined.
+    checksum is uncertain: then nobody would notice that two versions of a file were joined. An
+    inferred checksum that does not match is a warning.
 
     Raises:
         SalattackError: an unknown name; an address that does not give the published file; a
             connection that keeps breaking; a full disk.
-
-    Warns:
-        UserWarning: an inferred checksum does not match.
     """
     asset = known(name)
     with _staged(asset, resume=asset.certain) as staged:
         if _inspect(asset)[1]:
-            bar = tqdm(total=asset.size or None, desc=name, unit="B", unit_scale=True, disable=None)
-            with bar:
+            how = {"desc": name, "unit": "B", "unit_scale": True, "disable": None}
+            with tqdm(total=asset.size or None, **how) as bar:
                 _collect(asset, staged, lambda file, part: _download(asset, file, part, bar))
             _install(asset, staged, packed=bool(asset.member))
     return asset.path
@@ -158,15 +134,10 @@ def fetch(name: str) -> Path:
 def add(name: str, file: str | Path) -> Path:
     """Verify what was downloaded by hand, copy it into the cache, and return its path there.
 
-    Args:
-        name: of the asset.
-        file: the file, the published zip that holds it, or the folder; it is not changed.
+    ``file`` is the file, the published zip that holds it, or the folder.
 
     Raises:
         SalattackError: an unknown name, a missing or wrong file, an unsafe zip, a full disk.
-
-    Warns:
-        UserWarning: an inferred checksum does not match.
     """
     asset, file = known(name), Path(file)
     missing = [file / part for part in asset.files or [""] if not (file / part).is_file()]
@@ -190,11 +161,10 @@ def _staged(asset: Asset, *, resume: bool) -> Iterator[Path]:
                 shutil.rmtree(stage, ignore_errors=True)
             yield stage / asset.path.name
     except OSError as error:
+        problem = f"cannot use {error.filename or folder}: {error.strerror}; fix this"
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             free = shutil.disk_usage(folder).free / 1e6
             problem = f"the disk of {folder} is full ({free:.1f} MB free); free some space"
-        else:
-            problem = f"cannot use {error.filename or folder}: {error.strerror}; fix this"
         advice = "or set SALATTACK_CACHE to another folder, and run the command again"
         raise SalattackError(f"{problem} {advice}") from error
 
@@ -210,7 +180,7 @@ def _collect(asset: Asset, staged: Path, take: Callable[[str, Path], object]) ->
             start = opened.read(4096).lstrip()
         if start.startswith(b"<"):
             part.unlink()
-            title = re.search(rb"<title[^>]*>(.*?)</title", start, re.DOTALL | re.IGNORECASE)
+            title = re.search(rb"(?is)<title[^>]*>(.*?)</title", start)
             said = " ".join(title[1].decode("utf-8", "replace").split()) if title else "untitled"
             page = f"a web page (“{said}”) came instead of {part.name}"
             raise SalattackError(f"{page}; {asset.by_hand}")
@@ -296,8 +266,7 @@ def _unpack(path: Path, wanted: str) -> None:
             names = [entry.filename.rpartition("/")[2] for entry in entries]
             if "data.pkl" in names:  # the file itself, which torch writes as a zip
                 return
-            if names.count(wanted) != 1:
-                count = names.count(wanted)
+            if (count := names.count(wanted)) != 1:
                 raise SalattackError(f"the zip holds {count} files named {wanted}, not one")
             with archive.open(entries[names.index(wanted)]) as packed, beside.open("wb") as file:
                 shutil.copyfileobj(packed, file)

@@ -11,9 +11,9 @@ from ..errors import one_of
 
 
 def frozen(network: nn.Module, device: torch.device) -> nn.Module:
-    """Return a network as attacks want it: no gradients to its parameters, eval mode, on a device.
+    """Return a network without gradients to its parameters, in eval mode, on a device.
 
-    And, on a CPU, with the channels of a pixel side by side, as its convolutions are quickest.
+    On a CPU the channels of a pixel lie side by side, which its convolutions are quickest with.
     """
     network = network.requires_grad_(False).eval().to(device)
     if device.type != "cpu":
@@ -22,12 +22,10 @@ def frozen(network: nn.Module, device: torch.device) -> nn.Module:
 
 
 def keep_freed_memory() -> None:
-    """Have this process, and those that it starts, use freed memory again.
+    """Have glibc keep freed memory, in this process and those that it starts (mallopt(3)).
 
-    glibc would return it to the system, and an attack on a CPU spends a tenth of its time in the
-    page faults of getting it back (mallopt(3)). The whole process then keeps the most memory that
-    it ever used: the command line asks for that, and importing the package or loading a network
-    does not. Another C library is left as it is.
+    An attack on a CPU spends a tenth of its time in the page faults of getting it back. The whole
+    process then keeps the most memory that it ever used, so only the command line asks for this.
     """
     for option, name, size in ((-3, "MMAP", 2**28), (-1, "TRIM", 2**30)):
         os.environ.setdefault(f"MALLOC_{name}_THRESHOLD_", str(size))  # notebooks' kernels read it

@@ -34,11 +34,14 @@ def written_whole(path: str | Path) -> Iterator[Path]:
             beside.unlink()
 
 
-def sha256(path: Path) -> str:
-    """Return the SHA-256 of a file as 64 hexadecimal digits.
+def write_text(path: str | Path, text: str) -> None:
+    """Write a text in UTF-8 by way of `written_whole`."""
+    with written_whole(path) as beside:
+        beside.write_text(text, encoding="utf-8")
 
-    A folder's is that of the list ``<digits>  <name>`` of its files, as `sha256sum` prints it.
-    """
+
+def sha256(path: Path) -> str:
+    """Return a file's SHA-256 in hexadecimal; of a folder, that of `sha256sum`'s list of it."""
     if path.is_dir():
         lines = (f"{sha256(one)}  {one.name}\n" for one in sorted(path.iterdir()))
         return hashlib.sha256("".join(lines).encode()).hexdigest()

@@ -1,7 +1,6 @@
 """Weight files of other frameworks, read as arrays: HDF5, ONNX and folders of ``.npy``.
 
-Only numbers are taken. A model description inside a file (Keras' configuration, ONNX' graph) is
-not interpreted, and nothing is unpickled.
+Only numbers are taken: Keras' configuration and ONNX' graph are not interpreted.
 """
 
 import importlib
@@ -17,17 +16,12 @@ from ..errors import SalattackError
 
 
 def needed(package: str, what: str) -> ModuleType:
-    """Import an optional package.
-
-    Raises:
-        SalattackError: it is not installed; ``what`` says what needs it.
-    """
+    """Import an optional package; the message says ``what`` needs it where it is not installed."""
     try:
         return importlib.import_module(package)
     except ImportError as error:
-        raise SalattackError(
-            f"{what} needs the package {package}: pip install 'salattack[generators]'"
-        ) from error
+        advice = "pip install 'salattack[generators]'"
+        raise SalattackError(f"{what} needs the package {package}: {advice}") from error
 
 
 def said(error: Exception) -> str:
@@ -39,39 +33,29 @@ def read_arrays(path: Path) -> dict[str, Tensor]:
     """Return the arrays of a ``.h5`` or ``.onnx`` file or of a folder, by name, as float32.
 
     Names are an HDF5 dataset's path, an ONNX initialiser's name, or a ``.npy`` file's stem.
-
-    Raises:
-        SalattackError: a damaged file, entries that are not numbers, a missing package.
     """
     read = _read_folder if path.is_dir() else READERS[path.suffix]
     try:
-        return {
-            name: torch.from_numpy(np.array(value, np.float32))
-            for name, value in read(path).items()
-        }
+        arrays = {name: np.array(value, np.float32) for name, value in read(path).items()}
     except SalattackError:
         raise
     except Exception as error:  # each library raises its own kinds
-        raise SalattackError(
-            f"{path.name} is not a readable weights file ({said(error)}); fetch it again"
-        ) from error
+        problem = f"{path.name} is not a readable weights file ({said(error)})"
+        raise SalattackError(f"{problem}; fetch it again") from error
+    return {name: torch.from_numpy(array) for name, array in arrays.items()}
 
 
 def _read_folder(path: Path) -> dict[str, Any]:
-    files = sorted(path.glob("*.npy"))
-    if not files:
-        raise SalattackError(f"the folder {path} holds no .npy files; check the path")
-    return {file.stem: _array(file) for file in files}
-
-
-def _array(file: Path) -> np.ndarray:
-    try:
-        return np.load(file, allow_pickle=False)
-    except (ValueError, EOFError, OSError) as error:
-        raise SalattackError(
-            f"{file.parent.name}/{file.name} is not a readable array of numbers ({error}); "
-            "fetch it again"
-        ) from error
+    found = {}
+    for file in sorted(path.glob("*.npy")):
+        try:
+            found[file.stem] = np.load(file, allow_pickle=False)
+        except (ValueError, EOFError, OSError) as error:
+            problem = f"{path.name}/{file.name} is not a readable array of numbers ({error})"
+            raise SalattackError(f"{problem}; fetch it again") from error
+    if found:
+        return found
+    raise SalattackError(f"the folder {path} holds no .npy files; check the path")
 
 
 def _read_hdf5(path: Path) -> dict[str, Any]:

@@ -23,17 +23,16 @@ def map_on_ray(
     Ray finds its cluster by ``RAY_ADDRESS``; without one it is started on this machine.
 
     Args:
-        make: run once in each worker; returns the function that is given the items. Where a worker
-            is lost, both are run again elsewhere.
+        make: run once in each worker, and again where one is lost; returns the function that is
+            given the items.
         items: picklable; taken as workers become free.
         workers: how many; None for one a GPU if ``gpus``, else one a core of the cluster.
         gpus: that each worker holds.
-        retries: how often an item is done again whose worker was lost; -1 without end.
+        retries: how often an item whose worker was lost is done again; -1 without end.
         lost: gives the output of an item that lost its worker once more than that; None raises.
 
     Raises:
-        SalattackError: Ray is not installed, the cluster has no such GPUs, ``workers`` < 1, or
-            ``make`` failed in a worker.
+        SalattackError: Ray is not installed, no such GPUs, ``workers`` < 1, or ``make`` failed.
     """
     try:
         import ray
@@ -56,10 +55,8 @@ def map_on_ray(
     count = workers or int(there.get("GPU", 0) / gpus if gpus else there.get("CPU", 1))
     if count < 1:
         raise SalattackError("the cluster has no GPU for the workers; give --device cpu")
-    actor = ray.remote(Worker).options(
-        num_cpus=1, num_gpus=gpus, max_restarts=-1, max_task_retries=retries
-    )
-    actors = [actor.remote() for _ in range(count)]
+    how = {"num_cpus": 1, "num_gpus": gpus, "max_restarts": -1, "max_task_retries": retries}
+    actors = [ray.remote(Worker).options(**how).remote() for _ in range(count)]
     free, under_way = list(actors), {}
 
     def next_done() -> Output:
@@ -70,10 +67,9 @@ def map_on_ray(
             return ray.get(task)
         except RayActorError as error:
             if error.actor_init_failed:
-                raise SalattackError(
-                    f"no worker can start ({str(error).strip().splitlines()[-1]}); "
-                    "the package and the files must be on every node"
-                ) from error
+                problem = f"no worker can start ({str(error).strip().splitlines()[-1]})"
+                advice = "the package and the files must be on every node"
+                raise SalattackError(f"{problem}; {advice}") from error
             if lost is None:
                 raise
             return lost(item)

@@ -2,17 +2,19 @@
 
 import pickle
 import warnings
+from collections import UserDict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from ..edits import EditSet
-from ..errors import SalattackError
+from ..edits import LABEL_EDITS, EditSet
+from ..errors import SalattackError, one_of
 from . import assets
 from .device import frozen, pick_device
 from .files import RESOURCES, sha256, written_whole
@@ -22,12 +24,10 @@ SHIPPED = RESOURCES / "weights"
 
 
 def read_state_dict(path: str | Path, *, expected_sha256: str | None = None) -> dict:
-    """Read a state dict from ``.safetensors`` or, tensors only, from a torch checkpoint.
-
-    Arrays are also read from HDF5, from ONNX and from folders of ``.npy`` files.
+    """Read a state dict; of a torch checkpoint tensors only, and no code in it is executed.
 
     Args:
-        path: the file or folder.
+        path: ``.safetensors``, a torch checkpoint, or arrays as `read_arrays` takes them.
         expected_sha256: refuse a file with another checksum.
 
     Returns:
@@ -35,16 +35,15 @@ def read_state_dict(path: str | Path, *, expected_sha256: str | None = None) -> 
 
     Raises:
         SalattackError: no such file, another checksum, a damaged file, or a pickle that holds
-            anything but tensors (it is never executed).
+            anything but tensors.
     """
     path = Path(path)
     if not path.exists():
         raise SalattackError(f"no weights file at {path}; check the path")
     if expected_sha256 is not None and (found := sha256(path)) != expected_sha256:
-        raise SalattackError(
-            f"{path.name} is damaged: sha256 {found[:12]}…, expected {expected_sha256[:12]}…; "
-            "reinstall the package or fetch the file again"
-        )
+        damage = f"sha256 {found[:12]}…, expected {expected_sha256[:12]}…"
+        advice = "reinstall the package or fetch the file again"
+        raise SalattackError(f"{path.name} is damaged: {damage}; {advice}")
     if path.is_dir() or path.suffix in READERS:
         return read_arrays(path)
     try:
@@ -53,26 +52,21 @@ def read_state_dict(path: str | Path, *, expected_sha256: str | None = None) -> 
         else:
             state = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
-        raise SalattackError(
-            f"{path.name} holds more than tensors and was not executed; "
-            "convert it to .safetensors where you trust its source"
-        ) from error
+        problem = f"{path.name} holds more than tensors and was not executed"
+        advice = "convert it to .safetensors where you trust its source"
+        raise SalattackError(f"{problem}; {advice}") from error
     except (SafetensorError, RuntimeError, EOFError, OSError) as error:
         raise SalattackError(f"{path.name} is not a readable weights file ({error})") from error
     if not isinstance(state, Mapping):
         raise SalattackError(f"{path.name} does not hold a state dict but a {type(state).__name__}")
-    return {
-        k: v.float() if torch.is_tensor(v) and v.is_floating_point() else v
-        for k, v in state.items()
+    floats = {
+        k: v.float() for k, v in state.items() if torch.is_tensor(v) and v.is_floating_point()
     }
+    return dict(state) | floats
 
 
 def fit(module: nn.Module, state: Mapping, source: str) -> nn.Module:
-    """Load ``state`` into ``module``; every key and shape must fit.
-
-    Raises:
-        SalattackError: names the first three keys that are missing, unknown or of another shape.
-    """
+    """Load ``state`` into ``module``; the first three keys that do not fit are a SalattackError."""
     own = module.state_dict()
     misfits = [f"{k}: missing" for k in own if k not in state]
     misfits += [f"{k}: not in {type(module).__name__}" for k in state if k not in own]
@@ -83,89 +77,87 @@ def fit(module: nn.Module, state: Mapping, source: str) -> nn.Module:
     ]
     if misfits:
         more = f" and {len(misfits) - 3} more" if len(misfits) > 3 else ""
-        raise SalattackError(
-            f"{source} does not fit {type(module).__name__}: {'; '.join(misfits[:3])}{more}"
-        )
+        first = "; ".join(misfits[:3])
+        raise SalattackError(f"{source} does not fit {type(module).__name__}: {first}{more}")
     module.load_state_dict(dict(state))
     return module
 
 
+class Loaded(NamedTuple):
+    """What one look-up in a registry gives."""
+
+    network: nn.Module  # filled, frozen, in eval mode, on its device
+    edits: EditSet  # what a generator can be asked for
+    image_size: int  # side in pixels that the network was trained for
+    sha256: str  # of the file or folder that filled it
+
+
 @dataclass(frozen=True, kw_only=True)
-class Model:
-    """A registry entry: how a network is built, and which file fills it.
+class Entry:
+    """A registry entry: how a network is built, and which file fills it."""
 
-    Attributes:
-        build: from the (prepared) state dict to the network that it should fit; widths are read
-            off the tensors.
-        prepare: from what the file holds to the state dict of parameters.
-        file: the weight file's name; in the package when ``shipped``.
-        sha256: its checksum; a shipped file must have it, another file is warned about.
-        licence: of the weights.
-        source: where the file comes from.
-        shipped: whether the package holds the file.
-        asset: what `salattack.runtime.assets` knows it by, where it does not.
-        image_size: side in pixels that the network was trained for.
-        read: from the file to what it holds.
-        edits: what a generator can be asked for; None for StarGAN's five.
-    """
+    build: Callable[[Mapping], nn.Module]  # from the prepared state dict, whose widths it takes
+    prepare: Callable[[Mapping], Mapping] = dict  # from what the file holds to a state dict
+    file: str  # the weight file's name; in the package when ``shipped``
+    sha256: str | None  # a shipped file must have it; another file is warned about
+    licence: str  # of the weights
+    source: str  # where the file comes from
+    shipped: bool  # whether the package holds the file
+    asset: str | None = None  # what `salattack.runtime.assets` knows it by, where it does not
+    image_size: int  # side in pixels that the network was trained for
+    read: Callable[[Path], dict] = read_state_dict  # from the file to what it holds
+    edits: EditSet = LABEL_EDITS  # what a generator can be asked for
 
-    build: Callable[[Mapping], nn.Module]
-    prepare: Callable[[Mapping], Mapping] = dict
-    file: str
-    sha256: str | None
-    licence: str
-    source: str
-    shipped: bool
-    asset: str | None = None
-    image_size: int
-    read: Callable[[Path], dict] = read_state_dict
-    edits: EditSet | None = None
-
-    def load(self, weights: str | Path | None = None, device: str = "auto") -> nn.Module:
-        """Return the network, filled, frozen, in eval mode, on ``device``.
+    def load(self, weights: str | Path | None = None, device: str = "auto") -> Loaded:
+        """Read the weights and return the network with what belongs to it.
 
         Args:
-            weights: a file to use instead of the shipped one or, where none is shipped, of the
-                one that `salattack assets fetch` brought.
+            weights: a file to use instead of the shipped or the fetched one.
             device: see `pick_device`.
 
         Raises:
             SalattackError: no file, a damaged file, code in the file, keys or shapes that do not
-                fit, an unknown device.
-
-        Warns:
-            UserWarning: a published file whose checksum is not the known one.
+                fit, an unknown device. Another checksum than the published one is a warning.
         """
-        chosen, found = pick_device(device), None
+        chosen = pick_device(device)
         if weights is not None:
             source = Path(weights)
             network = self._filled(self.read(source), source)
+            found = sha256(source)
         elif self.shipped:
-            source = SHIPPED / self.file
-            network = self._filled(read_state_dict(source, expected_sha256=self.sha256), source)
+            source, found = SHIPPED / self.file, self.sha256
+            network = self._filled(read_state_dict(source, expected_sha256=found), source)
         else:
             source, found = self._cached()
             network = self._converted(source, found)
-        if not self.shipped and self.sha256 and (found := found or sha256(source)) != self.sha256:
+        if not self.shipped and self.sha256 not in (None, found):
             warnings.warn(
-                f"{source.name} is not the published {self.file}: "
-                f"sha256 {found[:12]}…, expected {self.sha256[:12]}…",
-                stacklevel=3,
+                f"{source.name} is not the published {self._differs(source, found)}", stacklevel=3
             )
-        return frozen(network, chosen)
+        return self._loaded(frozen(network, chosen), found)
+
+    def _loaded(self, network: nn.Module, found: str) -> Loaded:
+        return Loaded(network, self.edits, self.image_size, found)
+
+    def _differs(self, source: Path, found: str) -> str:
+        """Return the file's name and how another differs; of a folder, the first wrong file."""
+        files = assets.known(self.asset).files if self.asset else {}
+        for name, wanted in files.items() if source.is_dir() else ():
+            if (source / name).is_file() and sha256(source / name) != wanted:
+                return f"{self.file}: {name} is another file"
+        return f"{self.file}: sha256 {found[:12]}…, expected {self.sha256[:12]}…"
 
     def _filled(self, state: Mapping, source: Path) -> nn.Module:
         state = self.prepare(state)
         return fit(self.build(state), state, source.name)
 
     def _cached(self) -> tuple[Path, str]:
+        lacking = f"{self.file} is not in the package"
         if self.asset is None:
-            raise SalattackError(f"{self.file} is not in the package; pass its path")
+            raise SalattackError(f"{lacking}; pass its path")
         if not assets.known(self.asset).path.exists():
-            raise SalattackError(
-                f"{self.file} is not in the package; get it from {self.source}: "
-                f"run `salattack assets fetch {self.asset}`, or pass its path"
-            )
+            fetch = f"run `salattack assets fetch {self.asset}`, or pass its path"
+            raise SalattackError(f"{lacking}; get it from {self.source}: {fetch}")
         return assets.checked(self.asset)
 
     def _converted(self, source: Path, found: str) -> nn.Module:
@@ -173,11 +165,26 @@ class Model:
         copy = source.with_name(f"{self.asset}.safetensors")
         if _source_of(copy) == found:
             return self._filled(read_state_dict(copy), copy)
-        network = self._filled(read_state_dict(source), source)
+        network = self._filled(self.read(source), source)
         state = {key: value.contiguous() for key, value in network.state_dict().items()}
         with written_whole(copy) as beside:
             save_file(state, beside, {"source": source.name, "source_sha256": found})
         return network
+
+
+class Registry(UserDict[str, Entry]):
+    """Entries by name; an unknown name is a `SalattackError` that lists the known ones."""
+
+    def __init__(self, kind: str, entries: Mapping[str, Entry]) -> None:
+        self.kind = kind
+        super().__init__(entries)
+
+    def __missing__(self, name: str) -> Entry:
+        raise one_of(self.kind, name, self)
+
+    def get(self, name: str, default: Entry | None = None) -> Entry | None:
+        """Return the entry of that name, or the default; Python 3.11 expects a KeyError here."""
+        return self[name] if name in self else default  # noqa: SIM401
 
 
 def _source_of(copy: Path) -> str | None:
@@ -193,11 +200,7 @@ WRAPPERS = ("generator", "G", "netG", "state_dict")
 
 
 def unwrapped(state: Mapping) -> dict:
-    """Take the generator's parameters out of a checkpoint that wraps them under a name.
-
-    What lies beside them there, discriminators and optimisers, is no part of the generator.
-    DataParallel's "module." goes from every key.
-    """
+    """Return the generator's parameters of a checkpoint, without DataParallel's "module."."""
     inner = next((state[w] for w in WRAPPERS if isinstance(state.get(w), Mapping)), state)
     return {str(key).removeprefix("module."): value for key, value in inner.items()}
 
@@ -209,6 +212,6 @@ def without_statistics(state: Mapping) -> dict:
 
 
 def shape_of(state: Mapping, key: str, dimensions: int) -> tuple[int, ...] | None:
-    """Return the shape of a tensor of a state dict; None if it is not there, or not so deep."""
+    """Return the shape of a tensor of a state dict; None if there is none of ``dimensions``."""
     shape = getattr(state.get(key), "shape", ())
     return tuple(shape) if len(shape) == dimensions else None

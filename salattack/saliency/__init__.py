@@ -1,16 +1,14 @@
 """Saliency f_sa(·): where the salient face is, as a soft map (Eq. 1), and the known models."""
 
-from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 import torch
 
-from ..errors import one_of
 from ..faces.reading import read_mask
 from ..interfaces import Saliency
 from ..runtime.assets import ASSETS
-from ..runtime.weights import Model
+from ..runtime.weights import Entry, Loaded, Registry, read_state_dict
 from .model import DrawnMask, SaliencyModel
 from .pfan import PFAN, PFANLight
 
@@ -20,8 +18,14 @@ __all__ = [
     "Saliency",
     "SaliencyModel",
     "load_saliency",
-    "read_mask",
 ]
+
+
+class _Network(Entry):
+    """An entry whose network `SaliencyModel` wraps."""
+
+    def _loaded(self, network: PFAN | PFANLight, found: str) -> Loaded:
+        return super()._loaded(SaliencyModel(network, self.image_size), found)
 
 
 def _drawn(path: Path) -> dict:
@@ -30,71 +34,64 @@ def _drawn(path: Path) -> dict:
     return {"mask": torch.from_numpy(grey)[None, None]}
 
 
-def _under_model(state: Mapping) -> Mapping:
-    """Return the parameters of the port's checkpoint, which holds scores beside them."""
+def _port(path: Path) -> dict:
+    """Read the port's checkpoint, whose scores are NumPy scalars: plain numbers, no code."""
+    scalar = np.float64(0).__reduce__()[0]
+    number = [scalar, (scalar, "numpy.core.multiarray.scalar"), np.dtype, type(np.dtype("f8"))]
+    with torch.serialization.safe_globals(number):
+        state = read_state_dict(path)
     return state.get("model", state)
 
 
-SALIENCY_MODELS: dict[str, Model] = {
-    "pfan-light": Model(
-        build=lambda _: PFANLight(),
-        file="pfan-light.safetensors",
-        sha256="6ba9778f68424f962b7b1c946ec5b934f3daa20816b5612985704eaa8e3aa73d",
-        licence="research use: trained on DUTS-TR and CelebA crops (non-commercial)",
-        source="this package",
-        shipped=True,
-        image_size=224,  # trained at 192; finer maps, better on ECSSD too
-    ),
-    "pfan-duts": Model(
-        build=lambda _: PFAN(),
-        prepare=_under_model,
-        file=ASSETS["pfan-duts"].path.name,
-        sha256=None,
-        licence=ASSETS["pfan-duts"].licence,
-        source=ASSETS["pfan-duts"].address,
-        shipped=False,
-        asset="pfan-duts",
-        image_size=256,
-    ),
-    "mask": Model(
-        build=lambda state: DrawnMask(state["mask"].shape[-2:]),
-        read=_drawn,
-        file="a mask (any grey picture)",
-        sha256=None,
-        licence="yours",
-        source="yours",
-        shipped=False,
-        image_size=128,
-    ),
-}
+SALIENCY_MODELS = Registry(
+    "saliency model",
+    {
+        "pfan-light": _Network(
+            build=lambda _: PFANLight(),
+            file="pfan-light.safetensors",
+            sha256="6ba9778f68424f962b7b1c946ec5b934f3daa20816b5612985704eaa8e3aa73d",
+            licence="research use: trained on DUTS-TR and CelebA crops (non-commercial)",
+            source="this package",
+            shipped=True,
+            image_size=224,  # trained at 192; finer maps, better on ECSSD too
+        ),
+        "pfan-duts": _Network(
+            build=lambda _: PFAN(),
+            read=_port,
+            file=ASSETS["pfan-duts"].path.name,
+            sha256=None,
+            licence=ASSETS["pfan-duts"].licence,
+            source=ASSETS["pfan-duts"].address,
+            shipped=False,
+            asset="pfan-duts",
+            image_size=256,
+        ),
+        "mask": Entry(
+            build=lambda state: DrawnMask(state["mask"].shape[-2:]),
+            read=_drawn,
+            file="a mask (any grey picture)",
+            sha256=None,
+            licence="yours",
+            source="yours",
+            shipped=False,
+            image_size=128,
+        ),
+    },
+)
 
 
 def load_saliency(
     name: str = "pfan-light", weights: str | Path | None = None, device: str = "auto"
 ) -> SaliencyModel | DrawnMask:
-    """Return a frozen saliency model of the registry `SALIENCY_MODELS`.
+    """Return a frozen saliency model (see `Saliency`) of the registry `SALIENCY_MODELS`.
 
     Args:
         name: ``pfan-light`` (shipped), ``pfan-duts`` (the widely used port, at full width), or
             ``mask``: the grey picture ``weights``, white where every face may change.
-        weights: a file (.safetensors or torch checkpoint) to use. Without it ``pfan-duts`` is
-            taken from the cache (`salattack assets fetch`).
+        weights: a file to use; without it ``pfan-duts`` is taken from the cache.
         device: "auto" takes CUDA where there is one.
-
-    Returns:
-        A module from images (N, 3, H, W) in [-1, 1] to soft maps (N, 1, H, W) in [0, 1].
 
     Raises:
         SalattackError: an unknown name or device, a missing, damaged or misfitting file.
     """
-    if name not in SALIENCY_MODELS:
-        raise one_of("saliency model", name, SALIENCY_MODELS)
-    entry = SALIENCY_MODELS[name]
-    # Scores beside the published parameters are NumPy scalars: plain numbers, no code.
-    scalar = np.float64(0).__reduce__()[0]
-    number = [scalar, (scalar, "numpy.core.multiarray.scalar"), np.dtype, type(np.dtype("f8"))]
-    with torch.serialization.safe_globals(number):
-        net = entry.load(weights, device)
-    if isinstance(net, DrawnMask):
-        return net
-    return SaliencyModel(net, entry.image_size)
+    return SALIENCY_MODELS[name].load(weights, device).network

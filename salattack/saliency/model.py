@@ -23,13 +23,7 @@ class SaliencyModel(nn.Module):
 
     @torch.no_grad()
     def forward(self, images: Tensor) -> Tensor:
-        """Return the soft saliency map, never binarised.
-
-        Args:
-            images: (N, 3, H, W) in [-1, 1], any size.
-
-        Returns:
-            (N, 1, H, W) in [0, 1].
+        """Map (N, 3, H, W) images in [-1, 1] to soft maps (N, 1, H, W) in [0, 1], never binarised.
 
         Raises:
             SalattackError: not a batch of RGB images.
@@ -50,11 +44,8 @@ class SaliencyModel(nn.Module):
     def feature_maps(self, images: Tensor) -> list[Tensor]:
         """Return the backbone's features at five depths, for a perceptual distance.
 
-        Args:
-            images: (N, 3, H, W) in [-1, 1], H and W divisible by 32; taken at their own size.
-
-        Returns:
-            Five tensors (N, C, H / s, W / s); s = 2, 4, 8, 16, 32 for pfan-light.
+        ``images`` are (N, 3, H, W) in [-1, 1], H and W divisible by 32, taken at their own size.
+        The features are (N, C, H / s, W / s); s = 2, 4, 8, 16, 32 for pfan-light.
         """
         return self.net.levels(self._normalise(images))
 
@@ -65,11 +56,7 @@ class SaliencyModel(nn.Module):
 
 
 class DrawnMask(nn.Module):
-    """One mask for every face, in the geometry of the aligned crops; in place of a network.
-
-    Args:
-        size: height and width of the picture that holds it.
-    """
+    """One mask for every face, of height and width ``size``, in the geometry of the crops."""
 
     def __init__(self, size: tuple[int, int]) -> None:
         super().__init__()

@@ -1,6 +1,6 @@
 """PFAN (Zhao and Wu, CVPR 2019): one decoder, on VGG-16 as published or on EfficientNet-Lite0."""
 
-from collections.abc import Sequence
+from collections.abc import Container, Iterable, Sequence
 from functools import partial
 
 import torch
@@ -10,6 +10,16 @@ from torchvision.models.vgg import cfgs, make_layers
 from torchvision.ops.misc import Conv2dNormActivation
 
 _upsample = partial(F.interpolate, mode="bilinear", align_corners=True)
+
+
+def _after(layers: Iterable[nn.Module], x: Tensor, chosen: Container[int]) -> list[Tensor]:
+    """Run layers one after another and return what the chosen ones give."""
+    seen = []
+    for index, layer in enumerate(layers):
+        x = layer(x)
+        if index in chosen:
+            seen.append(x)
+    return seen
 
 
 class CPFE(nn.Module):
@@ -75,16 +85,11 @@ class PyramidAttention(nn.Module):
     Args:
         channels: of the five levels, each at half the resolution of the one before.
         width: channels of the low-level and of the high-level branch.
-
-    Attributes:
-        mean: mu of Eq. 1, for R, G and B in [0, 1].
-        std: sigma of Eq. 1.
-        pads: whether it was trained on images zero-padded to a square; else on stretched ones.
     """
 
-    mean: tuple[float, float, float]
-    std: tuple[float, float, float]
-    pads: bool
+    mean: tuple[float, float, float]  # mu of Eq. 1, for R, G and B in [0, 1]
+    std: tuple[float, float, float]  # sigma of Eq. 1
+    pads: bool  # whether it was trained on images zero-padded to a square; else on stretched ones
 
     def __init__(self, channels: Sequence[int], width: int = 64) -> None:
         super().__init__()
@@ -109,31 +114,17 @@ class PyramidAttention(nn.Module):
     def decode(self, levels: Sequence[Tensor]) -> Tensor:
         """Return the map before its sigmoid, (N, 1, h, w) at the first level's resolution."""
         one, two, three, four, five = levels
-
-        high = [
-            self.cpfe_conv3_3(three),
-            _upsample(self.cpfe_conv4_3(four), scale_factor=2),
-            _upsample(self.cpfe_conv5_3(five), scale_factor=4),
-        ]
-        high = self.cha_att(torch.cat(high, dim=1))
+        four = _upsample(self.cpfe_conv4_3(four), scale_factor=2)
+        five = _upsample(self.cpfe_conv5_3(five), scale_factor=4)
+        high = self.cha_att(torch.cat([self.cpfe_conv3_3(three), four, five], dim=1))
         high = _upsample(F.relu(self.hl_bn1(self.hl_conv1(high))), scale_factor=4)
-
         one = F.relu(self.ll_bn_1(self.ll_conv_1(one)))
         two = _upsample(F.relu(self.ll_bn_2(self.ll_conv_2(two))), scale_factor=2)
         low = F.relu(self.ll_bn_3(self.ll_conv_3(torch.cat([one, two], dim=1))))
-        low = low * self.spa_att(high)
-
-        return self.ff_conv_1(torch.cat([low, high], dim=1))
+        return self.ff_conv_1(torch.cat([low * self.spa_att(high), high], dim=1))
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return the soft saliency map.
-
-        Args:
-            x: (N, 3, H, W), normalised by Eq. 1; H and W divisible by 32.
-
-        Returns:
-            (N, 1, H, W) in [0, 1].
-        """
+        """Map (N, 3, H, W), normalised by Eq. 1 and divisible by 32, to (N, 1, H, W) in [0, 1]."""
         logits = self.decode(self.levels(x))
         if logits.shape[-2:] != x.shape[-2:]:
             logits = F.interpolate(logits, size=x.shape[-2:], mode="bilinear")
@@ -151,12 +142,7 @@ class PFAN(PyramidAttention):
 
     def levels(self, x: Tensor) -> list[Tensor]:
         """Return the five feature maps after their ReLU, at strides 1, 2, 4, 8 and 16."""
-        features = []
-        for index, layer in enumerate(self.vgg16):
-            x = layer(x)
-            if index in (3, 8, 15, 22, 29):
-                features.append(x)
-        return features
+        return _after(self.vgg16, x, (3, 8, 15, 22, 29))
 
 
 _conv = partial(
@@ -181,22 +167,13 @@ class InvertedResidual(nn.Sequential):
 
 
 class EfficientNetLite0(nn.ModuleList):
-    """EfficientNet-Lite0's stem and 16 blocks in order, without its classifier.
+    """EfficientNet-Lite0's stem and 16 blocks in order, without its classifier."""
 
-    Iterate over it to run it; the last block at each resolution is in `LEVELS`.
-    """
-
-    LEVELS = ((1, 16), (3, 24), (5, 40), (11, 112), (16, 320))  # index, channels
-
+    LEVELS = ((1, 16), (3, 24), (5, 40), (11, 112), (16, 320))  # ends: index, channels
     # (blocks, channels, kernel, stride, expansion), EfficientNet's Table 1
     STAGES = (
-        (1, 16, 3, 1, 1),
-        (2, 24, 3, 2, 6),
-        (2, 40, 5, 2, 6),
-        (3, 80, 3, 2, 6),
-        (3, 112, 5, 1, 6),
-        (4, 192, 5, 2, 6),
-        (1, 320, 3, 1, 6),
+        *((1, 16, 3, 1, 1), (2, 24, 3, 2, 6), (2, 40, 5, 2, 6), (3, 80, 3, 2, 6)),
+        *((3, 112, 5, 1, 6), (4, 192, 5, 2, 6), (1, 320, 3, 1, 6)),
     )
 
     def __init__(self) -> None:
@@ -221,9 +198,4 @@ class PFANLight(PyramidAttention):
 
     def levels(self, x: Tensor) -> list[Tensor]:
         """Return the five feature maps at strides 2, 4, 8, 16 and 32."""
-        features, ends = [], dict(EfficientNetLite0.LEVELS)
-        for index, block in enumerate(self.backbone):
-            x = block(x)
-            if index in ends:
-                features.append(x)
-        return features
+        return _after(self.backbone, x, dict(EfficientNetLite0.LEVELS))

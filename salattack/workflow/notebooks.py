@@ -68,6 +68,19 @@ def output_folder(name: str) -> Path:
     return checkout(Path.cwd()) / name
 
 
+def begin(output: str = "results") -> Path:
+    """Check the parameters of the notebook that calls this, and return its output folder.
+
+    Raises:
+        SalattackError: see `check_parameters`.
+    """
+    from IPython import get_ipython
+
+    if shell := get_ipython():
+        check_parameters(shell.user_ns["In"])
+    return output_folder(output)
+
+
 def find_notebook(name: str, folder: Path) -> Path:
     """Return the path of a notebook by name.
 

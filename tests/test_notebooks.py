@@ -131,7 +131,7 @@ def test_a_running_kernel_leaves_nothing_beside_the_notebook(tmp_path):
     cell = new_code_cell("from pathlib import Path\nsorted(p.name for p in Path().iterdir())")
     metadata = {"kernelspec": {"name": "python3", "display_name": "Python 3"}}
     nbformat.write(new_notebook(cells=[cell], metadata=metadata), tmp_path / "here.ipynb")
-    run_notebook(tmp_path / "here.ipynb", tmp_path / "out.ipynb", {}, live=False)
+    run_notebook(tmp_path / "here.ipynb", tmp_path / "out.ipynb", {})
     executed = nbformat.read(tmp_path / "out.ipynb", 4).cells[-1]
     assert executed.outputs[0].data["text/plain"] == "['here.ipynb']"
 

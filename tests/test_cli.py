@@ -1,21 +1,30 @@
 import json
 import os
 import platform
+import re
 import resource
 import subprocess
 import sys
 from pathlib import Path
+from typing import get_args, get_type_hints
 
+import pandas as pd
 import pytest
 
+import salattack as salattack_package
 from salattack.cli import main as cli
+from salattack.cli.evaluate import Profile
 from salattack.cli.main import _parameters
+from salattack.cli.protect import protect
 from salattack.errors import SalattackError
 from salattack.experiments import claims as verify
+from salattack.experiments import evaluation
 from salattack.experiments.ledger import Ledger
 from salattack.faces import load_faces
 from salattack.images import to_pil
+from salattack.protect.disruption import STRENGTHS
 from salattack.runtime.files import written_whole
+from salattack.runtime.progress import progress_bar
 
 ROOT = Path(__file__).parents[1]
 
@@ -33,6 +42,7 @@ def salattack(*arguments):
 HELD = """
 import subprocess, sys
 from pathlib import Path
+from typing import get_args, get_type_hints
 import numpy as np
 {before}
 pages = lambda: int(Path("/proc/self/statm").read_text().split()[1])
@@ -112,23 +122,27 @@ def test_any_path_counts_from_where_the_user_stands(tmp_path, monkeypatch):
         (["-p", "output=/x"], Path("/x"), {}),
         (["-p", "output=/x", "--output", "y"], Path("y"), {}),
         (["-p", "profile=None"], Path("results"), {"profile": None}),
+        (["--profile", "tiny"], Path("results"), {"profile": "tiny"}),
+        (["--faces", "openpeople"], Path("results"), {"faces": "openpeople"}),
     ],
 )
 def test_where_reproduce_writes(tmp_path, monkeypatch, arguments, place, rest):
     asked = []
 
-    def run(notebooks, output, executed, settings):
-        asked.append((output, settings))
-        (tmp_path / "table_1.md").write_text("")
-        return tmp_path / "table_1.md"
+    def run(notebooks, output, executed, settings, jobs):
+        asked.append((output, settings, jobs))
+        return "27 claims"
 
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("salattack.workflow.notebooks.run_notebook", None)
     monkeypatch.setattr("salattack.workflow.reproduce.reproduce", run)
-    monkeypatch.setattr("sys.argv", ["salattack", "reproduce", *arguments])
+    monkeypatch.setattr(Ledger, "failures", lambda self: pd.DataFrame())
+    monkeypatch.setattr(Ledger, "__init__", lambda self, path: None)
+    monkeypatch.setenv("TQDM_DISABLE", "1")
+    monkeypatch.setattr("sys.argv", ["salattack", "reproduce", "--jobs", "1", *arguments])
     with pytest.raises(SystemExit) as ended:
         cli.main()
-    assert ended.value.code == 0 and asked == [(place, rest)]
+    assert ended.value.code == 0 and asked == [(place, rest, 1)]
 
 
 def test_nothing_half_written_is_left(tmp_path):
@@ -156,6 +170,16 @@ def test_importing_the_package_is_light():
     code = "import sys, salattack; print({'torch', 'pandas', 'matplotlib'} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "set()"
+
+
+def test_every_public_name_is_imported_when_it_is_used():
+    for name in salattack_package.__all__:
+        assert getattr(salattack_package, name) is not None and name in dir(salattack_package)
+    assert set(salattack_package._HOME) == set(salattack_package.__all__)
+    assert callable(salattack_package.table_1) and callable(salattack_package.evaluate)
+    with pytest.raises(AttributeError, match="no attribute 'attackers'"):
+        _ = salattack_package.attackers
+    assert (Path(salattack_package.__file__).parent / "py.typed").is_file()
 
 
 @pytest.mark.slow
@@ -186,4 +210,30 @@ def test_evaluate_says_what_it_left_out_and_goes_on(tmp_path):
     other = salattack(*arguments, "--bound", "0.1")
     assert other.returncode == 0 and (out / "table_1.md").read_bytes() != table
     assert "bound 0.1 and" in verify.premises(out)
-    assert salattack(*arguments, "--engine", "slurm").returncode == 1
+    assert salattack(*arguments, "--engine", "slurm").returncode == 2
+
+
+def test_help_is_in_order_and_choices_are_those_of_the_package():
+    shown = salattack("--help").stdout
+    commands = re.findall(r"^  (\w+)  +\S.*", shown.partition("Commands:")[2], re.M)
+    assert commands == ["reproduce", "verify", "compare", "run", "evaluate", "protect", "assets"]
+    assert "run its experiments, check its claims, protect photos." in " ".join(shown.split())
+    assert "..." not in shown.partition("Commands:")[2]  # each fits its line
+    assert salattack("--version").stdout == f"salattack {salattack_package.__version__}\n"
+    assert set(get_args(Profile)) == set(evaluation.PROFILES)
+    hints = get_type_hints(protect)
+    assert set(get_args(hints["strength"])) == set(STRENGTHS)
+    wrong = salattack("evaluate", "openpeople", "--profile", "huge")
+    assert wrong.returncode == 2 and "'huge' is not one of 'demo'" in wrong.stderr
+
+
+def test_bars_are_for_terminals(monkeypatch, capsys):
+    monkeypatch.delitem(sys.modules, "ipykernel", raising=False)
+    with progress_bar(2) as bar:
+        bar.update(2)
+    assert capsys.readouterr().err == ""
+    monkeypatch.setitem(sys.modules, "ipykernel", sys)
+    monkeypatch.delenv("TQDM_DISABLE", raising=False)
+    assert not progress_bar(2).disable
+    monkeypatch.setenv("TQDM_DISABLE", "1")
+    assert progress_bar(2).disable

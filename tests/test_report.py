@@ -1,11 +1,13 @@
 """The static page: whole, readable without a network, and silent about the machine."""
 
 import json
+import os
 import re
 import shutil
 from hashlib import sha256
 from html.parser import HTMLParser
 from pathlib import Path
+from time import sleep
 
 import pandas as pd
 import pytest
@@ -81,16 +83,56 @@ def test_the_index_holds_claims_table_and_figures(pages, claims):
     figures = sorted(FIGURES.glob("*.png"))
     images = index.all("img")
     assert len(images) == len(figures) > 4
-    for image, path in zip(images, figures, strict=True):
-        assert image["src"].startswith("data:image/png;base64,") and len(image["src"]) > 50_000
-        assert report.FIGURES[path.stem][0] in index.text
-        assert image["alt"] == report.FIGURES[path.stem][1]
+    order = [name for name in report.FIGURES if (FIGURES / f"{name}.png") in figures]
+    assert order[0] == "fig_1_4_framework" and len(order) == len(figures)
+    for image, name in zip(images, order, strict=True):
+        assert image["src"].startswith("data:image/webp;base64,") and len(image["src"]) > 10_000
+        assert report.FIGURES[name]["caption"] in index.text
+        assert image["alt"] == report.FIGURES[name]["description"]
+        assert f"salattack run {report.FIGURES[name]['notebook']}" in index.text
+    assert index.text.index("independent reproduction") < index.text.index("27 claims")
+
+
+def test_the_whole_report_is_small_and_has_no_raw_formulas(pages, place):
+    assert sum(path.stat().st_size for path in place.iterdir()) < 3.2e6
+    assert (place / "index.html").stat().st_size < 2e6
+    assert pages["saliency_maps.html"].all("math") and pages["robustness.html"].all("math")
+    assert not [name for name, page in pages.items() if re.search(r"\$\S", page.text)]
+
+
+def test_the_second_line_says_whose_numbers_they_are(claims, tmp_path):
+    assert (
+        "No number is from the published StarGAN"
+        not in Page(report.write_report(claims, copied(tmp_path), [], tmp_path / "report")).text
+    )
+    manifest = json.loads((FIGURES / "manifest.json").read_text())
+    (tmp_path / "manifest.json").write_text(json.dumps(manifest))
+    page = Page(report.write_report(claims, tmp_path, [], tmp_path / "report"))
+    assert "No number is from the published StarGAN or PFAN" in page.text
+    assert manifest["hardware"]["processor"] in page.text and manifest["finished"] in page.text
+    manifest["weights"]["200000-G.ckpt"] = "0" * 64
+    (tmp_path / "manifest.json").write_text(json.dumps(manifest))
+    page = Page(report.write_report(claims, tmp_path, [], tmp_path / "report"))
+    assert "No number is from the published" not in page.text
+
+
+def test_claims_stand_in_their_groups(claims, tmp_path):
+    groups = ["Table I"] * 9 + ["The attack"] * (len(claims) - 9)
+    grouped = claims.assign(group=groups)
+    page = Page(report.write_report(grouped, copied(tmp_path), [], tmp_path / "report"))
+    found = re.findall("The attack Claim Verdict", page.text)
+    assert len(found) == 1 and len(page.all("table")) == 3
+
+
+def copied(place):
+    shutil.copy(FIGURES / TABLE, place)
+    return place
 
 
 def test_every_link_leads_somewhere(pages, place):
     links = [link["href"] for link in pages["index.html"].all("a")]
     assert links[0] == DOI
-    assert sorted(links[1:]) == sorted(name for name in pages if name != "index.html")
+    assert set(links[1:]) == {name for name in pages if name != "index.html"}
     for name, page in pages.items():
         if name != "index.html":
             assert page.all("a")[0]["href"] == "index.html"
@@ -121,7 +163,7 @@ def test_pictures_are_described_and_pages_are_pages(pages):
 
 def test_no_machine_in_it(place):
     for path in place.iterdir():
-        text = re.sub(r'"data:image/png;base64,[^"]*"', "", path.read_text(encoding="utf-8"))
+        text = re.sub(r'"data:image/\w+;base64,[^"]*"', "", path.read_text(encoding="utf-8"))
         assert not re.search(r"/(home|root|tmp|work|Users)/|site-packages|papermill", text), path
         assert str(ROOT) not in text
 
@@ -130,7 +172,6 @@ def test_notebooks_show_text_code_and_outputs(pages):
     page = pages["attack_comparison.html"]
     assert "Regenerates Table I" in page.text and "open_study (" in page.text
     assert "Spread-Spectrum" in page.text and page.all("table")
-    assert "$[-1, 1]$" in page.text  # formulas stay as they are typed
 
 
 def test_other_figures_no_notebooks_and_marks_of_html(tmp_path, claims):
@@ -140,7 +181,7 @@ def test_other_figures_no_notebooks_and_marks_of_html(tmp_path, claims):
     assert not page.all("script") and "<script>alert(1)</script> & so on" in page.text
     assert "This run wrote no figures." in page.text
     assert "None of this run’s notebooks is there." in page.text
-    assert "strength not recorded" in page.text and "Made with salattack" in page.text
+    assert "strength not recorded" in page.text and "Made with salattack 0." in page.text
     shutil.copy(FIGURES / "models_saliency.png", tmp_path / "my_own_figure.png")
     page = Page(report.write_report(claims, tmp_path, [], tmp_path / "report"))
     assert "My own figure" in page.text and page.all("img")[0]["alt"] == "My own figure"
@@ -180,10 +221,10 @@ def checkout(tmp_path, monkeypatch):
 
 
 def repeat(checkout, settings=None, output="results"):
-    """Reproduce in that checkout; return the output folder."""
+    """Reproduce in that checkout; return the output folder and what is said at the end."""
     folder, executed = checkout / output, checkout / "results" / "notebooks"
-    reproduce.reproduce(checkout / "notebooks", folder, executed, settings or {})
-    return folder
+    said = reproduce.reproduce(checkout / "notebooks", folder, executed, settings or {})
+    return folder, said
 
 
 def test_a_run_certifies_only_what_it_wrote(checkout):
@@ -201,21 +242,19 @@ def test_a_run_certifies_only_what_it_wrote(checkout):
 
 
 def test_a_parameter_at_its_notebooks_default_changes_nothing(checkout):
-    results = repeat(checkout, {"profile": None})
+    results, _ = repeat(checkout, {"profile": None})
     assert len(json.loads((results / "manifest.json").read_text())["inputs"]) == 20
 
 
-def test_a_run_with_the_committed_settings_is_compared(checkout, capsys):
+def test_a_run_with_the_committed_settings_is_compared(checkout):
     shutil.copytree(FIGURES, checkout / "figures")
     before = {path: path.read_bytes() for path in (checkout / "figures").glob("*.*")}
-    repeat(checkout)
+    _, said = repeat(checkout)
     n = len(list(FIGURES.glob("*.png"))) + len(list(FIGURES.glob("*.csv"))) - 1  # not the claims
-    said = capsys.readouterr().err.rstrip()
-    assert said.endswith(f"{n} of {n} outputs agree with the reference within rounding")
+    assert f"{n} of {n} outputs agree with the reference within rounding" in said
     assert before == {path: path.read_bytes() for path in (checkout / "figures").glob("*.*")}
-    repeat(checkout, {"steps": 9})
-    said = capsys.readouterr().err
-    assert "none, because the runs have different settings (ablation.steps: 9 here" in said
+    _, said = repeat(checkout, {"steps": 9})
+    assert "not compared, because the runs have different settings (ablation.steps: 9 here" in said
 
 
 @pytest.mark.parametrize("committed", [True, False])
@@ -223,17 +262,76 @@ def test_reproduce_ends_with_verdicts_and_report(checkout, capsys, committed):
     tmp_path, output = checkout, checkout / ("figures" if committed else "mine")
     executed = tmp_path / "results" / "notebooks"
     done = reproduce.reproduce(tmp_path / "notebooks", output, executed, {"bound": 0.1})
-    assert done == output / "table_1.md"
     index = (tmp_path / "results" if committed else output) / "report" / "index.html"
     for name in reproduce.NOTEBOOKS:
         assert (index.parent / f"{name}.html").is_file()
     assert "bound 0.1 and step 0.01 in [-1, 1], 10 steps" in Page(index).text
-    said = capsys.readouterr().err
-    why = "this run replaced it" if committed else "holds no manifest"
-    assert f"Report: {index}\n\nComparison with the committed figures: none" in said
-    assert said.rstrip().endswith(why)
+    why = "replaced by this run" if committed else "holds no manifest"
+    assert f"{why}\nReport: {index}" in done
+    assert len(done.splitlines()) < 15 and max(map(len, done.splitlines())) < 160
+    assert done.count("\n| ") == 6 and done.startswith("27 claims: ")
+    said = capsys.readouterr().err.splitlines()
+    numbers = [f"[{i}/{len(reproduce.NOTEBOOKS)}]" for i in range(1, len(said))]
+    assert [line.split()[0] for line in said] == ["Running", *numbers]
     outputs = json.loads((output / "manifest.json").read_text())["outputs"]
     for name in ("claims.csv", "claims.md"):
         assert outputs[name] == sha256((output / name).read_bytes()).hexdigest()
     claims = pd.read_csv(output / "claims.csv")
-    assert len(claims) == 27 and claims["claim"].iloc[0] in said
+    assert len(claims) == 27
+
+
+def test_notebooks_that_run_at_once_end_in_order(monkeypatch):
+    running, most, ran = [], [], []
+
+    def run(name):
+        running.append(name)
+        most.append(len(running))
+        sleep(0.05 if name in reproduce.SHARING else 0.01)
+        running.remove(name)
+        ran.append(name)
+        return 1.0
+
+    assert [name for name, _ in reproduce._all_done(run, 3)] == list(reproduce.NOTEBOOKS)
+    assert max(most) == 3
+    assert [name for name in ran if name in reproduce.SHARING] == list(reproduce.SHARING)
+
+    def fail(name):
+        if name == "models":
+            raise SalattackError("models: broken")
+        return 1.0
+
+    with pytest.raises(SalattackError, match="models: broken"):
+        list(reproduce._all_done(fail, 2))
+
+
+def test_notebooks_that_run_at_once_share_no_ledger(checkout, monkeypatch):
+    given = {}
+    original = reproduce.run_notebook
+    monkeypatch.setattr(
+        reproduce,
+        "run_notebook",
+        lambda source, target, parameters: (
+            given.update({source.stem: parameters.get("ledger")}),
+            original(source, target, parameters),
+        ),
+    )
+    repeat(checkout)
+    kept = {name: ledger for name, ledger in given.items() if ledger}
+    common = {name for name, ledger in kept.items() if ledger == "results/ledger.sqlite"}
+    assert {"attack_comparison", "trade_off"} <= common <= set(reproduce.SHARING)
+    assert kept["ablation"] == "results/ledger-ablation.sqlite"
+
+
+def test_the_cores_are_divided_among_the_notebooks(monkeypatch):
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: range(8), raising=False)
+    for name in ("OMP_NUM_THREADS", "TQDM_DISABLE"):
+        monkeypatch.setenv(name, "")
+        monkeypatch.delenv(name)
+    assert reproduce.share_machine(1, "cpu") == 1 and "OMP_NUM_THREADS" not in os.environ
+    assert reproduce.share_machine(4, "cpu") == 4
+    assert os.environ["OMP_NUM_THREADS"] == "2" and os.environ["TQDM_DISABLE"] == "1"
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    assert reproduce.share_machine(None, "cpu") == 8
+    assert os.environ["OMP_NUM_THREADS"] == "1"
+    with pytest.raises(SalattackError, match="jobs must be 1 or more"):
+        reproduce.share_machine(0)

@@ -3,10 +3,11 @@
 import base64
 import io
 import json
+import re
 import shutil
 import textwrap
 import warnings
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -17,66 +18,18 @@ from .. import __version__
 from ..experiments.claims import ASSUMING, FINDING, NOT, REPRODUCED, UNTESTED, premises
 from ..experiments.samples import read_samples
 from ..experiments.table_1 import table_1
+from ..generators.registry import GENERATORS
 from ..runtime.files import RESOURCES, written_whole
+from ..saliency import SALIENCY_MODELS
 from .tables import presentable
 
-TEMPLATE = RESOURCES / "report.html"
-
-# Beside the words, so that a page of verdicts is read at a glance, in grey too.
 MARKS = {REPRODUCED: "●", ASSUMING: "◐", NOT: "○", UNTESTED: "–", FINDING: "◇"}
 WIDGET = "application/vnd.jupyter.widget-view+json"  # an output that is dead without a kernel
-WIDTH = 1200  # pixels that a picture in the page is worth; the files themselves are for print
+WIDTH = 1200  # pixels of a picture in the page; the files themselves are for print
 
-# What a figure shows, for those who see it and for those who do not; others go by their names.
-FIGURES = {
-    "fig_1_4_framework": (
-        "Fig. 1 and 4: the framework",
-        "A photo and the fake made of it; below, its saliency map, the masked perturbation, the "
-        "disrupted photo and the fake made of that.",
-    ),
-    "fig_2_attribute_editing": (
-        "Fig. 2: edits of clean photos",
-        "Rows of faces: the photo, then its five edits in hair colour, gender and age.",
-    ),
-    "fig_3_saliency_maps": (
-        "Fig. 3: saliency maps and disrupted faces",
-        "Four rows: faces, their saliency maps, the disrupted faces, the fakes made of those.",
-    ),
-    "fig_5_attribute_visualization": (
-        "Fig. 5: edits of the photo, and of the disrupted photo",
-        "For each face two rows of five edits: those of the photo, those of the disrupted photo.",
-    ),
-    "models_saliency": (
-        "Not in the paper: the saliency maps of all shipped faces, worst first",
-        "Many small faces, each above its saliency map.",
-    ),
-    "models_training": (
-        "Not in the paper: the shipped generator along its training",
-        "Two charts over training steps: error and similarity to the published output; damage and "
-        "the share of broken outputs.",
-    ),
-    "transfer": (
-        "Not in the paper: attack one generator, ask another",
-        "A matrix of damage: rows the generator aimed at, columns the generator asked.",
-    ),
-    "trade_off": (
-        "Not in the paper: damage against change of the photo",
-        "Curves, one for each attacker: three measures of the damage to the fake over two of the "
-        "change of the photo.",
-    ),
-    "ablation_transfer": (
-        "Not in the paper: a photo disrupted against one edit, then edited otherwise",
-        "A matrix of damage: rows the edit aimed at, columns the edit asked for.",
-    ),
-    "robustness": (
-        "Not in the paper: what is left of the damage when the photo is edited first",
-        "A panel for each attacker: the damage left after each transform of the photo.",
-    ),
-    "paper_reading": (
-        "Not in the paper: which reading of it gives Table I",
-        "For each attacker L1 and L2: the printed average, and the readings nearest to Table I.",
-    ),
-}
+# Caption, description and notebook of each figure, in the paper's order; then those of our own.
+FIGURES = json.loads((RESOURCES / "figures.json").read_text(encoding="utf-8"))
+SHORT = ["L1", "L2 × 100", "paper L1 / L2", "damage L2", "broken %"]  # columns of `overview`
 
 
 def tally(claims: pd.DataFrame) -> str:
@@ -84,6 +37,13 @@ def tally(claims: pd.DataFrame) -> str:
     counts = claims["verdict"].value_counts()
     parts = (f"{counts[verdict]} {verdict}" for verdict in MARKS if verdict in counts)
     return f"{len(claims)} claims: {', '.join(parts)}."
+
+
+def overview(folder: str | Path) -> pd.DataFrame:
+    """Return Table I in short: the attackers that the paper prints and the last one, our own."""
+    table = table_1(read_samples(folder))
+    shown = table["paper_l1"].notna() | (table.index == table.index[-1])
+    return presentable(table)[shown.to_numpy()][SHORT]
 
 
 def as_text(claims: pd.DataFrame, given: str) -> str:
@@ -121,7 +81,7 @@ def write_report(
     The pages need no network and no file beside them.
 
     Args:
-        claims: from `verify`.
+        claims: from `verify`; grouped by its column ``group``, or by ``source`` without one.
         folder: of the run's tables and PNG figures. If it has a manifest, the page shows only the
             figures that the manifest lists.
         notebooks: executed ones, in the order in which they are to be listed.
@@ -133,31 +93,31 @@ def write_report(
     Raises:
         SalattackError: no tables in ``folder``, or ``place`` cannot be written to.
     """
-    folder, place = Path(folder), Path(place)
-    links = {}
+    folder, place, links = Path(folder), Path(place), {}
     for path in notebooks:
         title, body = _notebook(path)
-        name = f"{path.stem}.html"
-        _write(place / name, _page(title=title, notebook=body))
-        links[name] = title
-    manifest = _manifest(folder)
-    figures = sorted(folder.glob("*.png"))
-    if "outputs" in manifest:  # other files are not this run's
-        figures = [path for path in figures if path.name in manifest["outputs"]]
-    table = presentable(table_1(read_samples(folder))).reset_index()
-    table = table.replace(", ", ",\u00a0", regex=True)  # an interval stays on one line
+        links[_write(place / f"{path.stem}.html", _page(title=title, notebook=body)).name] = title
+    path = folder / "manifest.json"
+    manifest = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    written = manifest.get("outputs")  # other files are not this run's
+    figures = [p for p in sorted(folder.glob("*.png")) if written is None or p.name in written]
+    figures.sort(key=lambda p: [*FIGURES, p.stem].index(p.stem))
+    groups = claims.groupby("group" if "group" in claims else "source", sort=False)
+    models = (*GENERATORS.values(), *SALIENCY_MODELS.values())
+    shipped = {model.file for model in models if model.shipped}
     return _write(
         place / "index.html",
         _page(
-            title="Defending Deepfakes by Saliency-Aware Attack, reproduced",
-            claims=claims.to_dict("records"),
+            title="Reproduction report: Defending Deepfakes by Saliency-Aware Attack",
+            standins="weights" in manifest and set(manifest["weights"]) <= shipped,
+            groups={name: rows.to_dict("records") for name, rows in groups},
             marks=MARKS,
             tally=tally(claims),
             premises=premises(folder),
-            table=table.to_html(index=False, border=0, justify="left"),
+            table=presentable(table_1(read_samples(folder))).reset_index(),
             figures=[_figure(path) for path in figures],
             notebooks=links,
-            versions=_versions(manifest),
+            run=manifest or {"versions": {"salattack": __version__}},
         ),
     )
 
@@ -171,39 +131,34 @@ def _write(path: Path, text: str) -> Path:
 def _page(**content: object) -> str:
     import jinja2
 
-    environment = jinja2.Environment(autoescape=True, undefined=jinja2.ChainableUndefined)
-    return environment.from_string(TEMPLATE.read_text(encoding="utf-8")).render(content)
+    loader = jinja2.FileSystemLoader(RESOURCES)
+    environment = jinja2.Environment(loader=loader, autoescape=True, trim_blocks=True)
+    environment.undefined = jinja2.ChainableUndefined
+    return environment.get_template("report.html").render(content)
 
 
 def _figure(path: Path) -> dict:
-    """Return a figure as a page holds it: caption, description, size, and its pixels in the URI."""
-    caption, description = FIGURES.get(path.stem, (path.stem.replace("_", " ").capitalize(),) * 2)
+    """Return what the page shows of a figure: texts, notebook, size, and its pixels in a URI."""
+    name = path.stem.replace("_", " ").capitalize()
     with Image.open(path) as image:
         image.thumbnail((WIDTH, 4 * WIDTH), Image.Resampling.LANCZOS)
-        pixels = io.BytesIO()
-        image.convert("RGB").save(pixels, "PNG")
-        width, height = image.size
-    data = base64.b64encode(pixels.getvalue()).decode()
-    return {
-        "name": path.stem,
-        "caption": caption,
-        "description": description,
-        "width": width,
-        "height": height,
-        "uri": f"data:image/png;base64,{data}",
-    }
+        uri, size = _small(image, "webp"), dict(zip(("width", "height"), image.size, strict=True))
+    known = FIGURES.get(path.stem, {"caption": name, "description": name})
+    return {**known, **size, "uri": f"data:image/webp;base64,{uri}"}
+
+
+def _small(image: Image.Image, kind: str) -> str:
+    pixels = io.BytesIO()
+    image.convert("RGB").save(pixels, kind, quality=85)
+    return base64.b64encode(pixels.getvalue()).decode()
 
 
 def strip(notebook: Mapping) -> None:
     """Remove in place what tells of a machine or a moment: times, paths, progress, execution."""
-    notebook.metadata.pop("papermill", None)
-    notebook.metadata.pop("widgets", None)
-    notebook.metadata["kernelspec"] = {
-        "display_name": "Python 3",
-        "language": "python",
-        "name": "python3",
-    }
-    notebook.metadata["language_info"] = {"name": "python"}
+    for key in ("papermill", "widgets"):
+        notebook.metadata.pop(key, None)
+    kernel = {"display_name": "Python 3", "language": "python", "name": "python3"}
+    notebook.metadata |= {"kernelspec": kernel, "language_info": {"name": "python"}}
     for number, cell in enumerate(notebook.cells):
         cell["id"] = f"cell-{number}"
         cell.metadata.pop("papermill", None)
@@ -216,17 +171,31 @@ def strip(notebook: Mapping) -> None:
 
 
 def _notebook(path: Path) -> tuple[str, str]:
-    """Return an executed notebook's title and its cells as HTML, without scripts and machine."""
+    """Return an executed notebook's title and its cells as HTML, formulas as MathML."""
     with warnings.catch_warnings():  # its friends deprecate each other at import
         warnings.simplefilter("ignore")
         import nbformat
+        from latex2mathml.converter import convert
         from nbconvert import HTMLExporter
+
+    formulas: list[str] = []
+
+    def put_aside(found: re.Match) -> str:
+        formulas.append(convert(found[1] or found[2], "block" if found[1] else "inline"))
+        return f"formula{len(formulas) - 1}set"
 
     notebook = nbformat.read(path, as_version=4)
     strip(notebook)
-    title = _title(notebook.cells, path.stem)
+    lines = "\n".join(c.source for c in notebook.cells if c.cell_type == "markdown")
+    title = found[1].strip() if (found := re.search("^# (.+)", lines, re.M)) else path.stem
     for cell in notebook.cells:
         cell.metadata["alt"] = title  # of its pictures
+        if cell.cell_type == "markdown":
+            cell.source = re.sub(r"\$\$(.+?)\$\$|\$(.+?)\$", put_aside, cell.source, flags=re.S)
+        for output in cell.get("outputs", ()):
+            if png := output.get("data", {}).pop("image/png", None):
+                with Image.open(io.BytesIO(base64.b64decode(png))) as image:
+                    output["data"]["image/jpeg"] = _small(image, "jpeg")
     exporter = HTMLExporter(
         template_name="basic",  # the cells alone: no MathJax, no require.js, no style
         embed_images=True,
@@ -237,24 +206,5 @@ def _notebook(path: Path) -> tuple[str, str]:
         require_js_url="",
         jquery_url="",
     )
-    return title, exporter.from_notebook_node(notebook)[0]
-
-
-def _title(cells: Iterable, name: str) -> str:
-    lines = (
-        line for cell in cells if cell.cell_type == "markdown" for line in cell.source.split("\n")
-    )
-    return next((line[2:].strip() for line in lines if line.startswith("# ")), name)
-
-
-def _manifest(folder: Path) -> dict:
-    path = folder / "manifest.json"
-    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-
-
-def _versions(manifest: Mapping) -> str:
-    """Return what made the tables; without a manifest only this package's version."""
-    if not manifest:
-        return f"salattack {__version__}"
-    versions = ", ".join(f"{name} {value}" for name, value in manifest.get("versions", {}).items())
-    return f"{versions}; seed {manifest.get('seed')}"
+    html = exporter.from_notebook_node(notebook)[0]
+    return title, re.sub(r"formula(\d+)set", lambda found: formulas[int(found[1])], html)

@@ -19,23 +19,14 @@ from .saliency import SALIENCY_MODELS, load_saliency
 
 @dataclass(frozen=True, kw_only=True)
 class Models:
-    """The two networks, and what has to be known about them.
+    """The two networks, and what has to be known about them."""
 
-    Attributes:
-        generator: g(·).
-        edits: what g can be asked for, and how.
-        saliency: f_sa(·), images to maps (Eq. 1).
-        image_size: side in pixels that g was trained for.
-        device: of the two networks.
-        origin: name and checksum of each model. A ledger tells models apart by it.
-    """
-
-    generator: Generator
-    edits: EditSet = stargan.EDITS
-    saliency: Saliency
-    image_size: int = 128
-    device: torch.device
-    origin: Mapping[str, object] = field(default_factory=dict)
+    generator: Generator  # g(·)
+    edits: EditSet = stargan.EDITS  # what g can be asked for, and how
+    saliency: Saliency  # f_sa(·), images to maps (Eq. 1)
+    image_size: int = 128  # side in pixels that g was trained for
+    device: torch.device  # of the two networks
+    origin: Mapping[str, object] = field(default_factory=dict)  # name and checksum of each model
 
     def targets(self, labels: Tensor, edits: Sequence[str]) -> Targets:
         """Return g's targets for faces of (N, 5) labels, see `EditSet.targets`.

@@ -81,7 +81,7 @@ def ablate(
         questions: of `ABLATIONS`, "steps" and "bounds"; all when None.
         steps: numbers of steps to compare, at the same bound and step.
         bounds: bounds to compare, the step being a fifth of each.
-        strength: bound, step_size and steps of all the others.
+        strength: bound, step_size and steps of all others.
         options: see `evaluate_variants`.
 
     Returns:

@@ -16,23 +16,14 @@ from .study import Study
 
 @dataclass(frozen=True, kw_only=True)
 class Edits:
-    """The edits of each face, clean and disrupted. Disrupted photos are saved ones (8 bits).
+    """The K edits of N faces, clean and disrupted, in [-1, 1]; disrupted photos are 8-bit ones."""
 
-    Attributes:
-        photos: I_org, (N, 3, H, W) in [-1, 1].
-        names: of g's K edits.
-        fakes: g(I_org), (N, K, 3, H, W), in the order of ``names``.
-        saliency_map: M, (N, 1, H, W) in [0, 1].
-        perturbed: I_ptb, (N, K, 3, H, W): the photo disrupted against each edit.
-        broken: g(I_ptb), (N, K, 3, H, W).
-    """
-
-    photos: Tensor
-    names: tuple[str, ...]
-    fakes: Tensor
-    saliency_map: Tensor
-    perturbed: Tensor
-    broken: Tensor
+    photos: Tensor  # I_org, (N, 3, H, W)
+    names: tuple[str, ...]  # of the edits
+    fakes: Tensor  # g(I_org), (N, K, 3, H, W), in the order of the names
+    saliency_map: Tensor  # M, (N, 1, H, W) in [0, 1]
+    perturbed: Tensor  # I_ptb, (N, K, 3, H, W): the photo disrupted against each edit
+    broken: Tensor  # g(I_ptb), (N, K, 3, H, W)
 
 
 def clean_edits(study: Study) -> tuple[Tensor, Tensor]:

@@ -56,15 +56,11 @@ def samples(n: int) -> dict[str, int]:
 
 
 def aims(targets: str, first: int, n: int, names: Sequence[str] = ATTRIBUTES) -> list[list[str]]:
-    """Return which edit each of ``n`` faces is attacked on, one list for each round.
+    """Return which edit each of ``n`` faces, from place ``first`` on, is attacked on, by round.
 
-    Args:
-        targets: "rotate" gives every face one edit, in turn; "all" attacks every face on
-            each of them; "joint" once against all together (Ruiz et al., joint
-            class-transferable); an edit's name on that one.
-        first: place of the first of these faces in the whole set.
-        n: how many faces.
-        names: of the generator's edits.
+    ``targets`` "rotate" gives every face one of the generator's edits, in turn; "all" attacks every
+    face on each of them; "joint" once against all together (Ruiz et al., joint
+    class-transferable); an edit's name on that one.
 
     Raises:
         SalattackError: an unknown target.
@@ -124,9 +120,8 @@ def evaluate(
     """Attack every face with every attacker; measure the change of the photo and the damage.
 
     The ledger knows a measurement by its content: the face's 8-bit pixels and labels, the edit,
-    the attack's values, and `Study.settings` (models, image size, arithmetic, device, versions of
-    salattack and torch). Equal content is measured once, under any name. The key does not see
-    changes of the code between two versions: use another ledger after such a change.
+    the attack's values, and `Study.settings` (models, image size, arithmetic, device, torch's
+    version and the code of this package). Equal content is measured once, under any name.
 
     A ``shared`` attack gives one perturbation for a whole batch, so its measurements depend on
     every face and edit of that batch. A batch that has grown is attacked again as a whole.

@@ -208,6 +208,10 @@ def rounding(of: Sequence[str] = PRINTED) -> float:
     return float(np.sqrt(np.mean(np.log1p(0.0005 / printed(of)) ** 2)))
 
 
+def _measured(rows: pd.DataFrame) -> list[str]:
+    return [name for name in PRINTED if name in set(rows["attacker"])]
+
+
 def rank(rows: pd.DataFrame, *, seed: int = 0) -> pd.DataFrame:
     """Rank every reading by its distance to Table I.
 
@@ -259,10 +263,6 @@ def rank(rows: pd.DataFrame, *, seed: int = 0) -> pd.DataFrame:
 
 def _columns(of: Sequence[str]) -> list[str]:
     return [f"{name} {measure}" for name in of for measure in MEASURES]
-
-
-def _measured(rows: pd.DataFrame) -> list[str]:
-    return [name for name in PRINTED if name in set(rows["attacker"])]
 
 
 def _by_person(

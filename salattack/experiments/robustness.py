@@ -115,16 +115,9 @@ def remaining_damage(
 ) -> pd.DataFrame:
     """Attack each photo once with each attacker, and measure what each transform leaves of it.
 
-    For a small study: all rows are kept in memory.
+    For a small study: all rows are kept in memory, and faces must be `Faces.readable`.
 
-    Args:
-        study: faces and models; see `Faces.readable`.
-        attacks: name → attacker.
-        transforms: name → T; `UNTOUCHED` comes first, whether it is among them or not.
-        targets: which edits are attacked, see `aims`.
-        batch_size: faces at a time.
-        seed: of what transforms draw at random.
-        progress: show a bar.
+    ``targets`` are those of `aims`; ``seed`` is that of the transforms' noise.
 
     Returns:
         One row per face × attribute × attacker × transform, and one for `TWICE`, where g edits
@@ -251,13 +244,9 @@ def summary(rows: pd.DataFrame, seed: int = 0) -> pd.DataFrame:
 
 
 def findings(rows: pd.DataFrame) -> pd.DataFrame:
-    """Count on how many samples (a face and an edit) the harder of two transforms leaves less.
+    """Count on how many samples (a face and an edit) the harder transform of a pair leaves less.
 
-    Args:
-        rows: from `remaining_damage` with all of `TRANSFORMS`.
-
-    Returns:
-        A row per attacker, a column per pair of `HARDER`: "k of n".
+    A row per attacker, a column per pair of `HARDER`: "k of n". Rows must have all `TRANSFORMS`.
     """
     keys = ["attacker", "face_id", "attribute"]
     wide = rows.pivot_table("damage_l2", keys, "transform", sort=False)
@@ -267,10 +256,6 @@ def findings(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def save_tables(rows: pd.DataFrame, folder: str | Path, seed: int = 0) -> None:
-    """Write ``robustness.csv`` (`summarise`) and ``robustness.md`` (`summary`).
-
-    Raises:
-        SalattackError: the folder cannot be written to.
-    """
+    """Write ``robustness.csv`` (`summarise`) and ``robustness.md`` (`summary`)."""
     title = "Damage left, in % of that on the untouched 8-bit picture: ratio of means [95 %]."
     save_table(folder, "robustness", summarise(rows, seed), summary(rows, seed), title)

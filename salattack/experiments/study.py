@@ -1,16 +1,17 @@
 """Faces and models together, and Algorithm 1 run on a batch of them."""
 
+import hashlib
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cache, partial
+from pathlib import Path
 from typing import Literal
 
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from .. import __version__
 from ..attacks import Attack
 from ..edits import Targets
 from ..errors import SalattackError, one_of
@@ -28,11 +29,9 @@ COARSE = 0.01  # a start in [-1, 1] that bfloat16's steps, 0.004 to 0.008 there,
 class Study(Models):
     """What an experiment needs: models, faces, and the arithmetic of the attack.
 
-    Attributes:
-        faces: the photos.
-        compute: "float32", or "bfloat16" for the generator's arithmetic inside the attack, about
-            twice as fast where the processor has it. The image, its step and every measure stay
-            float32, and so do attackers that start within `COARSE` of the photo without a blur.
+    ``compute`` "bfloat16" is for the generator's arithmetic inside the attack, about twice as fast
+    where the processor has it. The image, its step and every measure stay float32, and so do
+    attackers that start within `COARSE` of the photo without a blur.
     """
 
     faces: Faces
@@ -43,16 +42,13 @@ class Study(Models):
             raise one_of("arithmetic", self.compute, COMPUTE)
 
     def settings(self) -> dict[str, object]:
-        """Return what every result depends on besides faces and attacks, as plain values.
-
-        Versions are among them, so that another release measures again.
-        """
+        """Return what every result depends on besides faces and attacks, as plain values."""
         return {
             **self.origin,
             "image_size": self.faces.image_size,
             "compute": self.compute,
             "device": self.device.type,
-            "salattack": __version__,
+            "code": _code(),
             "torch": torch.__version__,
         }
 
@@ -75,14 +71,8 @@ class Study(Models):
     ) -> Tensor:
         """Run Algorithm 1 on (N, 3, H, W) photos I_org in [-1, 1]: return I_ptb, alike.
 
-        A batch that does not fit into the memory is halved.
-
-        Args:
-            photos: I_org.
-            target: see `Attack`.
-            attack: the attacker.
-            saliency_map: M (N, 1, H, W) in [0, 1]; the attack's ``region`` is made of it.
-            on_gradient: see `Attack`.
+        The ``region`` is made of M (N, 1, H, W) in [0, 1]; the rest is as in `Attack`. A batch that
+        does not fit into the memory is halved.
 
         Raises:
             SalattackError: a loss on features, with a saliency model that gives none; a batch too
@@ -133,6 +123,15 @@ class Study(Models):
             return self.all_edits(images, target).float()
 
 
+@cache
+def _code() -> str:
+    """Return a checksum of the code that measures, so that a ledger never mixes two versions."""
+    package = Path(__file__).parents[1]
+    folders = (package, *(package / name for name in ("experiments", "generators", "saliency")))
+    files = (path for folder in folders for path in sorted(folder.glob("*.py")))
+    return hashlib.sha256(b"".join(path.read_bytes() for path in files)).hexdigest()
+
+
 def _split(target: Targets, size: int) -> Sequence[Targets]:
     if not isinstance(target, tuple):
         return target.split(size)
@@ -158,21 +157,9 @@ def open_study(
     split: str | None = None,
     seed: int = 0,
 ) -> Study:
-    """Load what an experiment needs, by name.
+    """Load what an experiment needs, by name: see `load_models`, `load_faces` and `Study`.
 
-    Args:
-        faces: see `load_faces`, also for ``kind``, ``n_images``, ``split`` and ``seed``.
-        kind: of the shipped faces.
-        n_images: how many faces, None for all.
-        generator: see `load_models`, also for the next three and ``device``.
-        generator_weights: a file to use in place of the shipped weights.
-        saliency: the saliency model.
-        saliency_weights: a file to use in place of the shipped weights.
-        image_size: side in pixels; None takes what the generator was trained for.
-        device: "auto" takes CUDA where there is one.
-        compute: see `Study`.
-        split: of the faces.
-        seed: of the order in which a split is drawn.
+    ``image_size`` is the side in pixels; None takes what the generator was trained for.
 
     Raises:
         SalattackError: an unknown name, or files that do not fit.

@@ -92,9 +92,10 @@ def at_equal(
     reference: str = "i-fgsm",
     seed: int = 0,
 ) -> pd.DataFrame:
-    """Compare attackers where one measure is the same: interpolated on their mean curves.
+    """Compare attackers where the measure ``held`` is the same: interpolated on their mean curves.
 
-    Every curve begins at the origin, where nothing is changed and nothing is damaged.
+    Every curve begins at the origin, where nothing is changed and nothing is damaged. People are
+    drawn for all attackers alike (paired).
 
     Args:
         rows: from `curves`.
@@ -102,7 +103,7 @@ def at_equal(
         compared: the measure that is read off there.
         level: of ``held``; None takes nine tenths of the highest that every attacker reaches.
         reference: the attacker that ratios are taken to.
-        seed: of the bootstrap over people, who are drawn for all attackers alike (paired).
+        seed: of the bootstrap.
 
     Returns:
         A row per attacker: ``level``, ``value`` of ``compared``, ``ratio`` to the reference, each
@@ -136,12 +137,7 @@ def area(
 ) -> pd.DataFrame:
     """Return the area under each attacker's curve: its mean ``gain`` up to a common ``cost``.
 
-    Args:
-        rows: from `curves`.
-        cost: the measure on the horizontal axis; the range ends at the least of the attackers'
-            greatest mean costs.
-        gain: the measure on the vertical axis.
-        seed: of the bootstrap over people.
+    The range ends at the least of the attackers' greatest mean costs.
 
     Returns:
         A row per attacker: ``up_to`` and ``area`` with ``_low`` and ``_high`` (95 %).

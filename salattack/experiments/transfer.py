@@ -37,11 +37,7 @@ def asked(generator: Generator, edits: EditSet, edit: str) -> Generator:
 
 
 def load(edits: Mapping[str, str], device: str = "auto") -> dict[str, Generator]:
-    """Return generators of the registry, each `asked` for one of its edits.
-
-    Args:
-        edits: name of a generator → the edit.
-        device: see `load_generator`.
+    """Return generators of the registry by name, each `asked` for one of its ``edits``.
 
     Raises:
         SalattackError: an unknown name, an edit that the generator does not make, no weights.

@@ -302,7 +302,7 @@ def test_of_the_face_alone_a_masked_attack_is_counted_in_full(measured):
 
 def test_the_table_as_text(measured):
     text = presentable(rank(made_up("[-1, 1]")).head(3))
-    assert text["Strength"].tolist() == ["Table I, as printed", *[STRENGTH] * 3]
+    assert text["strength"].tolist() == ["Table I, as printed", *[STRENGTH] * 3]
     assert text["I-FGSM L1"].iloc[0] == "0.0190" == text["I-FGSM L1"].iloc[1]
     assert text["I-FGSM L2 × 100"].iloc[0] == "0.0880" and text["distance"].iloc[0] == "–"
     assert text["tied"].tolist() == ["–", "yes", "no", "no"]

@@ -1,8 +1,8 @@
 """Which reading of what the paper leaves open gives Table I: every combination, by distance.
 
-Strength and start of the attackers are varied by running attacks; units and averages are
-arithmetic on the rows. That arithmetic moves all L1 and all L2 by one factor each (the ``level``).
-The ratios between attackers (the ``shape``) depend on the attackers only.
+Strength and start of the attackers are varied by attacking. Units and averages are arithmetic on
+the rows: they move all L1 and all L2 by one factor each (``level``), but not the ratios between
+the attackers (``shape``).
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -26,25 +26,19 @@ from .text import Column, as_text, save_table
 
 PRINTED = ("i-fgsm", "spread-spectrum", "eot-blur", "saliency-aware")  # Table I's order
 MEASURES = ("l1", "l2_x100")
+WORDS = ("strength", "attackers", "arithmetic", "precision", "tied")
 RESAMPLES = 999
 
 
-class Strength(NamedTuple):
-    """Bound and step in [-1, 1] units, and the number of steps."""
-
-    bound: float
-    step_size: float
-    steps: int = 10
-
-
-# "Magnitude 0.1" (§ IV-A) read as nothing new, as the bound, as the step, and in [0, 1] units.
+# Bound and step in [-1, 1] units, and steps: "magnitude 0.1" (§ IV-A) read as nothing new, as the
+# bound, as the step, and in [0, 1] units.
 STRENGTHS = {
-    "bound 0.05, step 0.01": Strength(0.05, 0.01),  # Ruiz et al.'s code
-    "bound 0.1, step 0.01": Strength(0.1, 0.01),  # their step: ten of them just reach 0.1
-    "bound 0.1, step 0.02": Strength(0.1, 0.02),  # their ratio of step to bound
-    "bound 0.1, step 0.1": Strength(0.1, 0.1),  # m of Eq. 8 to 10 is the magnitude itself
-    "bound 0.2, step 0.02": Strength(0.2, 0.02),  # 0.1 in [0, 1]: ten steps just reach it
-    "bound 0.2, step 0.04": Strength(0.2, 0.04),
+    "bound 0.05, step 0.01": (0.05, 0.01, 10),  # Ruiz et al.'s code
+    "bound 0.1, step 0.01": (0.1, 0.01, 10),  # their step: ten of them just reach 0.1
+    "bound 0.1, step 0.02": (0.1, 0.02, 10),  # their ratio of step to bound
+    "bound 0.1, step 0.1": (0.1, 0.1, 10),  # m of Eq. 8 to 10 is the magnitude itself
+    "bound 0.2, step 0.02": (0.2, 0.02, 10),  # 0.1 in [0, 1]: ten steps just reach it
+    "bound 0.2, step 0.04": (0.2, 0.04, 10),
 }
 
 
@@ -124,20 +118,13 @@ class Reading(NamedTuple):
 PAPER = Reading(
     "bound 0.05, step 0.01", "in the ball, noise unmasked", "[-1, 1], half unchanged", "uint8"
 )
-"""The nearest reading on eight faces of CelebA's test set (StarGAN's split, "shuffled", seed 0,
-compute "bfloat16", shipped models): distance 0.076 [0.062, 0.096]. Nothing defaults to it.
-
-Bound 0.1, step 0.02 with errors in [0, 1] is tied (0.088 and 0.082 without EoT-Blur). Nothing
-printed says why half should be unchanged.
-"""
+"""The nearest reading, which nothing defaults to: distance 0.076 [0.062, 0.096] on eight faces of
+StarGAN's test split of CelebA ("shuffled", seed 0, "bfloat16"). Bound 0.1, step 0.02 with errors in
+[0, 1] is tied. Nothing printed says why half should be unchanged."""
 
 
 def attackers(strength: str = PAPER.strength, reading: str = PAPER.attackers) -> dict[str, Attack]:
-    """Return Table I's four attackers as a reading has them, by name.
-
-    Raises:
-        SalattackError: an unknown strength or attack reading.
-    """
+    """Return Table I's four attackers as a known strength and attack reading have them, by name."""
     if strength not in STRENGTHS:
         raise one_of("strength", strength, STRENGTHS)
     if reading not in ATTACK_READINGS:
@@ -145,7 +132,7 @@ def attackers(strength: str = PAPER.strength, reading: str = PAPER.attackers) ->
     how, chosen = STRENGTHS[strength], ATTACK_READINGS[reading]
     attacks = {name: ATTACKERS[name].with_strength(*how) for name in PRINTED}
     for name in chosen.ball:
-        attacks[name] = replace(attacks[name], start=how.bound)
+        attacks[name] = replace(attacks[name], start=how[0])
     unmasked = {"start_in": "everywhere"} if chosen.unmasked else {}
     aware = replace(attacks["saliency-aware"], **chosen.aware, **unmasked)
     return attacks | {"saliency-aware": aware}
@@ -160,12 +147,12 @@ def measure(
     seed: int = 0,
     **options: object,
 ) -> pd.DataFrame:
-    """Attack with every chosen strength and reading; an attacker that they share runs once.
+    """Attack with every chosen strength (None: all `STRENGTHS`) and reading (`ATTACK_READINGS`).
 
     Args:
         study: faces and models.
-        strengths: of `STRENGTHS`; all when None.
-        readings: of `ATTACK_READINGS`; all when None.
+        strengths: their names.
+        readings: their names.
         of: some of `PRINTED`; EoT-Blur costs three times what all others do.
         seed: of the random starts.
         options: see `evaluate_variants`.
@@ -177,9 +164,8 @@ def measure(
     Raises:
         SalattackError: an unknown or no strength, reading or attacker, or as `evaluate`.
     """
-    strengths = STRENGTHS if strengths is None else strengths
-    readings = ATTACK_READINGS if readings is None else readings
-    pairs = list(product(strengths, readings))
+    chosen = STRENGTHS if strengths is None else strengths
+    pairs = list(product(chosen, ATTACK_READINGS if readings is None else readings))
     if not pairs or not of:
         raise SalattackError("nothing to compare: give a strength, a reading and an attacker")
     for name in of:
@@ -190,10 +176,9 @@ def measure(
     }
     study = study.readable()
     rows = evaluate_variants(study, variants, ("strength", "attackers", "attacker"), **options)
-    maps = {
-        face.face_id: study.saliency_map(face.image[None].to(study.device)) for face in study.faces
-    }
-    salient = {name: (m >= BACKGROUND).float().mean().item() for name, m in maps.items()}
+    salient: dict[str, float] = {}
+    for photos, _, ids in study.batches(1):
+        salient[ids[0]] = (study.saliency_map(photos) >= BACKGROUND).float().mean().item()
     return rows.assign(salient=rows["face_id"].map(salient))
 
 
@@ -216,11 +201,8 @@ def rank(rows: pd.DataFrame, *, seed: int = 0) -> pd.DataFrame:
     """Rank every reading by its distance to Table I.
 
     The distance is the root mean square of log(ours / printed) over the averages of those
-    attackers that were measured, all eight for all four: 0.1 is about ten per cent.
-
-    Args:
-        rows: from `measure`.
-        seed: of the bootstrap over people, who are drawn for all readings alike (paired).
+    attackers that were measured, all eight for all four: 0.1 is about ten per cent. People are
+    drawn for all readings alike (paired).
 
     Returns:
         A row per `Reading`, the nearest first: its names; ``distance`` with ``_low`` and ``_high``
@@ -320,11 +302,10 @@ def findings(rows: pd.DataFrame) -> pd.DataFrame:
     everywhere = table[~table["arithmetic"].str.endswith("of I × M")]
     unmasked = [ATTACK_READINGS[name].unmasked for name in everywhere["attackers"]]
     distance = everywhere["distance"].groupby(unmasked).min()
+    unchanged = table["arithmetic"][0].endswith(("half unchanged", "of I × M"))
     statements = {
         "no one unit or strength gives Table I's L2 / L1²": spread[:-1].max() < spread.iloc[-1],
-        "about half of what is averaged is unchanged": table["arithmetic"][0].endswith(
-            ("half unchanged", "of I × M")
-        ),
+        "about half of what is averaged is unchanged": unchanged,
     }
     if len(distance) == 2:  # both were measured
         nearer = distance[True] < distance[False]
@@ -344,15 +325,10 @@ def presentable(table: pd.DataFrame) -> pd.DataFrame:
     numbers = [Column(n, n, 3) for n in ("distance", "level", "shape")]
     labels = [f"{label_of(name)} {measure}" for name in of for measure in ("L1", "L2 × 100")]
     numbers += [Column(*pair, 4) for pair in zip(labels, _columns(of), strict=True)]
-    paper = pd.DataFrame(printed(of).reshape(1, -1), columns=_columns(of))
-    both = pd.concat([paper, table], ignore_index=True)
-    words = {
-        "Strength": ["Table I, as printed", *table["strength"]],
-        "Attackers start": ["–", *table["attackers"]],
-        "Errors in": ["–", *table["arithmetic"]],
-        "Stored as": ["–", *table["precision"]],
-        "tied": ["–", *table["tied"].map({True: "yes", False: "no"})],
+    paper = dict(zip(_columns(of), printed(of).flat, strict=True)) | {
+        WORDS[0]: "Table I, as printed"
     }
-    places = ["–", *(str(place + 1) for place in table.index)]
-    text = pd.DataFrame(words).join(as_text(both, numbers))
-    return text.set_axis(pd.Index(places, name="Place"))
+    table = table.assign(tied=table["tied"].map({True: "yes", False: "no"}))
+    both = pd.concat([pd.DataFrame([paper]), table], ignore_index=True)
+    text = both[list(WORDS)].fillna("–").join(as_text(both, numbers))
+    return text.set_axis(["–", *(str(i + 1) for i in table.index)]).rename_axis("Place")

@@ -39,10 +39,13 @@ def person_of(face_ids: pd.Series) -> pd.Series:
 def by_person(rows: pd.DataFrame, columns: Sequence[str]) -> pd.DataFrame:
     """Return a row per person: each column's sum over the person's ``faces``, and their number.
 
-    A face counts once: it is averaged over its samples first.
+    A face counts once: it is averaged over its samples first. One without a value gives NaN.
     """
-    faces = rows.groupby("face_id")[list(columns)].mean().assign(faces=1).reset_index()
-    return faces.groupby(person_of(faces["face_id"]))[[*columns, "faces"]].sum()
+    faces = rows.groupby("face_id")[list(columns)].mean().assign(faces=1.0)
+    codes, people = pd.factorize(person_of(faces.index.to_series()), sort=True)
+    sums = np.zeros((len(people), faces.shape[1]))
+    np.add.at(sums, codes, faces.to_numpy())
+    return pd.DataFrame(sums, people, faces.columns)
 
 
 def mean_over_faces(rows: pd.DataFrame, column: str, seed: int = 0) -> Estimate:

@@ -6,6 +6,8 @@ bounds. Attackers are compared where they do the same damage, or change the phot
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -164,30 +166,33 @@ def save(folder: str | Path, means: pd.DataFrame, at_equal_damage: pd.DataFrame)
 Curve = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]
 
 
+def _curve(
+    bounds: Sequence[pd.DataFrame], measures: Sequence[str], chosen: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return x and y of the mean curve of these people, (..., 1 + bounds); x never falls."""
+    x, y = (
+        np.stack(
+            [
+                ratio_of_means(b[m].to_numpy()[chosen], b["faces"].to_numpy()[chosen])
+                for b in bounds
+            ],
+            -1,
+        )
+        for m in measures
+    )
+    x, y = (np.concatenate([np.zeros_like(a[..., :1]), a], -1) for a in (x, y))  # from the origin
+    return np.maximum.accumulate(x, -1), y
+
+
 def _curves(rows: pd.DataFrame, *measures: str) -> tuple[dict[str, Curve], np.ndarray]:
-    """Return each attacker's mean curve as a function of the people chosen, and all people.
-
-    A curve is x and y of its points (..., 1 + bounds), from the origin, x never falling.
-    """
-
-    def curve(group: pd.DataFrame) -> Curve:
-        bounds = [by_person(part, measures) for _, part in group.groupby("bound")]
-
-        def of(chosen: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-            def axis(measure: str) -> np.ndarray:
-                pairs = (
-                    (b[measure].to_numpy()[chosen], b["faces"].to_numpy()[chosen]) for b in bounds
-                )
-                points = [ratio_of_means(*pair) for pair in pairs]
-                return np.stack([np.zeros_like(points[0]), *points], -1)
-
-            x, y = map(axis, measures)
-            return np.maximum.accumulate(x, -1), y
-
-        return of
-
-    named = {str(name): curve(group) for name, group in rows.groupby("attacker", sort=False)}
-    return named, np.arange(len(by_person(rows, measures)))
+    """Return each attacker's `_curve` as a function of the people chosen, and all people."""
+    curves = {
+        str(name): partial(
+            _curve, [by_person(part, measures) for _, part in group.groupby("bound")], measures
+        )
+        for name, group in rows.groupby("attacker", sort=False)
+    }
+    return curves, np.arange(len(by_person(rows, measures)))
 
 
 def _least_end(curves: Mapping[str, Curve], everyone: np.ndarray) -> float:
@@ -209,10 +214,7 @@ def _table(
     seed: int,
     **statistics: Callable[[str, np.ndarray], np.ndarray],
 ) -> pd.DataFrame:
-    table = {}
-    for name in curves:
-        table[name] = dict(head)
-        for key, statistic in statistics.items():
-            found = estimate(lambda chosen: statistic(name, chosen), everyone, seed=seed)  # noqa: B023
-            table[name] |= found.columns(key)
+    table = {name: dict(head) for name in curves}
+    for name, (key, statistic) in product(curves, statistics.items()):
+        table[name] |= estimate(partial(statistic, name), everyone, seed=seed).columns(key)
     return pd.DataFrame.from_dict(table, orient="index").rename_axis("attacker")

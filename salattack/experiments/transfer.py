@@ -19,7 +19,7 @@ from ..generators import EditSet, Ensemble, edits_of, load_generator
 from ..images import as_saved
 from ..interfaces import Generator
 from ..metrics import fake_damage
-from ..presets import at_strength, label_of
+from ..presets import label_of
 from ..runtime.progress import progress_bar
 from .study import Study
 from .text import Column, as_text, save_table
@@ -54,23 +54,6 @@ def load(edits: Mapping[str, str], device: str = "auto") -> dict[str, Generator]
 def each_edit(study: Study) -> dict[str, Generator]:
     """Return the study's generator, `asked` for each of its edits, by the edit's name."""
     return {name: asked(study.generator, study.edits, name) for name in study.edits.names}
-
-
-def compare(
-    study: Study,
-    generators: Mapping[str, Generator],
-    attackers: Sequence[str],
-    strength: Sequence[float],
-    *,
-    seed: int = 0,
-    batch_size: int = 10,
-) -> dict[str, pd.DataFrame]:
-    """Return `across` for each attacker, by name, all at one strength (bound, step size, steps)."""
-    attacks = {name: replace(at_strength(name, *strength), seed=seed) for name in attackers}
-    return {
-        name: across(study, generators, attack, batch_size=batch_size)
-        for name, attack in attacks.items()
-    }
 
 
 def across(

@@ -1,8 +1,7 @@
 """Which reading of what the paper leaves open gives Table I: every combination, by distance.
 
-Strength and start of the attackers are varied by attacking. Units and averages are arithmetic on
-the rows: they move all L1 and all L2 by one factor each (``level``), but not the ratios between
-the attackers (``shape``).
+Strength and start are varied by attacking. Units and averages are arithmetic on the rows: they move
+all L1 and all L2 by one factor each (``level``), not the attackers' ratios (``shape``).
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -46,11 +45,11 @@ class AttackReading(NamedTuple):
     """What is open about the attackers besides their strength."""
 
     ball: Sequence[str] = ()  # who starts from noise in the whole ball; others at the photo
-    unmasked: bool = False  # Saliency-Aware's noise is not multiplied by M
-    aware: Mapping[str, object] = {}  # what else changes in Saliency-Aware
+    aware: Mapping[str, object] = {}  # what changes in Saliency-Aware
 
 
 BLURRED = PRINTED[1:]  # I-FGSM has no random start by name, and the others none by necessity
+UNMASKED = {"start_in": "everywhere"}  # Saliency-Aware's noise is not multiplied by M
 ATTACK_READINGS = {
     "at the photo": AttackReading(),  # this package's presets
     "at the photo, gradient at I × M": AttackReading(aware={"gradient_at": "masked"}),
@@ -58,11 +57,13 @@ ATTACK_READINGS = {
     "at the photo, blur on the iterate": AttackReading(aware={"blur_target": "iterate"}),
     "at the photo, binary map": AttackReading(aware={"region": "binary"}),
     "in the ball": AttackReading(PRINTED),
-    "in the ball, noise unmasked": AttackReading(PRINTED, True),
-    "in the ball, noise unmasked, binary map": AttackReading(PRINTED, True, {"region": "binary"}),
-    "in the ball, noise unmasked, no blur": AttackReading(PRINTED, True, {"blurs": ()}),
+    "in the ball, noise unmasked": AttackReading(PRINTED, UNMASKED),
+    "in the ball, noise unmasked, binary map": AttackReading(
+        PRINTED, UNMASKED | {"region": "binary"}
+    ),
+    "in the ball, noise unmasked, no blur": AttackReading(PRINTED, UNMASKED | {"blurs": ()}),
     "in the ball but for I-FGSM": AttackReading(BLURRED),
-    "in the ball but for I-FGSM, noise unmasked": AttackReading(BLURRED, True),
+    "in the ball but for I-FGSM, noise unmasked": AttackReading(BLURRED, UNMASKED),
 }
 
 
@@ -133,9 +134,7 @@ def attackers(strength: str = PAPER.strength, reading: str = PAPER.attackers) ->
     attacks = {name: ATTACKERS[name].with_strength(*how) for name in PRINTED}
     for name in chosen.ball:
         attacks[name] = replace(attacks[name], start=how[0])
-    unmasked = {"start_in": "everywhere"} if chosen.unmasked else {}
-    aware = replace(attacks["saliency-aware"], **chosen.aware, **unmasked)
-    return attacks | {"saliency-aware": aware}
+    return attacks | {"saliency-aware": replace(attacks["saliency-aware"], **chosen.aware)}
 
 
 def measure(
@@ -149,17 +148,8 @@ def measure(
 ) -> pd.DataFrame:
     """Attack with every chosen strength (None: all `STRENGTHS`) and reading (`ATTACK_READINGS`).
 
-    Args:
-        study: faces and models.
-        strengths: their names.
-        readings: their names.
-        of: some of `PRINTED`; EoT-Blur costs three times what all others do.
-        seed: of the random starts.
-        options: see `evaluate_variants`.
-
-    Returns:
-        The rows of `evaluate` by ``strength``, ``attackers`` (the reading) and ``attacker``, with
-        the ``salient`` share of each photo.
+    EoT-Blur costs three times what all others do. Returns the rows of `evaluate_variants` by
+    ``strength``, ``attackers`` (the reading) and ``attacker``, with each photo's ``salient`` share.
 
     Raises:
         SalattackError: an unknown or no strength, reading or attacker, or as `evaluate`.
@@ -193,10 +183,6 @@ def rounding(of: Sequence[str] = PRINTED) -> float:
     return float(np.sqrt(np.mean(np.log1p(0.0005 / printed(of)) ** 2)))
 
 
-def _measured(rows: pd.DataFrame) -> list[str]:
-    return [name for name in PRINTED if name in set(rows["attacker"])]
-
-
 def rank(rows: pd.DataFrame, *, seed: int = 0) -> pd.DataFrame:
     """Rank every reading by its distance to Table I.
 
@@ -213,7 +199,7 @@ def rank(rows: pd.DataFrame, *, seed: int = 0) -> pd.DataFrame:
     Raises:
         SalattackError: a face that not every attacker of every reading has.
     """
-    of = _measured(rows)
+    of = [name for name in PRINTED if name in set(rows["attacker"])]
     paper, lines, distances = printed(of), [], []
     for (strength, reading, precision), (sums, faces) in _by_person(rows, of).items():
         people = np.concatenate([np.arange(len(sums))[None], draws(len(sums), seed, RESAMPLES)])
@@ -223,17 +209,14 @@ def rank(rows: pd.DataFrame, *, seed: int = 0) -> pd.DataFrame:
             ours = np.stack([part[..., 0] * l1, part[..., 1 + root] * l2 * 100], -1)
             with np.errstate(divide="ignore", invalid="ignore"):  # unchanged photos: infinitely far
                 residual = np.log(ours / paper)
-            distance = np.sqrt((residual**2).mean((1, 2)))  # of the sample itself, then of draws
+            distance = _root(residual, (1, 2))  # of the sample itself, then of draws
             level = residual[0].mean(0)
             distances.append(distance)
             ends = np.percentile(distance[1:], [2.5, 97.5]) if len(sums) > 1 else (np.nan, np.nan)
             lines.append(
                 dict(zip(Reading._fields, (strength, reading, name, precision), strict=True))
                 | Estimate(distance[0], *ends).columns("distance")
-                | {
-                    "level": np.sqrt((level**2).mean()),
-                    "shape": np.sqrt(((residual[0] - level) ** 2).mean()),
-                }
+                | {"level": _root(level), "shape": _root(residual[0] - level)}
                 | dict(zip(_columns(of), ours[0].flat, strict=True))
             )
     behind = np.stack(distances)
@@ -241,6 +224,10 @@ def rank(rows: pd.DataFrame, *, seed: int = 0) -> pd.DataFrame:
     table = pd.DataFrame(lines)
     table.insert(9, "tied", np.percentile(behind, 2.5, axis=1) <= rounding(of))
     return table.sort_values("distance", kind="stable", ignore_index=True)
+
+
+def _root(values: np.ndarray, axis: tuple[int, ...] | None = None) -> np.ndarray:
+    return np.sqrt((values**2).mean(axis))
 
 
 def _columns(of: Sequence[str]) -> list[str]:
@@ -252,8 +239,7 @@ def _by_person(
 ) -> dict[tuple[str, str, str], tuple[np.ndarray, np.ndarray]]:
     """Return sums over a person's faces, (people, attackers, 2, 3), and their number, by reading.
 
-    The 2 × 3: of all of the image and of its salient part, mean L1, mean square, and its root; in
-    [-1, 1].
+    2 × 3: of the image and of its salient part, mean L1, mean square and its root, in [-1, 1].
     """
     measures = [f"{part} {m}" for part in ("all", "masked") for m in ("l1", "l2", "root")]
     rows = rows.copy()
@@ -267,10 +253,8 @@ def _by_person(
     for key, group in rows.groupby(["strength", "attackers", "precision"], sort=False):
         tables = [by_person(group[group["attacker"] == name], measures) for name in of]
         if any(table["faces"].sum() != faces for table in tables):
-            raise SalattackError(
-                f"not every attacker of {key[0]!r}, {key[1]!r} has every face of these rows; "
-                "measure the same faces with all"
-            )
+            problem = f"not every attacker of {key[0]!r}, {key[1]!r} has every face of these rows"
+            raise SalattackError(f"{problem}; measure the same faces with all")
         sums = np.stack([table[measures].to_numpy() for table in tables], 1)
         result[key] = sums.reshape(len(sums), len(of), 2, 3), tables[0]["faces"].to_numpy()
     return result
@@ -287,7 +271,7 @@ def concentration(rows: pd.DataFrame) -> pd.DataFrame:
     It is 1 where every pixel changes as much, and 1 / p where a share p of them does. If half of
     what is averaged is unchanged, it doubles. Rows: readings, and "Table I"; columns: attackers.
     """
-    of = _measured(rows)
+    of = [name for name in PRINTED if name in set(rows["attacker"])]
     saved = rows[rows["precision"] == "uint8"]
     means = saved.groupby(["strength", "attackers", "attacker"], sort=False)[["l1", "l2"]].mean()
     ours = (means["l2"] / means["l1"] ** 2).unstack()[of]
@@ -300,7 +284,7 @@ def findings(rows: pd.DataFrame) -> pd.DataFrame:
     """Say which statements hold, for rows that I-FGSM and Saliency-Aware are among."""
     table, spread = rank(rows), concentration(rows)[label_of("i-fgsm")]
     everywhere = table[~table["arithmetic"].str.endswith("of I × M")]
-    unmasked = [ATTACK_READINGS[name].unmasked for name in everywhere["attackers"]]
+    unmasked = ["start_in" in ATTACK_READINGS[name].aware for name in everywhere["attackers"]]
     distance = everywhere["distance"].groupby(unmasked).min()
     unchanged = table["arithmetic"][0].endswith(("half unchanged", "of I × M"))
     statements = {
@@ -308,8 +292,8 @@ def findings(rows: pd.DataFrame) -> pd.DataFrame:
         "about half of what is averaged is unchanged": unchanged,
     }
     if len(distance) == 2:  # both were measured
-        nearer = distance[True] < distance[False]
-        statements |= {"over the whole image, unmasked noise comes nearer": nearer}
+        name = "over the whole image, unmasked noise comes nearer"
+        statements[name] = distance[True] < distance[False]
     return pd.DataFrame({"holds": statements}).map(bool).rename_axis("statement")
 
 

@@ -13,11 +13,11 @@ from safetensors.torch import save_file
 from torch import nn
 
 from salattack.errors import SalattackError
-from salattack.experiments.ablation import transfer
 from salattack.experiments.demonstration import edit_faces
 from salattack.experiments.evaluation import attackers, evaluate
 from salattack.experiments.robustness import TWICE, remaining_damage
 from salattack.experiments.study import open_study
+from salattack.experiments.transfer import across, each_edit
 from salattack.generators import (
     AttGAN,
     CycleGAN,
@@ -577,7 +577,8 @@ def test_tables_and_figures_ask_for_the_edits_that_a_generator_makes(name):
     assert titles == ["Input", *map(edit_label, names)]
     left = remaining_damage(study, attacks, {}, progress=False)
     assert (left.loc[left["transform"] == TWICE, "damage_l2"] > 0).all()
-    assert transfer(study, attacks["i-fgsm"], progress=False).columns.tolist() == list(names)
+    matrix = across(study, each_edit(study), attacks["i-fgsm"], in_turn=True, progress=False)
+    assert matrix.columns.tolist() == list(names)
 
 
 def test_the_targets_of_each_kind():
@@ -623,7 +624,8 @@ def test_a_target_may_be_of_any_kind(kind):
         assert len(rows) == 2 * 3 * 2 and (rows["damage_l2"] > 0).all()
         rows = remaining_damage(study, attacks, {}, targets=aim, progress=False)
         assert (rows["damage_l2"] > 0).all()
-    assert (transfer(study, attacks["i-fgsm"], progress=False) > 0).all(axis=None)
+    matrix = across(study, each_edit(study), attacks["i-fgsm"], in_turn=True, progress=False)
+    assert (matrix > 0).all(axis=None)
     protector = Protector(
         generator=g,
         generator_name=kind,

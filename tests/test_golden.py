@@ -16,12 +16,11 @@ import pytest
 import torch
 
 from salattack.blur import BLUR_FAMILY
-from salattack.experiments.ablation import transfer as edits_across
 from salattack.experiments.evaluation import attackers, evaluate
 from salattack.experiments.robustness import TRANSFORMS, remaining_damage
 from salattack.experiments.study import open_study
 from salattack.experiments.trade_off import curves
-from salattack.experiments.transfer import across, asked
+from salattack.experiments.transfer import ENSEMBLE, IN_TURN, across, asked, each_edit
 from salattack.faces import load_faces
 from salattack.generators import edit_labels, edits_of, load_generator
 from salattack.images import to_uint8
@@ -103,8 +102,12 @@ def experiments():
     }
     two = {name: asked(g, edits, name) for name in ("Blond_Hair", "Male")}
     matrices = {
-        "across": across(study, two, attacker("i-fgsm", steps=3), progress=False),
-        "edits across": edits_across(study, attacker("i-fgsm", steps=3), progress=False),
+        "across": across(study, two, attacker("i-fgsm", steps=3), progress=False).rename(
+            {ENSEMBLE: "ensemble"}
+        ),
+        "edits across": across(
+            study, each_edit(study), attacker("i-fgsm", steps=3), in_turn=True, progress=False
+        ).rename({ENSEMBLE: "joint", IN_TURN: "in turn"}),
     }
     return means | {name: matrix.to_dict("index") for name, matrix in matrices.items()}
 

@@ -13,7 +13,7 @@ from PIL import Image
 
 from salattack.cli import main as cli
 from salattack.errors import SalattackError
-from salattack.experiments import ablation, evaluation, paper_reading, trade_off
+from salattack.experiments import evaluation, trade_off
 from salattack.experiments import table_1 as tables
 from salattack.experiments.ledger import Ledger
 from salattack.experiments.study import open_study
@@ -86,9 +86,9 @@ def test_a_further_attacker_is_added(study, rows, tmp_path):
 
 SCRIPT = """
 import sys
-from salattack import evaluation
-from salattack.ledger import Ledger
-from salattack.study import open_study
+from salattack.experiments import evaluation, trade_off
+from salattack.experiments.ledger import Ledger
+from salattack.experiments.study import open_study
 study = open_study(n_images=5, image_size=64, device="cpu")
 attacks = evaluation.attackers(["i-fgsm", "saliency-aware"], 0.05, 0.02, 2)
 evaluation.evaluate(study, attacks, batch_size=2, ledger=Ledger(sys.argv[1]), progress=False)
@@ -147,6 +147,23 @@ def test_one_ledger_serves_any_settings(study, tmp_path):
     assert counts == sorted(set(counts))  # each was measured, none was taken from another
     pd.testing.assert_frame_equal(run(two, ledger), plain)
     assert len(ledger.rows()) == counts[-1]
+
+
+def test_experiments_share_what_they_measure(study):
+    ledger, two = Ledger(), first(study, 2)
+    trade_off.curves(two, ["i-fgsm"], [0.05, 0.1], 2, ledger=ledger, progress=False)
+    same = evaluation.attackers(["i-fgsm"], 0.05, 0.2 * 0.05, 2)
+    engine = lambda s, a, batches, t: map(forbidden, batches)  # noqa: E731
+    rows = evaluation.evaluate(two, same, ledger=ledger, engine=engine, progress=False)
+    assert len(rows) == 2 * 2
+
+
+def test_other_code_measures_again(study, monkeypatch):
+    ledger, one = Ledger(), first(study, 1)
+    run(one, ledger, CHEAP)
+    monkeypatch.setattr("salattack.experiments.study._code", lambda: "another")
+    run(one, ledger, CHEAP)
+    assert len(ledger.rows()) == 2 * 2
 
 
 def test_an_attacker_under_another_name_is_not_measured_again(study, rows, tmp_path):
@@ -232,8 +249,7 @@ def test_growing_past_a_short_batch_changes_that_batch_only_by_rounding(study, r
 
 def test_every_profile_grows_by_whole_batches():
     default = inspect.signature(evaluation.evaluate).parameters["batch_size"].default
-    for function in (ablation.ablate, paper_reading.measure, trade_off.curves, cli.evaluate):
-        assert inspect.signature(function).parameters["batch_size"].default == default
+    assert inspect.signature(cli.evaluate).parameters["batch_size"].default == default
     assert not any(n % default for n in evaluation.PROFILES.values() if n)
 
 

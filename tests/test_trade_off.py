@@ -6,6 +6,7 @@ from PIL import Image
 from salattack.errors import SalattackError
 from salattack.experiments import ablation, trade_off
 from salattack.experiments.study import open_study
+from salattack.experiments.transfer import ENSEMBLE, IN_TURN, across, each_edit
 from salattack.generators import ATTRIBUTES
 from salattack.presets import attacker
 from salattack.reporting import charts, style
@@ -65,17 +66,32 @@ def test_at_equal_damage_by_hand():
     )
 
 
+def test_many_curves_are_read_as_numpy_reads_one():
+    random = np.random.default_rng(0)
+    x = np.sort(random.random((50, 4))) * [0, 1, 1, 1]
+    x[::2, 2] = x[::2, 1]  # a curve that stands still
+    y = random.random((50, 4))
+    for level in (0.05, 0.35, 0.9, 2.0):
+        expected = [np.interp(level, *pair) for pair in zip(x, y, strict=True)]
+        assert trade_off._read(level, x, y) == pytest.approx(expected)
+
+
+def test_people_are_drawn_and_not_faces():
+    rows = lines({"i-fgsm": 1.0, "pgd": 2.0})
+    named = [f"P00{1 + i // 2}-{'selfie' if i % 2 else 'portrait'}" for i in range(4)]
+    two = rows.assign(
+        face_id=rows["face_id"].map(dict(zip(rows["face_id"].unique(), named, strict=True)))
+    )
+    faces, people = trade_off.at_equal(rows, level=0.2), trade_off.at_equal(two, level=0.2)
+    assert people["value"].to_numpy() == pytest.approx(faces["value"].to_numpy())
+    alone = two[two["face_id"].str.startswith("P001")]
+    assert trade_off.at_equal(alone, level=0.1).filter(regex="_(low|high)$").isna().all(axis=None)
+
+
 def test_area_by_hand():
     table = trade_off.area(lines({"i-fgsm": 1.0, "pgd": 2.0}))
     assert table["up_to"].to_numpy() == pytest.approx(0.5)
     assert table["area"].to_numpy() == pytest.approx([0.25, 0.5])
-
-
-def test_the_answer_says_the_numbers():
-    slopes = {"i-fgsm": 1.0, "saliency-aware": 4.0}
-    equal = trade_off.at_equal(lines(slopes))
-    answer = trade_off.answer(equal, equal)
-    assert "0.25 [0.25, 0.25] of I-FGSM's L2" in answer and "MSE 0.450" in answer
 
 
 def test_refuses(study):
@@ -116,7 +132,7 @@ def test_the_mask_decides_where_the_photo_changes(ablated):
     assert table.loc[("mask", "PFAN, soft (paper)"), "damage_per_l2"] == pytest.approx(1)
     assert table.loc[("steps", "2"), "l1"] > table.loc[("steps", "1"), "l1"]
     text = ablation.presentable(table)
-    assert len(text) == len(table) and "[" in text["L1"].iloc[0]
+    assert len(text) == len(table) and "[" in text["L1 in [0, 1]"].iloc[0]
 
 
 def test_a_mask_without_features_needs_none(tmp_path):
@@ -126,7 +142,7 @@ def test_a_mask_without_features_needs_none(tmp_path):
     rows = trade_off.curves(study, ["i-fgsm"], [0.05, 0.1], 1, progress=False)
     means = trade_off.means(rows)
     table = trade_off.presentable(means)
-    assert "in features" not in table and "where edited" in table
+    assert "damage in features" not in table and "damage where edited" in table
     assert len(charts.trade_off(means).axes) == 4
     rows = ablation.ablate(study, ["loss"], strength=(0.05, 0.05, 1), progress=False)
     assert list(rows["variant"].unique()) == ["MSE (paper)", "L1"]
@@ -134,25 +150,31 @@ def test_a_mask_without_features_needs_none(tmp_path):
 
 def test_transfer_is_a_full_matrix(study, tmp_path):
     attack = attacker("i-fgsm", steps=1, step_size=0.05)
-    matrix = ablation.transfer(study, attack, batch_size=1, progress=False)
+    edits = each_edit(study)
+    matrix = across(study, edits, attack, in_turn=True, batch_size=1, progress=False)
     assert list(matrix.columns) == list(ATTRIBUTES)
-    assert list(matrix.index) == [*ATTRIBUTES, "joint", "in turn"] and (matrix > 0).all(axis=None)
+    assert list(matrix.index) == [*ATTRIBUTES, ENSEMBLE, IN_TURN] and (matrix > 0).all(axis=None)
     style.save(charts.transfer(matrix), tmp_path / "m.png", vector=True)
     assert {p.name for p in tmp_path.iterdir()} == {"m.png", "m.pdf"}
 
 
 def test_tables_and_chart_are_written(rows, ablated, tmp_path):
     means = trade_off.means(rows)
-    assert "in features" in trade_off.presentable(means)
     assert len(charts.trade_off(means).axes) == 6
-    trade_off.save(tmp_path, means=means)
+    trade_off.save(tmp_path, means, trade_off.at_equal(rows))
+    text = (tmp_path / "trade_off_at_equal_damage.md").read_text()
+    assert text.startswith("Change of the photo") and "Saliency-Aware" in text
+    assert "nan" not in text + (tmp_path / "trade_off_means.md").read_text()
     back = pd.read_csv(tmp_path / "trade_off_means.csv")
     assert back["damage_l2"].to_numpy() == pytest.approx(means["damage_l2"].to_numpy(), rel=1e-5)
     ablation.save(ablation.summary(ablated), tmp_path)
-    assert "what g edits" in (tmp_path / "ablation.md").read_text()
+    text = (tmp_path / "ablation.md").read_text()
+    assert "what g edits" in text and text.startswith("One choice of the saliency-aware attack")
     table = trade_off.presentable(means)
     assert table.index.names == ["attacker", "bound"] and len(table) == len(means)
-    assert table["L1"].to_numpy() == pytest.approx(means["l1"].to_numpy() / 2, abs=1e-4)
+    shown = table["L1 in [0, 1]"].astype(float).to_numpy()
+    assert shown == pytest.approx(means["l1"].to_numpy() / 2, abs=1e-4)
+    assert "damage in features" in table
     figure = charts.trade_off(means)
     drawn = [line for line in figure.axes[0].lines if line.get_marker() != "None"]
     assert len(drawn) == 2

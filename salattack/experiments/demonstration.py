@@ -16,34 +16,21 @@ from .study import Study
 
 @dataclass(frozen=True, kw_only=True)
 class Edits:
-    """Five edits of each face, clean and disrupted: what Fig. 1 to 5 show.
+    """The K edits of N faces, clean and disrupted, in [-1, 1]; disrupted photos are 8-bit ones."""
 
-    Disrupted photos are those that a user would save (8 bits), and so their fakes.
-
-    Attributes:
-        photos: I_org, (N, 3, H, W) in [-1, 1].
-        names: of g's K edits.
-        fakes: g(I_org), (N, K, 3, H, W), in the order of ``names``.
-        saliency_map: M, (N, 1, H, W) in [0, 1].
-        perturbed: I_ptb, (N, K, 3, H, W): the photo that stands against each edit.
-        broken: g(I_ptb), (N, K, 3, H, W).
-    """
-
-    photos: Tensor
-    names: tuple[str, ...]
-    fakes: Tensor
-    saliency_map: Tensor
-    perturbed: Tensor
-    broken: Tensor
+    photos: Tensor  # I_org, (N, 3, H, W)
+    names: tuple[str, ...]  # of the edits
+    fakes: Tensor  # g(I_org), (N, K, 3, H, W), in the order of the names
+    saliency_map: Tensor  # M, (N, 1, H, W) in [0, 1]
+    perturbed: Tensor  # I_ptb, (N, K, 3, H, W): the photo disrupted against each edit
+    broken: Tensor  # g(I_ptb), (N, K, 3, H, W)
 
 
 def clean_edits(study: Study) -> tuple[Tensor, Tensor]:
-    """Return the photos (N, 3, H, W) of a (small) study and their K fakes (N, K, 3, H, W).
-
-    The set's next faces replace those that cannot be read, see `Faces.readable`.
+    """Return the photos (N, 3, H, W) of a small study and their K fakes (N, K, 3, H, W).
 
     Raises:
-        SalattackError: no face can be read.
+        SalattackError: no face can be read, see `Faces.readable`.
     """
     study = study.readable()
     photos, labels, _ = next(study.batches(len(study.faces)))
@@ -52,18 +39,16 @@ def clean_edits(study: Study) -> tuple[Tensor, Tensor]:
 
 
 def edit_faces(study: Study, attack: Attack, aimed_at: str = "each") -> Edits:
-    """Make every edit of every face of a (small) study, before and after an attack.
-
-    The set's next faces replace those that cannot be read, see `Faces.readable`.
+    """Make every edit of every face of a small study, before and after an attack.
 
     Args:
         study: faces and models.
         attack: the attacker.
-        aimed_at: "each" disrupts the photo anew against each edit; an edit's name disrupts
-            it once, against that edit, and gives g the same photo for all of them.
+        aimed_at: "each" disrupts the photo against each edit in turn. An edit's name disrupts
+            it once, against that edit, and g edits this one photo in every way.
 
     Raises:
-        SalattackError: an unknown edit, or no face can be read.
+        SalattackError: an unknown edit, or no face can be read, see `Faces.readable`.
     """
     names = study.edits.names
     if aimed_at != "each" and aimed_at not in names:
@@ -95,20 +80,17 @@ def edit_faces(study: Study, attack: Attack, aimed_at: str = "each") -> Edits:
 
 def damage_by_edit(edits: Edits) -> pd.DataFrame:
     """Return, for each edit, the mean ``damage_l2`` in [-1, 1] and the share ``broken``."""
-    table = {}
-    for index, label in enumerate(edits.names):
-        damage = fake_damage(edits.fakes[:, index], edits.broken[:, index])
-        table[label] = {
-            "damage_l2": damage["damage_l2"].mean().item(),
-            "broken": damage["success"].mean().item(),
-        }
-    return pd.DataFrame.from_dict(table, orient="index").rename_axis("edit")
+    pairs = zip(edits.fakes.unbind(1), edits.broken.unbind(1), strict=True)
+    damages = [fake_damage(*pair) for pair in pairs]
+    columns = {"damage_l2": "damage_l2", "broken": "success"}
+    table = {name: [d[key].mean().item() for d in damages] for name, key in columns.items()}
+    return pd.DataFrame(table, index=pd.Index(edits.names, name="edit"))
 
 
 def kept_exactly(edits: Edits) -> pd.DataFrame:
-    """Return, for each photo, the percentage of pixels whose bits no edit's disruption changed.
+    """Return, for each photo, the percentage of pixels that no edit's disruption changed.
 
-    In all of the photo (``photo``) and in its ``background``, as `photo_change` defines it.
+    Columns: of the whole ``photo``, and of its ``background`` as `photo_change` defines it.
     """
     same = (edits.perturbed == edits.photos[:, None]).all(2).all(1).float().flatten(1)
     outside = (edits.saliency_map < BACKGROUND).float().flatten(1)

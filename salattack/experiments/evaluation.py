@@ -1,14 +1,11 @@
-"""Attackers × faces × attributes → one tidy table, a row for each measured picture.
+"""Attackers × faces × edits → one table, a row for each measured picture.
 
 Evaluation streams: a batch of faces is read, attacked, measured, written to the ledger and
-forgotten. Memory does not grow with the pictures, and a killed run resumes where it was.
+forgotten. Memory does not grow with the number of pictures, and a killed run resumes.
 """
 
-import hashlib
-import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
-from functools import partial
 from typing import NamedTuple
 
 import pandas as pd
@@ -20,12 +17,12 @@ from ..errors import SalattackError, one_of
 from ..faces.celeba import STARGAN_TEST
 from ..faces.sets import Face
 from ..generators import ATTRIBUTES
-from ..images import as_saved, to_uint8
+from ..images import as_saved
 from ..metrics import fake_damage, photo_change
 from ..presets import TABLE, at_strength, label_of
 from ..runtime.parallel import map_on_ray
 from ..runtime.progress import progress_bar
-from .ledger import KEYS, Ledger
+from .ledger import KEYS, Ledger, checksum, content
 from .study import Study
 
 PRECISIONS = {"uint8": as_saved, "float32": lambda images: images}
@@ -39,11 +36,7 @@ FAILURES = 0.05  # share of unreadable faces above which something else is wrong
 
 
 def sample_size(profile: str) -> int | None:
-    """Return a profile's number of images, None for all there are.
-
-    Raises:
-        SalattackError: an unknown profile.
-    """
+    """Return a profile's number of images, None for all; `SalattackError` for an unknown one."""
     if profile not in PROFILES:
         raise one_of("profile", profile, PROFILES)
     return PROFILES[profile]
@@ -63,15 +56,11 @@ def samples(n: int) -> dict[str, int]:
 
 
 def aims(targets: str, first: int, n: int, names: Sequence[str] = ATTRIBUTES) -> list[list[str]]:
-    """Return which edit each of ``n`` faces is attacked on, one list for each round.
+    """Return which edit each of ``n`` faces, from place ``first`` on, is attacked on, by round.
 
-    Args:
-        targets: "rotate" gives every face one edit, in turn; "all" attacks every face on
-            all of them, one after the other; "joint" disrupts it once against them together
-            (Ruiz et al., joint class-transferable); an edit's name attacks on that one.
-        first: place of the first of these faces in the whole set.
-        n: how many faces.
-        names: of the generator's edits, `salattack.experiments.study.Study.edits`.
+    ``targets`` "rotate" gives every face one of the generator's edits, in turn; "all" attacks every
+    face on each of them; "joint" once against all together (Ruiz et al., joint
+    class-transferable); an edit's name on that one.
 
     Raises:
         SalattackError: an unknown target.
@@ -113,13 +102,7 @@ class Batch(NamedTuple):
     chunks: tuple[Chunk, ...]
 
 
-class Result(NamedTuple):
-    """A chunk and its rows for the ledger: key, precision and the measures."""
-
-    chunk: Chunk
-    rows: pd.DataFrame
-
-
+Result = tuple[Chunk, pd.DataFrame]  # with its rows for the ledger: `KEYS` and the measures
 Tick = Callable[[int], object]  # called with the number of gradients just computed
 Engine = Callable[[Study, Mapping[str, Attack], Iterable[Batch], Tick], Iterable[Result]]
 
@@ -134,30 +117,28 @@ def evaluate(
     engine: Engine | None = None,
     progress: bool = True,
 ) -> pd.DataFrame:
-    """Attack every face with every attacker, and measure both sides of the trade.
+    """Attack every face with every attacker; measure the change of the photo and the damage.
 
     The ledger knows a measurement by its content: the face's 8-bit pixels and labels, the edit,
-    the attack's values, and `Study.settings` (models, image size, arithmetic, device). Whatever
-    has the same content is measured once, under any name.
+    the attack's values, and `Study.settings` (models, image size, arithmetic, device, torch's
+    version and the code of this package). Equal content is measured once, under any name.
 
     A ``shared`` attack gives one perturbation for a whole batch, so its measurements depend on
-    every face and edit of that batch. A batch that has grown is therefore attacked again as a
-    whole.
+    every face and edit of that batch. A batch that has grown is attacked again as a whole.
 
     Rounding depends on which faces are attacked together, and the sign of the gradient amplifies
     it. A grown sample has the same bits as a fresh one where the smaller sample is a multiple of
-    ``batch_size``, as every profile is of the default. Elsewhere the faces of the last short
-    batch, and those that fill it up, differ by this rounding; so does a photo that was repaired.
+    ``batch_size``, as every profile is of the default. Otherwise the faces of its last, short
+    batch differ by this rounding. Faces taken from a ledger that other batches filled do too.
 
     Args:
         study: faces and models.
         attacks: name → attacker.
         targets: see `aims`.
         batch_size: faces at a time; may exceed the set.
-        ledger: where the rows are kept; what it holds is not computed again. None keeps them in
-            memory.
+        ledger: keeps the rows; what it holds is not computed again. None keeps them in memory.
         engine: who measures the batches; `measure_here` when None.
-        progress: show a bar on stderr: attacker, images done, time left.
+        progress: show a bar on stderr.
 
     Returns:
         One row per face × attacker × attribute × precision with the columns of `photo_change`
@@ -178,20 +159,37 @@ def evaluate(
         batches = _pending(study, attacks, targets, batch_size, ledger, bar.update, wanted)
         for chunk, rows in (engine or measure_here)(study, attacks, batches, bar.update):
             ledger.append(rows)
-            name, last = label_of(chunk.attacker), chunk.places[-1]
-            bar.set_description(f"{last + 1}/{n} images · {name}")
+            bar.set_description(f"{chunk.places[-1] + 1}/{n} images · {label_of(chunk.attacker)}")
+    order = {name: i for i, name in enumerate(attacks)}
+    wanted.sort(key=lambda sample: (sample[1], order[sample[2]]))
     names = ["face_id", "place", "attacker", "attribute", "key"]
     table = pd.DataFrame(wanted, columns=names)
-    rank = table["attacker"].map({name: i for i, name in enumerate(attacks)})
-    table = table.assign(rank=rank).sort_values(["place", "rank"], kind="stable")
-    rows = table.merge(ledger.rows(table["key"].unique()), on="key")
-    return rows.drop(columns=["key", "rank"])
+    return table.merge(ledger.rows(table["key"].unique()), on="key").drop(columns="key")
+
+
+def evaluate_variants(
+    study: Study, variants: Mapping[tuple, Attack], columns: Sequence[str], **options: object
+) -> pd.DataFrame:
+    """Run `evaluate` on attacks that several ``columns`` tell apart, over readable faces.
+
+    Args:
+        study: faces and models; see `Faces.readable`.
+        variants: a value for each column → attacker. Equal attackers run once.
+        columns: of the rows returned, instead of `evaluate`'s "attacker".
+        options: ``targets``, ``batch_size``, ``ledger`` and ``progress`` of `evaluate`.
+    """
+    names = {" · ".join(map(str, values)): values for values in variants}
+    attacks = {name: variants[values] for name, values in names.items()}
+    rows = evaluate(study.readable(), attacks, **options)
+    table = pd.DataFrame(names.values(), index=list(names), columns=list(columns))
+    chosen = table.loc[rows["attacker"]].set_axis(rows.index)
+    return rows.drop(columns="attacker").join(chosen)
 
 
 def settings(
     study: Study, attacks: Mapping[str, Attack], targets: str, batch_size: int
 ) -> dict[str, object]:
-    """Return all that a measurement depends on, but for the faces, as plain values."""
+    """Return all that a run depends on besides the faces, as plain values."""
     return study.settings() | {
         "targets": targets,
         "batch_size": batch_size,
@@ -227,14 +225,14 @@ def _pending(
                         f"{failed} of {len(ids)} images could not be read, more than "
                         f"{FAILURES:.0%}; the last: {error}. Fix the data and start again"
                     ) from error
-        contents = {place: _content(face) for place, face in faces.items()}
+        contents = {place: content(face) for place, face in faces.items()}
         chunks = []
         for attributes in aims(targets, first, len(places), study.edits.names):
             aim = [(place, attributes[place - first]) for place in faces]
             whole = [(contents[place], attribute) for place, attribute in aim]
             for name, attack in attacks.items():
                 made_of = [models, asdict(attack), whole if attack.shared else None]
-                keys = [_checksum([*made_of, *pair]) for pair in whole]
+                keys = [checksum([*made_of, *pair]) for pair in whole]
                 pairs = zip(aim, keys, strict=True)
                 wanted += [(ids[place], place, name, edit, key) for (place, edit), key in pairs]
                 lacking = [i for i in ledger.missing(keys) if keys[i] not in given]
@@ -249,16 +247,6 @@ def _pending(
                     given.update(keys)
         if chunks:
             yield Batch(faces, tuple(chunks))
-
-
-def _content(face: Face) -> str:
-    digest = hashlib.sha256(json.dumps(face.labels.tolist()).encode())
-    digest.update(to_uint8(face.image).contiguous().numpy().tobytes())
-    return digest.hexdigest()
-
-
-def _checksum(value: object) -> str:
-    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
 
 
 def measure_here(
@@ -296,7 +284,7 @@ def measure(
             head = dict(zip(KEYS, (chunk.keys, precision), strict=True))
             values = {measure: values.cpu().numpy() for measure, values in measures.items()}
             parts.append(pd.DataFrame(head | values))
-        yield Result(chunk, pd.concat(parts))
+        yield chunk, pd.concat(parts)
 
 
 def measure_on_ray(
@@ -308,34 +296,24 @@ def measure_on_ray(
     open_study: Callable[[], Study],
     workers: int | None = None,
 ) -> Iterator[Result]:
-    """Measure batches on a Ray cluster: the engine of `salattack.experiments.evaluation.evaluate`.
+    """Measure batches on a Ray cluster, as an engine of `evaluate`.
 
-    Batches carry their faces. Every worker opens the study itself, so the files that
-    ``open_study`` reads must be there on every node.
-
-    Args:
-        study: as here; its device says whether workers need a GPU.
-        attacks: name → attacker.
-        batches: what is to be measured.
-        tick: called with the number of gradients as batches come back.
-        open_study: opens the same study in a worker.
-        workers: see `map_on_ray`.
+    Batches carry their faces. Every worker opens the study itself by ``open_study``, so the files
+    that it reads must be on every node. Workers hold a GPU each if the study is on one.
     """
+    attacks = dict(attacks)
+
+    def make() -> Callable[[Batch], tuple[list[Result], int]]:
+        there = open_study()
+
+        def work(batch: Batch) -> tuple[list[Result], int]:
+            done: list[int] = []
+            results = list(measure(there, attacks, batch, done.append))
+            return results, sum(done)
+
+        return work
+
     gpus = 1 if study.device.type == "cuda" else 0
-    make = partial(_measurer, open_study, dict(attacks))
     for results, gradients in map_on_ray(make, batches, workers=workers, gpus=gpus):
         tick(gradients)
         yield from results
-
-
-def _measurer(
-    open_study: Callable[[], Study], attacks: Mapping[str, Attack]
-) -> Callable[[Batch], tuple[list[Result], int]]:
-    study = open_study()
-
-    def work(batch: Batch) -> tuple[list[Result], int]:
-        done: list[int] = []
-        results = list(measure(study, attacks, batch, done.append))
-        return results, sum(done)
-
-    return work

@@ -3,6 +3,7 @@
 SQLite: a transaction survives a kill at any moment, and Python includes it.
 """
 
+import hashlib
 import json
 import sqlite3
 from collections.abc import Iterator, Sequence
@@ -12,6 +13,8 @@ from pathlib import Path
 import pandas as pd
 
 from ..errors import SalattackError
+from ..faces.sets import Face
+from ..images import to_uint8
 
 KEYS = ("key", "precision")
 VERSION = 2  # of the file's layout, of the keys and of the measures; 1 knew faces by their place
@@ -29,9 +32,8 @@ commit;
 class Ledger:
     """A file of measurements that any number of evaluations, interrupted or not, share.
 
-    A measurement's key is a checksum of all that it depends on: the face's pixels and labels, the
-    attack, the edit and the models (`evaluate`). Names are not part of it,
-    so a renamed photo or attacker is not measured again and a replaced photo is. Rows of one
+    A measurement's key is a checksum of all that it depends on, see `evaluate`. Names are not part
+    of it: a renamed photo or attacker is not measured again, and a replaced photo is. Rows of one
     attacker and batch are written together or not at all. A row is written once.
 
     Args:
@@ -131,3 +133,15 @@ class Ledger:
 
 # As JSON, since SQLite limits how many parameters a query may have.
 _AMONG = "{} in (select value from json_each(?))"
+
+
+def content(face: Face) -> str:
+    """Return a checksum of a face's labels and 8-bit pixels."""
+    digest = hashlib.sha256(json.dumps(face.labels.tolist()).encode())
+    digest.update(to_uint8(face.image).contiguous().numpy().tobytes())
+    return digest.hexdigest()
+
+
+def checksum(value: object) -> str:
+    """Return a checksum of plain values."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()

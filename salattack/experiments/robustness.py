@@ -1,7 +1,7 @@
 """The gray box: what is left of the damage when somebody edits the photo before it is faked.
 
-The forger of this module does not know of the disruption. He gets the saved 8-bit picture, and
-what he or a web site does to it, is saved with 8 bits again. Images are (N, 3, H, W) in [-1, 1].
+Whoever edits it does not know of the disruption. They get the saved 8-bit picture, and save what
+they make of it with 8 bits again. Images are (N, 3, H, W) in [-1, 1].
 """
 
 import io
@@ -10,11 +10,9 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 import torch
 from PIL import Image
-from scipy.stats import bootstrap
 from torch import Tensor
 from torchvision.transforms.v2 import functional as vision
 
@@ -26,10 +24,11 @@ from ..generators import ATTRIBUTES, edit_labels
 from ..images import as_saved, from_uint8, to_pil, to_tensor, to_uint8
 from ..metrics import fake_damage
 from ..presets import label_of
-from ..runtime.files import written_whole
 from ..runtime.progress import progress_bar
 from .evaluation import aims
+from .statistics import by_person, estimate, mean_over_faces, ratio_of_means
 from .study import Study
+from .text import Column, as_text, save_table
 
 Transform = Callable[[Tensor], Tensor]  # (N, 3, H, W) in [-1, 1] → the same, on the CPU
 UNTOUCHED = "8 bits"  # the saved picture as it is: what the others are compared to
@@ -83,7 +82,7 @@ TRANSFORMS: dict[str, Transform] = {
     **{f"noise σ {sigma}": partial(noise, sigma=sigma) for sigma in (0.02, 0.05)},
     "4-bit posterise": partial(posterise, bits=4),
 }
-HARDER = (  # two strengths of a smooth transform: what it leaves does not hang on rounding
+HARDER = (  # two strengths of a smooth transform, whose order does not depend on rounding
     ("Gaussian blur σ 1", "Gaussian blur σ 2"),
     ("average blur 3", "average blur 5"),
     ("noise σ 0.02", "noise σ 0.05"),
@@ -116,24 +115,15 @@ def remaining_damage(
 ) -> pd.DataFrame:
     """Attack each photo once with each attacker, and measure what each transform leaves of it.
 
-    For a (small) study: all rows are kept in memory. The set's next faces replace those that
-    cannot be read, see `salattack.faces.sets.Faces.readable`.
+    For a small study: all rows are kept in memory, and faces must be `Faces.readable`.
 
-    Args:
-        study: faces and models.
-        attacks: name → attacker.
-        transforms: name → T; `UNTOUCHED` comes first whether it is among them or not.
-        targets: which edits are attacked, see `aims`.
-        batch_size: faces at a time.
-        seed: of what transforms draw at random.
-        progress: show a bar on stderr.
+    ``targets`` are those of `aims`; ``seed`` is that of the transforms' noise.
 
     Returns:
         One row per face × attribute × attacker × transform, and one for `TWICE`, where g edits
         its own output again, in the next of its edits (of "joint", each output in its next):
-        ``l2``, the mean squared difference of
-        T(I_ptb) and T(I_org); the columns of `fake_damage` between g(T(I_org)) and g(T(I_ptb)),
-        so that what T alone does to the fake is not counted; and ``remaining``, this
+        ``l2``, the mean squared difference of T(I_ptb) and T(I_org); `fake_damage` between
+        g(T(I_org)) and g(T(I_ptb)), so that T's own effect on the fake cancels; ``remaining``,
         ``damage_l2`` over that at `UNTOUCHED`. All in [-1, 1].
 
     Raises:
@@ -219,87 +209,44 @@ def _measured(head: Mapping[str, object], clean: Fakes, broken: Fakes) -> list[p
 def summarise(rows: pd.DataFrame, seed: int = 0) -> pd.DataFrame:
     """Summarise `remaining_damage` over faces, each averaged over its attributes first.
 
-    Args:
-        rows: from `remaining_damage`.
-        seed: of the bootstrap.
-
     Returns:
         A row per transform and attacker, in order of appearance: ``faces``; the means ``l2``,
         ``damage_l2`` and ``success``; ``remaining``, the mean damage over the mean damage at
-        `UNTOUCHED`, NaN where that is zero; and ``_low`` and ``_high`` of ``damage_l2`` and
-        ``remaining``, 95 % bootstrap intervals over faces, which for ``remaining`` draw a face's
-        two damages together; NaN for a single face.
+        `UNTOUCHED`, NaN where that is zero; and ``_low`` and ``_high`` (95 %) of ``damage_l2`` and
+        ``remaining``, NaN for a single person. A person's two damages are drawn together.
     """
-    groups = {
-        key: group.groupby("face_id")[["l2", "damage_l2", "success"]].mean()
-        for key, group in rows.groupby(["transform", "attacker"], sort=False)
-    }
+    groups = dict(iter(rows.groupby(["transform", "attacker"], sort=False)))
     table = {}
-    for (transform, attacker), faces in groups.items():
-        damage, reference = (
-            groups[name, attacker]["damage_l2"].to_numpy(float) for name in (transform, UNTOUCHED)
+    for (transform, attacker), group in groups.items():
+        damages = (
+            by_person(groups[name, attacker], ["damage_l2"])["damage_l2"].to_numpy()
+            for name in (transform, UNTOUCHED)
         )
+        faces = group.groupby("face_id")[["l2", "success"]].mean()
         table[transform, attacker] = {
             "faces": len(faces),
             "l2": faces["l2"].mean(),
-            **_interval("damage_l2", np.mean, seed, damage),
+            **mean_over_faces(group, "damage_l2", seed).columns("damage_l2"),
             "success": faces["success"].mean(),
-            **_interval("remaining", _ratio_of_means, seed, damage, reference),
+            **estimate(ratio_of_means, *damages, seed=seed).columns("remaining"),
         }
     result = pd.DataFrame.from_dict(table, orient="index").astype({"faces": int})
     return result.rename_axis(["transform", "attacker"])
 
 
-def _ratio_of_means(damage: np.ndarray, reference: np.ndarray, axis: int = -1) -> np.ndarray:
-    with np.errstate(divide="ignore", invalid="ignore"):
-        return damage.mean(axis) / reference.mean(axis)
-
-
-def _interval(name: str, statistic: Callable, seed: int, *samples: np.ndarray) -> dict[str, float]:
-    value = float(statistic(*samples))
-    low = high = np.nan
-    if (n := len(samples[0])) > 1 and np.isfinite(value):
-        batch = max(1, 10**7 // n)  # bounds the memory of large samples
-        low, high = bootstrap(
-            samples, statistic, paired=True, method="percentile", rng=seed, batch=batch
-        ).confidence_interval
-    return {name: value, f"{name}_low": float(low), f"{name}_high": float(high)}
-
-
 def summary(rows: pd.DataFrame, seed: int = 0) -> pd.DataFrame:
-    """Return `summarise`'s result as text: a row per transform, a column per attacker.
-
-    A cell holds the mean damage with its interval, the percentage of broken fakes, and the
-    percentage of the damage that is left, with its interval.
-    """
-
-    def with_interval(
-        row: pd.Series, key: str, digits: int, factor: float = 1, end: str = ""
-    ) -> str:
-        if np.isnan(row[key]):
-            return "–"
-        value, low, high = (f"{row[key + e] * factor:.{digits}f}" for e in ("", "_low", "_high"))
-        return value + end + ("" if np.isnan(row[f"{key}_low"]) else f" [{low}, {high}]")
-
-    def cell(row: pd.Series) -> str:
-        damage = with_interval(row, "damage_l2", 3)
-        left = with_interval(row, "remaining", 0, 100, " %")
-        return f"{damage}; {100 * row['success']:.0f} % broken; {left} left"
-
-    cells = summarise(rows, seed).apply(cell, axis=1)
-    transforms, names = (list(dict.fromkeys(level)) for level in zip(*cells.index, strict=True))
-    wide = cells.unstack("attacker").loc[transforms, names]
+    """Return how many percent of the damage are left [95 %]: transforms × attackers, as text."""
+    table = summarise(rows, seed)
+    left = as_text(table, [Column("left", "remaining", 0, 100)])["left"]
+    transforms, attackers = (table.index.unique(name) for name in table.index.names)
+    wide = left.unstack("attacker").loc[transforms, attackers]
     return wide.rename(columns=label_of).rename_axis(index="Edit of the photo", columns=None)
 
 
 def findings(rows: pd.DataFrame) -> pd.DataFrame:
-    """Count on how many samples (a face and an edit) the harder of two transforms leaves less.
+    """Count on how many samples (a face and an edit) the harder transform of a pair leaves less.
 
-    Args:
-        rows: from `remaining_damage` with all of `TRANSFORMS`.
-
-    Returns:
-        A row per attacker, a column per pair of `HARDER`: "k of n".
+    A row per attacker, a column per pair of `HARDER`: "k of n". Rows must have all `TRANSFORMS`.
     """
     keys = ["attacker", "face_id", "attribute"]
     wide = rows.pivot_table("damage_l2", keys, "transform", sort=False)
@@ -308,17 +255,7 @@ def findings(rows: pd.DataFrame) -> pd.DataFrame:
     return found.rename(index=label_of).rename_axis("Attacker")
 
 
-def save_tables(rows: pd.DataFrame, folder: str | Path, seed: int = 0) -> list[Path]:
-    """Write ``robustness.csv`` (numbers) and ``robustness.md`` (text); return their paths.
-
-    Raises:
-        SalattackError: the folder cannot be written to.
-    """
-    files = {
-        Path(folder) / "robustness.csv": summarise(rows, seed).to_csv(float_format="%.6g"),
-        Path(folder) / "robustness.md": summary(rows, seed).to_markdown() + "\n",
-    }
-    for path, content in files.items():
-        with written_whole(path) as beside:
-            beside.write_text(content, encoding="utf-8")
-    return list(files)
+def save_tables(rows: pd.DataFrame, folder: str | Path, seed: int = 0) -> None:
+    """Write ``robustness.csv`` (`summarise`) and ``robustness.md`` (`summary`)."""
+    title = "Damage left, in % of that on the untouched 8-bit picture: ratio of means [95 %]."
+    save_table(folder, "robustness", summarise(rows, seed), summary(rows, seed), title)

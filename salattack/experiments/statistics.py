@@ -1,6 +1,6 @@
 """Means, ratios and shares with their 95 % intervals."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -8,6 +8,7 @@ import pandas as pd
 from scipy.stats import binomtest, bootstrap
 
 RESAMPLES = 9999
+SHIPPED_FACE = r"^(P\d+)-(\w+)$"  # "P001-selfie": a person and the kind of picture
 Statistic = Callable[..., np.ndarray]  # of arrays (..., n), which it reduces along the last axis
 
 
@@ -18,12 +19,41 @@ class Estimate(NamedTuple):
     low: float
     high: float
 
+    def columns(self, key: str) -> dict[str, float]:
+        """Return it as columns of a table: ``key``, ``key_low`` and ``key_high``."""
+        return dict(zip((key, f"{key}_low", f"{key}_high"), self, strict=True))
+
     def text(self, digits: int, factor: float = 1) -> str:
         """Return it as "value [low, high]", each times ``factor``."""
         if np.isnan(self.value):
             return "–"
         value, low, high = (f"{factor * number:.{digits}f}" for number in self)
         return value if np.isnan(self.low) else f"{value} [{low}, {high}]"
+
+
+def person_of(face_ids: pd.Series) -> pd.Series:
+    """Return who is in each picture: a shipped face's person, elsewhere the picture itself."""
+    return face_ids.str.extract(SHIPPED_FACE)[0].fillna(face_ids).rename("person")
+
+
+def by_person(rows: pd.DataFrame, columns: Sequence[str]) -> pd.DataFrame:
+    """Return a row per person: each column's sum over the person's ``faces``, and their number.
+
+    A face counts once: it is averaged over its samples first. One without a value gives NaN.
+    """
+    faces = rows.groupby("face_id")[list(columns)].mean().assign(faces=1.0)
+    codes, people = pd.factorize(person_of(faces.index.to_series()), sort=True)
+    sums = np.zeros((len(people), faces.shape[1]))
+    np.add.at(sums, codes, faces.to_numpy())
+    return pd.DataFrame(sums, people, faces.columns)
+
+
+def mean_over_faces(rows: pd.DataFrame, column: str, seed: int = 0) -> Estimate:
+    """Return a measure's mean over faces; people are drawn for its interval."""
+    people = by_person(rows.dropna(subset=[column]), [column])
+    return estimate(
+        ratio_of_means, people[column].to_numpy(), people["faces"].to_numpy(), seed=seed
+    )
 
 
 def mean(values: np.ndarray) -> np.ndarray:

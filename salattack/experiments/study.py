@@ -1,9 +1,10 @@
-"""Faces, g and f_sa together: what the figures show of them, clean and disrupted."""
+"""Faces and models together, and Algorithm 1 run on a batch of them."""
 
+import hashlib
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from functools import partial
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import cache, partial
 from pathlib import Path
 from typing import Literal
 
@@ -16,91 +17,50 @@ from ..edits import Targets
 from ..errors import SalattackError, one_of
 from ..faces import load_faces
 from ..faces.sets import Faces
-from ..generators import EditSet, edits_of, load_generator, stargan
-from ..generators.registry import GENERATORS
-from ..interfaces import Generator, Saliency
 from ..metrics import unit_features
+from ..models import Models, load_models
 from ..regions import REGIONS
-from ..runtime.device import pick_device
-from ..runtime.files import sha256
-from ..runtime.weights import Entry
-from ..saliency import SALIENCY_MODELS, load_saliency
 
 COMPUTE = ("float32", "bfloat16")
 COARSE = 0.01  # a start in [-1, 1] that bfloat16's steps, 0.004 to 0.008 there, still show
 
 
 @dataclass(frozen=True, kw_only=True)
-class Study:
-    """What an experiment needs: the faces, g, f_sa, and where to compute.
+class Study(Models):
+    """What an experiment needs: models, faces, and the arithmetic of the attack.
 
-    Attributes:
-        faces: the photos.
-        generator: g(·).
-        edits: what g can be asked for, and how.
-        saliency: f_sa(·), images to maps (Eq. 1).
-        device: of the two networks.
-        compute: "float32", or "bfloat16" for the generator's arithmetic inside the attack, about
-            twice as fast where the processor has it; the image, its step and every measure stay
-            float32. Minimum-norm attackers, and those that start within `COARSE` of the photo
-            without a blur, compute in float32 throughout.
-        origin: name and checksum of each model, for a ledger or a manifest. Give them in a study
-            made by hand, or a ledger cannot tell its models from others.
+    ``compute`` "bfloat16" is for the generator's arithmetic inside the attack, about twice as fast
+    where the processor has it. The image, its step and every measure stay float32. Minimum-norm
+    attackers, and those that start within `COARSE` of the photo without a blur, compute in
+    float32 throughout.
     """
 
     faces: Faces
-    generator: Generator
-    saliency: Saliency
-    device: torch.device
     compute: Literal["float32", "bfloat16"] = "float32"
-    edits: EditSet = stargan.EDITS
-    origin: Mapping[str, object] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if self.compute not in COMPUTE:
             raise one_of("arithmetic", self.compute, COMPUTE)
 
     def settings(self) -> dict[str, object]:
-        """Return what every result depends on besides the faces, as plain values."""
-        size = {"image_size": self.faces.image_size}
-        return {**self.origin, **size, "compute": self.compute, "device": self.device.type}
+        """Return what every result depends on besides faces and attacks, as plain values."""
+        return {
+            **self.origin,
+            "image_size": self.faces.image_size,
+            "compute": self.compute,
+            "device": self.device.type,
+            "code": _code(),
+            "torch": torch.__version__,
+        }
 
     def readable(self) -> "Study":
         """Return this study with faces that can all be read, see `Faces.readable`."""
         return replace(self, faces=self.faces.readable())
 
-    def targets(self, labels: Tensor, edits: Sequence[str]) -> Targets:
-        """Return g's targets for faces of (N, 5) labels, one of its edits each: a row per face.
-
-        Where every edit is "joint": a tuple of the targets of all its edits.
-
-        Raises:
-            SalattackError: an edit that g does not make.
-        """
-        return self.edits.targets(self.generator, labels, edits)
-
     def batches(self, batch_size: int = 10) -> Iterator[tuple[Tensor, Tensor, list[str]]]:
         """Yield photos (n, 3, H, W) in [-1, 1] and labels (n, 5) on the device, and face ids."""
         for images, labels, ids in DataLoader(self.faces, batch_size=batch_size):
             yield images.to(self.device), labels.to(self.device), list(ids)
-
-    def generate(self, images: Tensor, target: Targets) -> Tensor:
-        """Return g(images) for (N, 3, H, W) images in [-1, 1], without gradients.
-
-        A tuple of K targets asks for K edits of each image: (N, 3 K, H, W).
-        """
-        with torch.no_grad():
-            return self._fine(images, target)
-
-    def _fine(self, images: Tensor, target: Targets) -> Tensor:
-        if not isinstance(target, tuple):
-            return self.generator(images, target)
-        return torch.cat([self.generator(images, one) for one in target], 1)
-
-    def saliency_map(self, images: Tensor) -> Tensor:
-        """Return M (N, 1, H, W) in [0, 1] of (N, 3, H, W) images in [-1, 1]."""
-        with torch.no_grad():
-            return self.saliency(images)
 
     def disrupt(
         self,
@@ -110,17 +70,10 @@ class Study:
         saliency_map: Tensor,
         on_gradient: Callable[[int], object] | None = None,
     ) -> Tensor:
-        """Run Algorithm 1 on (N, 3, H, W) photos: return I_ptb.
+        """Run Algorithm 1 on (N, 3, H, W) photos I_org in [-1, 1]: return I_ptb, alike.
 
-        Args:
-            photos: I_org in [-1, 1].
-            target: see `Attack`.
-            attack: the attacker.
-            saliency_map: M (N, 1, H, W); the attack's ``region`` is made of it.
-            on_gradient: see `Attack`.
-
-        Returns:
-            I_ptb, like the photos. Where the memory does not hold the batch, it is halved.
+        The ``region`` is made of M (N, 1, H, W) in [0, 1]; the rest is as in `Attack`. A batch that
+        does not fit into the memory is halved.
 
         Raises:
             SalattackError: a loss on features, with a saliency model that gives none; a batch too
@@ -164,12 +117,21 @@ class Study:
         # bfloat16 has 8 bits: it cannot see the loss's slope ±0.001 beside the photo.
         small = attack.until is not None or (not attack.blurs and attack.start < COARSE)
         fine = self.compute == "float32" or small
-        generator = self._fine if fine else self._coarse
-        return attack(generator, photos, target, region, features=features, on_gradient=on_gradient)
+        g = self.all_edits if fine else self._coarse
+        return attack(g, photos, target, region, features=features, on_gradient=on_gradient)
 
     def _coarse(self, images: Tensor, target: Targets) -> Tensor:
         with torch.autocast(self.device.type, getattr(torch, self.compute)):
-            return self._fine(images, target).float()
+            return self.all_edits(images, target).float()
+
+
+@cache
+def _code() -> str:
+    """Return a checksum of the code that measures, so that a ledger never mixes two versions."""
+    package = Path(__file__).parents[1]
+    folders = (package, *(package / name for name in ("experiments", "generators", "saliency")))
+    files = (path for folder in folders for path in sorted(folder.glob("*.py")))
+    return hashlib.sha256(b"".join(path.read_bytes() for path in files)).hexdigest()
 
 
 def _split(target: Targets, size: int) -> Sequence[Targets]:
@@ -197,45 +159,24 @@ def open_study(
     split: str | None = None,
     seed: int = 0,
 ) -> Study:
-    """Load what an experiment needs, by name.
+    """Load what an experiment needs, by name: see `load_models`, `load_faces` and `Study`.
 
-    Args:
-        faces: see `load_faces`.
-        kind: of the shipped faces.
-        n_images: how many faces, None for all.
-        generator: see `load_generator`.
-        generator_weights: a file to use in place of the shipped weights.
-        saliency: see `load_saliency`.
-        saliency_weights: a file to use in place of the shipped weights.
-        image_size: side in pixels; None takes what the generator was trained for.
-        device: "auto" takes CUDA where there is one.
-        compute: see `Study`.
-        split: of the faces, see `load_faces`.
-        seed: of the order in which a split is drawn.
+    ``image_size`` is the side in pixels; None takes what the generator was trained for.
 
     Raises:
         SalattackError: an unknown name, or files that do not fit.
     """
-    g = load_generator(generator, generator_weights, device)
-    size = GENERATORS[generator].image_size if image_size is None else image_size
+    models = load_models(
+        generator=generator,
+        generator_weights=generator_weights,
+        saliency=saliency,
+        saliency_weights=saliency_weights,
+        device=device,
+    )
+    size = models.image_size if image_size is None else image_size
     if size < 16 or size % 4:
         raise SalattackError(f"image_size must be a multiple of 4 from 16 up, got {size}")
-    f_sa = load_saliency(saliency, saliency_weights, device)
-    return Study(
-        faces=load_faces(
-            faces, kind=kind, n_images=n_images, image_size=size, split=split, seed=seed
-        ),
-        generator=g,
-        saliency=f_sa,
-        device=pick_device(device),
-        compute=compute,
-        edits=edits_of(generator),
-        origin={
-            "generator": [generator, _checksum(GENERATORS[generator], generator_weights)],
-            "saliency": [saliency, _checksum(SALIENCY_MODELS[saliency], saliency_weights)],
-        },
+    chosen = load_faces(
+        faces, kind=kind, n_images=n_images, image_size=size, split=split, seed=seed
     )
-
-
-def _checksum(model: Entry, weights: str | None) -> str | None:
-    return model.sha256 if weights is None else sha256(Path(weights))
+    return Study(faces=chosen, compute=compute, **vars(models))

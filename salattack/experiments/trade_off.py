@@ -1,28 +1,43 @@
 """Both sides of an attack at once: damage to the fake against change of the photo.
 
-The paper's Table I shows the change alone, at one strength. Here every attacker is run at several
-bounds, and compared where it does the same damage, or changes the photo as much.
+The paper's Table I shows the change only, at one strength. Here every attacker is run at several
+bounds. Attackers are compared where they do the same damage, or change the photo as much.
 """
 
-import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
+from itertools import product
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from scipy.stats import DegenerateDataWarning, bootstrap
 
 from ..errors import SalattackError
 from ..presets import at_strength, label_of
-from ..runtime.files import written_whole
-from .evaluation import evaluate
-from .ledger import Ledger
+from .evaluation import evaluate_variants
+from .statistics import by_person, estimate, ratio_of_means
 from .study import Study
+from .text import Column, as_text, save_table
 
 STEP_SHARE = 0.2  # of the bound: Ruiz et al.'s 0.01 at 0.05
-RESAMPLES = 999
 POINTS = 101  # of a curve, for the area under it
+COLUMNS = (
+    Column("L1 in [0, 1]", "l1", 4, 0.5),
+    Column("L2 × 100 in [0, 1]", "l2", 4, 25),
+    Column("background L1 in [0, 1]", "background_l1", 4, 0.5),
+    Column("SSIM", "ssim", 3),
+    Column("damage: MSE in [-1, 1]", "damage_l2", 4),
+    Column("damage where edited", "damage_edited", 4),
+    Column("damage in features", "damage_features", 3),
+    Column("broken %", "success", 0, 100),
+    Column("edit left %", "edit_left", 0, 100),
+)
+EQUAL = (
+    Column("level", "level", 4),
+    Column("value there", "value", 5),
+    Column("ratio to the reference", "ratio", 2),
+)
 
 
 def curves(
@@ -32,15 +47,13 @@ def curves(
     steps: int = 10,
     *,
     seed: int = 0,
-    targets: str = "rotate",
-    batch_size: int = 10,
-    ledger: Ledger | None = None,
-    progress: bool = True,
+    **options: object,
 ) -> pd.DataFrame:
     """Run attackers at several bounds, the step being a fifth of each.
 
     Returns:
-        The rows of `evaluate` for what is saved (8 bits), with the ``bound`` of each.
+        The rows of `evaluate` for what is saved (8 bits), with the ``bound`` of each. ``options``
+        are those of `evaluate`.
 
     Raises:
         SalattackError: as `evaluate`; an unknown attacker; fewer than two bounds.
@@ -48,18 +61,11 @@ def curves(
     if len(set(bounds)) < 2:
         raise SalattackError(f"a curve needs two different bounds or more, got {list(bounds)}")
     attacks = {
-        f"{name} @ {bound:g}": replace(
-            at_strength(name, bound, STEP_SHARE * bound, steps), seed=seed
-        )
+        (name, bound): replace(at_strength(name, bound, STEP_SHARE * bound, steps), seed=seed)
         for name in attackers
         for bound in sorted(set(bounds))
     }
-    study = study.readable()
-    rows = evaluate(
-        study, attacks, targets=targets, batch_size=batch_size, ledger=ledger, progress=progress
-    )
-    names = rows["attacker"].str.rsplit(" @ ", n=1, expand=True)
-    rows = rows.assign(attacker=names[0], bound=names[1].astype(float))
+    rows = evaluate_variants(study, attacks, ("attacker", "bound"), **options)
     return rows[rows["precision"] == "uint8"].reset_index(drop=True)
 
 
@@ -70,28 +76,13 @@ def means(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def presentable(means: pd.DataFrame) -> pd.DataFrame:
-    """Return `means` as a table to read: both sides of each attacker at each bound.
+    """Return `means` as a table to read.
 
-    Photo errors in [0, 1], as in Table I; damage in [-1, 1]. "in features" needs a saliency
-    model with features; other runs have no such column. ``edit left %`` is the distance of
-    the broken fake to the photo as a share of the fake's, 0 for an edit that is nullified.
+    ``edit left %`` is the distance of the broken fake to the photo as a share of the fake's, 0 for
+    an edit that is nullified. Measures in features need a saliency model that has them.
     """
-    shown = {
-        "L1": means["l1"] / 2,
-        "L2 × 100": 25 * means["l2"],
-        "background L1": means["background_l1"] / 2,
-        "SSIM": means["ssim"],
-        "damage": means["damage_l2"],
-        "where edited": means["damage_edited"],
-        "in features": means.get("damage_features"),
-        "broken %": (100 * means["success"]).round().astype(int),
-        "edit left %": (100 * means["edit_left"]).round().astype(int),
-    }
-    index = pd.MultiIndex.from_frame(
-        means.assign(attacker=means["attacker"].map(label_of))[["attacker", "bound"]]
-    )
-    shown = {label: column.to_numpy() for label, column in shown.items() if column is not None}
-    return pd.DataFrame(shown, index).round(4)
+    named = means.assign(attacker=means["attacker"].map(label_of))
+    return as_text(named.set_index(["attacker", "bound"]), COLUMNS)
 
 
 def at_equal(
@@ -103,9 +94,10 @@ def at_equal(
     reference: str = "i-fgsm",
     seed: int = 0,
 ) -> pd.DataFrame:
-    """Compare attackers where one measure is the same: interpolated on their mean curves.
+    """Compare attackers where the measure ``held`` is the same: interpolated on their mean curves.
 
-    Every curve begins at the origin, where nothing is changed and nothing is damaged.
+    Every curve begins at the origin, where nothing is changed and nothing is damaged. People are
+    drawn for all attackers alike (paired).
 
     Args:
         rows: from `curves`.
@@ -113,7 +105,7 @@ def at_equal(
         compared: the measure that is read off there.
         level: of ``held``; None takes nine tenths of the highest that every attacker reaches.
         reference: the attacker that ratios are taken to.
-        seed: of the bootstrap over faces, which are drawn for all attackers alike (paired).
+        seed: of the bootstrap.
 
     Returns:
         A row per attacker: ``level``, ``value`` of ``compared``, ``ratio`` to the reference, each
@@ -122,29 +114,24 @@ def at_equal(
     Raises:
         SalattackError: the reference is not among the rows.
     """
-    faces = _by_face(rows, held, compared)
-    if reference not in faces:
+    curves, everyone = _curves(rows, held, compared)
+    if reference not in curves:
         raise SalattackError(f"the reference {reference} is not among these attackers")
     if level is None:
-        level = 0.9 * min(x.mean(0).max() for x, _ in faces.values())
+        level = 0.9 * _least_end(curves, everyone)
 
-    def read(name: str, chosen: np.ndarray) -> float:
-        x, y = (_curve(part, chosen) for part in faces[name])
-        x = np.maximum.accumulate(x)
-        return float(np.interp(level, x, y)) if x[-1] >= level else np.nan
+    def read(name: str, chosen: np.ndarray) -> np.ndarray:
+        x, y = curves[name](chosen)
+        return np.where(x[..., -1] >= level, _read(level, x, y), np.nan)
 
-    def ratio(name: str, chosen: np.ndarray) -> float:
-        return read(name, chosen) / read(reference, chosen)
-
-    return pd.DataFrame.from_dict(
-        {
-            name: {"level": level}
-            | _interval("value", lambda chosen, name=name: read(name, chosen), faces, seed)
-            | _interval("ratio", lambda chosen, name=name: ratio(name, chosen), faces, seed)
-            for name in faces
-        },
-        orient="index",
-    ).rename_axis("attacker")
+    return _table(
+        curves,
+        everyone,
+        {"level": level},
+        seed,
+        value=read,
+        ratio=lambda name, chosen: read(name, chosen) / read(reference, chosen),
+    )
 
 
 def area(
@@ -152,90 +139,82 @@ def area(
 ) -> pd.DataFrame:
     """Return the area under each attacker's curve: its mean ``gain`` up to a common ``cost``.
 
-    Args:
-        rows: from `curves`.
-        cost: the measure on the horizontal axis; the range ends at the least of the attackers'
-            greatest mean costs.
-        gain: the measure on the vertical axis.
-        seed: of the bootstrap over faces.
+    The range ends at the least of the attackers' greatest mean costs.
 
     Returns:
         A row per attacker: ``up_to`` and ``area`` with ``_low`` and ``_high`` (95 %).
     """
-    faces = _by_face(rows, cost, gain)
-    up_to = min(x.mean(0).max() for x, _ in faces.values())
-    grid = np.linspace(0, up_to, POINTS)
+    curves, everyone = _curves(rows, cost, gain)
+    up_to = _least_end(curves, everyone)
 
-    def under(name: str, chosen: np.ndarray) -> float:
-        x, y = (_curve(part, chosen) for part in faces[name])
-        return float(np.interp(grid, np.maximum.accumulate(x), y).mean())
+    def under(name: str, chosen: np.ndarray) -> np.ndarray:
+        x, y = curves[name](chosen)
+        return sum(_read(level, x, y) for level in np.linspace(0, up_to, POINTS)) / POINTS
 
-    return pd.DataFrame.from_dict(
-        {
-            name: {"up_to": up_to}
-            | _interval("area", lambda chosen, name=name: under(name, chosen), faces, seed)
-            for name in faces
-        },
-        orient="index",
-    ).rename_axis("attacker")
+    return _table(curves, everyone, {"up_to": up_to}, seed, area=under)
 
 
-def answer(at_equal_damage: pd.DataFrame, background: pd.DataFrame) -> str:
-    """Say in a line what the mask buys at equal damage.
+def save(folder: str | Path, means: pd.DataFrame, at_equal_damage: pd.DataFrame) -> None:
+    """Write ``trade_off_means`` and ``trade_off_at_equal_damage``, each as CSV and Markdown."""
+    title = "Damage and change of each attacker at each bound: means over faces, saved photos."
+    save_table(folder, "trade_off_means", means, presentable(means), title)
+    title = "Change of the photo, L2 in [-1, 1], at equal damage (level: MSE in [-1, 1]) [95 %]."
+    text = as_text(at_equal_damage.rename(index=label_of), EQUAL)
+    save_table(folder, "trade_off_at_equal_damage", at_equal_damage, text, title)
 
-    Args:
-        at_equal_damage: `at_equal` of ``damage_l2`` and ``l2``, with Saliency-Aware among them.
-        background: the same for ``background_l1``.
-    """
 
-    def ratio(table: pd.DataFrame) -> str:
-        row = table.loc["saliency-aware"]
-        return f"{row['ratio']:.2f} [{row['ratio_low']:.2f}, {row['ratio_high']:.2f}]"
+Curve = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]
 
-    level = at_equal_damage["level"].iloc[0]
-    return (
-        f"For the same damage (MSE {level:.3f}) the saliency-aware attack changes the photo by "
-        f"{ratio(at_equal_damage)} of I-FGSM's L2, and its background by {ratio(background)} of "
-        "I-FGSM's L1."
+
+def _curve(
+    bounds: Sequence[pd.DataFrame], measures: Sequence[str], chosen: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return x and y of the mean curve of these people, (..., 1 + bounds); x never falls."""
+    x, y = (
+        np.stack(
+            [
+                ratio_of_means(b[m].to_numpy()[chosen], b["faces"].to_numpy()[chosen])
+                for b in bounds
+            ],
+            -1,
+        )
+        for m in measures
     )
+    x, y = (np.concatenate([np.zeros_like(a[..., :1]), a], -1) for a in (x, y))  # from the origin
+    return np.maximum.accumulate(x, -1), y
 
 
-def save(folder: str | Path, **tables: pd.DataFrame) -> None:
-    """Write tables as ``trade_off_NAME.csv``, each beside its place and renamed."""
-    for name, table in tables.items():
-        with written_whole(Path(folder) / f"trade_off_{name}.csv") as beside:
-            table.to_csv(beside, float_format="%.6g")
+def _curves(rows: pd.DataFrame, *measures: str) -> tuple[dict[str, Curve], np.ndarray]:
+    """Return each attacker's `_curve` as a function of the people chosen, and all people."""
+    curves = {
+        str(name): partial(
+            _curve, [by_person(part, measures) for _, part in group.groupby("bound")], measures
+        )
+        for name, group in rows.groupby("attacker", sort=False)
+    }
+    return curves, np.arange(len(by_person(rows, measures)))
 
 
-def _by_face(rows: pd.DataFrame, *measures: str) -> dict[str, list[np.ndarray]]:
-    """Return for each attacker one (faces, bounds) array a measure, faces in the same order."""
-    tables = {}
-    for name, group in rows.groupby("attacker", sort=False):
-        wide = group.pivot_table(list(measures), "face_id", "bound")
-        tables[str(name)] = [wide[measure].to_numpy() for measure in measures]
-    return tables
+def _least_end(curves: Mapping[str, Curve], everyone: np.ndarray) -> float:
+    return min(curve(everyone)[0][-1] for curve in curves.values())
 
 
-def _curve(values: np.ndarray, chosen: np.ndarray) -> np.ndarray:
-    return np.concatenate([[0.0], values[chosen].mean(0)])
+def _read(level: float, x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """Return y (...) at x = level of many curves (..., points), as np.interp does of one."""
+    after = np.where(x[..., -1] >= level, (x >= level).argmax(-1), x.shape[-1] - 1)
+    ends = np.stack([after - 1, after], -1).clip(min=0)
+    (x0, x1), (y0, y1) = (np.moveaxis(np.take_along_axis(a, ends, -1), -1, 0) for a in (x, y))
+    return y0 + (y1 - y0) * ((level - x0) / np.where(x1 > x0, x1 - x0, 1)).clip(0, 1)
 
 
-def _interval(
-    name: str, statistic: Callable[[np.ndarray], float], faces: dict, seed: int
-) -> dict[str, float]:
-    everyone = np.arange(len(next(iter(faces.values()))[0]))
-    value = statistic(everyone)
-    low = high = np.nan
-    if len(everyone) > 1 and not np.isnan(value):
-        with warnings.catch_warnings():  # a ratio may be the same for all faces: no spread
-            warnings.simplefilter("ignore", DegenerateDataWarning)
-            drawn = bootstrap(
-                (everyone,),
-                statistic,
-                vectorized=False,
-                n_resamples=RESAMPLES,
-                method="percentile",
-                rng=seed,
-            ).bootstrap_distribution
-        low, high = np.nanpercentile(drawn, [2.5, 97.5])
-    return {name: value, f"{name}_low": low, f"{name}_high": high}
+def _table(
+    curves: Mapping[str, Curve],
+    everyone: np.ndarray,
+    head: Mapping[str, float],
+    seed: int,
+    **statistics: Callable[[str, np.ndarray], np.ndarray],
+) -> pd.DataFrame:
+    table = {name: dict(head) for name in curves}
+    for name, (key, statistic) in product(curves, statistics.items()):
+        table[name] |= estimate(partial(statistic, name), everyone, seed=seed).columns(key)
+    return pd.DataFrame.from_dict(table, orient="index").rename_axis("attacker")

@@ -1,7 +1,7 @@
-"""Generators disagree: photos disrupted against one of them are given to the others.
+"""Photos disrupted against one generator, or one edit, are given to the others.
 
-Their targets differ as they do; what they share is a face's labels. `asked` makes of each a
-generator that takes those as its target, and makes one edit of its own.
+Generators differ in their targets, but all can be asked by a face's labels: `asked` returns a
+generator that takes labels as its target and makes one edit of its own.
 """
 
 from collections.abc import Mapping, Sequence
@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pandas as pd
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from ..attacks import Attack, universal_perturbation
@@ -18,12 +19,12 @@ from ..generators import EditSet, Ensemble, edits_of, load_generator
 from ..images import as_saved
 from ..interfaces import Generator
 from ..metrics import fake_damage
-from ..presets import at_strength, label_of
-from ..runtime.files import written_whole
+from ..presets import label_of
 from ..runtime.progress import progress_bar
 from .study import Study
+from .text import Column, as_text, save_table
 
-ENSEMBLE = "ensemble"
+ENSEMBLE, IN_TURN = "all at once", "all in turn"
 
 
 def asked(generator: Generator, edits: EditSet, edit: str) -> Generator:
@@ -36,11 +37,7 @@ def asked(generator: Generator, edits: EditSet, edit: str) -> Generator:
 
 
 def load(edits: Mapping[str, str], device: str = "auto") -> dict[str, Generator]:
-    """Return generators of the registry, each `asked` for one of its edits.
-
-    Args:
-        edits: name of a generator → the edit.
-        device: see `load_generator`.
+    """Return generators of the registry by name, each `asked` for one of its ``edits``.
 
     Raises:
         SalattackError: an unknown name, an edit that the generator does not make, no weights.
@@ -54,21 +51,9 @@ def load(edits: Mapping[str, str], device: str = "auto") -> dict[str, Generator]
     }
 
 
-def compare(
-    study: Study,
-    generators: Mapping[str, Generator],
-    attackers: Sequence[str],
-    strength: Sequence[float],
-    *,
-    seed: int = 0,
-    batch_size: int = 10,
-) -> dict[str, pd.DataFrame]:
-    """Return `across` for each attacker, by name, all at one strength (bound, step size, steps)."""
-    attacks = {name: replace(at_strength(name, *strength), seed=seed) for name in attackers}
-    return {
-        name: across(study, generators, attack, batch_size=batch_size)
-        for name, attack in attacks.items()
-    }
+def each_edit(study: Study) -> dict[str, Generator]:
+    """Return the study's generator, `asked` for each of its edits, by the edit's name."""
+    return {name: asked(study.generator, study.edits, name) for name in study.edits.names}
 
 
 def across(
@@ -77,6 +62,7 @@ def across(
     attack: Attack,
     *,
     made_from: int = 0,
+    in_turn: bool = False,
     batch_size: int = 10,
     progress: bool = True,
 ) -> pd.DataFrame:
@@ -84,16 +70,17 @@ def across(
 
     Args:
         study: faces and saliency; its own generator takes no part.
-        generators: name → g, whose target is the labels of the faces: see `asked`.
+        generators: name → g, whose target is the labels of the faces: see `asked`, `each_edit`.
         attack: the attacker. A ``shared`` one makes its one perturbation from the first
             ``made_from`` faces.
         made_from: faces that are set aside for that, and not measured.
+        in_turn: also aim at all of them, one an iteration in turn (see `Attack.edits`).
         batch_size: faces at a time.
         progress: show a bar.
 
     Returns:
         Mean ``damage_l2`` in [-1, 1] of the saved photos: a row for each generator aimed at, and
-        for all of them together (the sum of their losses); a column for each that is then asked.
+        for all of them at once (the sum of their losses); a column for each that is then asked.
 
     Raises:
         SalattackError: no face can be read, no faces to measure, or a
@@ -106,7 +93,10 @@ def across(
         raise SalattackError(
             f"{made_from} of {len(study.faces)} faces make the perturbation: none is left"
         )
-    aims = {**generators, ENSEMBLE: Ensemble(*generators.values())}
+    members = tuple(generators.values())
+    aims = {**generators, ENSEMBLE: Ensemble(*members)}
+    if in_turn and not attack.shared:
+        aims[IN_TURN] = lambda images, labels: members[int(labels[0, -1])](images, labels[:, :-1])
     damage: dict[str, list[Tensor]] = {name: [] for name in aims}
     work = sum(made_from or len(study.faces) for _ in aims) * attack.gradients
     shared: dict[str, Tensor] = {}
@@ -116,44 +106,44 @@ def across(
             for name, g in aims.items():
                 shared[name] = universal_perturbation(attack, g, photos, labels)
                 bar.update(made_from * attack.gradients)
-        first = 0
-        for photos, labels, _ in study.batches(batch_size):
-            kept = slice(max(0, made_from - first), None)
-            first += len(photos)
-            photos, labels = photos[kept], labels[kept]
-            if not len(photos):
-                continue
+        kept = replace(study, faces=study.faces.subset(slice(made_from, None)))
+        for photos, labels, _ in kept.batches(batch_size):
             saliency_map = study.saliency_map(photos)
             for name, g in aims.items():
                 bar.set_description(f"against {name}")
+                target, chosen = labels, attack
+                if name == IN_TURN:  # the last label says whose turn it is
+                    target = tuple(F.pad(labels, (0, 1), value=i) for i in range(len(members)))
+                    chosen = replace(attack, edits="cycle")
                 if attack.shared:
                     moved = (photos + shared[name]).clamp(-1, 1)
                 else:
                     against = replace(study, generator=g)
-                    moved = against.disrupt(photos, labels, attack, saliency_map, bar.update)
-                damage[name].append(_damages(generators, photos, as_saved(moved), labels))
+                    moved = against.disrupt(photos, target, chosen, saliency_map, bar.update)
+                damage[name].append(_damages(members, photos, as_saved(moved), labels))
     table = {name: torch.cat(parts).mean(0).tolist() for name, parts in damage.items()}
-    columns = pd.Index(generators, name="generator asked")
-    matrix = pd.DataFrame.from_dict(table, orient="index", columns=columns)
-    return matrix.rename_axis("generator aimed at")
+    columns = pd.Index(generators, name="asked")
+    return pd.DataFrame.from_dict(table, orient="index", columns=columns).rename_axis("aimed at")
 
 
 @torch.no_grad()
-def _damages(
-    generators: Mapping[str, Generator], photos: Tensor, moved: Tensor, labels: Tensor
-) -> Tensor:
-    """Return the damage (N, generators) of each to the fakes of each."""
-    pairs = ((g(photos, labels), g(moved, labels)) for g in generators.values())
+def _damages(members: Sequence[Generator], photos: Tensor, moved: Tensor, labels: Tensor) -> Tensor:
+    """Return the damage (N, generators) to the fake of each."""
+    pairs = ((g(photos, labels), g(moved, labels)) for g in members)
     return torch.stack([fake_damage(*pair)["damage_l2"] for pair in pairs], 1).cpu()
 
 
 def table(matrices: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
-    """Return `across` of several attackers, by name, as one table to read."""
+    """Return `across` of several attackers, by name, as one table."""
     named = {label_of(name): matrix for name, matrix in matrices.items()}
     return pd.concat(named, names=["attacker"]).round(4)
 
 
 def save(folder: str | Path, matrices: Mapping[str, pd.DataFrame]) -> None:
-    """Write `table` as ``transfer.csv``, beside its place and renamed."""
-    with written_whole(Path(folder) / "transfer.csv") as beside:
-        table(matrices).to_csv(beside, float_format="%.6g")
+    """Write `table` as ``transfer.csv`` and ``transfer.md``."""
+    whole = table(matrices)
+    text = as_text(whole, [Column(f"damage to {name}", name, 4) for name in whole])
+    title = (
+        "Damage (MSE in [-1, 1]) to each generator, by the generator aimed at: means over faces."
+    )
+    save_table(folder, "transfer", whole, text, title)

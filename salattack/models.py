@@ -2,19 +2,15 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from .edits import EditSet, Targets
-from .generators import edits_of, load_generator, stargan
-from .generators.registry import GENERATORS
+from .generators import GENERATORS, stargan
 from .interfaces import Generator, Saliency
 from .runtime.device import pick_device
-from .runtime.files import sha256
-from .runtime.weights import Model
-from .saliency import SALIENCY_MODELS, load_saliency
+from .saliency import SALIENCY_MODELS
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,20 +65,13 @@ def load_models(
     Raises:
         SalattackError: an unknown name or device, or a file that does not fit.
     """
-    g = load_generator(generator, generator_weights, device)
-    entry = GENERATORS[generator]
+    g = GENERATORS[generator].load(generator_weights, device)
+    f_sa = SALIENCY_MODELS[saliency].load(saliency_weights, device)
     return Models(
-        generator=g,
-        edits=edits_of(generator),
-        saliency=load_saliency(saliency, saliency_weights, device),
-        image_size=entry.image_size,
+        generator=g.network,
+        edits=g.edits,
+        saliency=f_sa.network,
+        image_size=g.image_size,
         device=pick_device(device),
-        origin={
-            "generator": [generator, _checksum(entry, generator_weights)],
-            "saliency": [saliency, _checksum(SALIENCY_MODELS[saliency], saliency_weights)],
-        },
+        origin={"generator": [generator, g.sha256], "saliency": [saliency, f_sa.sha256]},
     )
-
-
-def _checksum(model: Model, weights: str | None) -> str | None:
-    return model.sha256 if weights is None else sha256(Path(weights))

@@ -1,4 +1,4 @@
-"""Means, ratios and shares with their 95 % intervals."""
+"""Means, ratios and shares with their 95 % intervals, over people."""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -8,6 +8,7 @@ import pandas as pd
 from scipy.stats import binomtest, bootstrap
 
 RESAMPLES = 9999
+SHIPPED_FACE = r"^(P\d+)-(\w+)$"  # "P001-selfie": a person and the kind of picture
 Statistic = Callable[..., np.ndarray]  # of arrays (..., n), which it reduces along the last axis
 
 
@@ -24,6 +25,16 @@ class Estimate(NamedTuple):
             return "–"
         value, low, high = (f"{factor * number:.{digits}f}" for number in self)
         return value if np.isnan(self.low) else f"{value} [{low}, {high}]"
+
+
+def person_of(face_ids: pd.Series) -> pd.Series:
+    """Return who is in each picture: a shipped face's person, elsewhere the picture itself."""
+    return face_ids.str.extract(SHIPPED_FACE)[0].fillna(face_ids).rename("person")
+
+
+def kind_of(face_ids: pd.Series) -> pd.Series:
+    """Return the kind of each shipped picture, "selfie" or "portrait"; NaN elsewhere."""
+    return face_ids.str.extract(SHIPPED_FACE)[1].rename("kind")
 
 
 def mean(values: np.ndarray) -> np.ndarray:

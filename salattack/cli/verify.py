@@ -20,8 +20,9 @@ def verify(
     ] = Path("results/notebooks"),
 ) -> None:
     """State claim by claim what a run reproduces of the paper; it judges, and does not fail."""
-    from ..experiments.claims import UNTESTED, premises
+    from ..experiments.claims import UNTESTED
     from ..experiments.claims import verify as judge
+    from ..experiments.samples import premises
     from ..reporting.page import as_text, write_report
 
     claims = judge(folder)

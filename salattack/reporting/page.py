@@ -14,16 +14,16 @@ import pandas as pd
 from PIL import Image
 
 from .. import __version__
-from ..experiments.claims import ASSUMING, FINDING, NOT, REPRODUCED, UNTESTED, premises
-from ..experiments.samples import read_samples
-from ..experiments.table_1 import table_1
+from ..experiments.claims import ASSUMING, NOT, REPRODUCED, UNTESTED, VERDICTS
+from ..experiments.samples import premises, read_samples
+from ..experiments.table_1 import by_sample_size, table_1
 from ..runtime.files import RESOURCES, written_whole
-from .tables import presentable
+from .tables import DAMAGE_CAPTION, ERRORS, TABLE_CAPTION, damage_table, paper_layout, shown_layout
 
 TEMPLATE = RESOURCES / "report.html"
 
 # Beside the words, so that a page of verdicts is read at a glance, in grey too.
-MARKS = {REPRODUCED: "●", ASSUMING: "◐", NOT: "○", UNTESTED: "–", FINDING: "◇"}
+MARKS = {REPRODUCED: "●", ASSUMING: "◐", NOT: "○", UNTESTED: "–"}
 WIDGET = "application/vnd.jupyter.widget-view+json"  # an output that is dead without a kernel
 WIDTH = 1200  # pixels that a picture in the page is worth; the files themselves are for print
 
@@ -105,11 +105,11 @@ def save_claims(claims: pd.DataFrame, folder: str | Path, given: str) -> list[Pa
     Raises:
         SalattackError: the folder cannot be written to.
     """
-    table = claims.to_markdown(index=False, disable_numparse=True)
-    contents = {
-        "claims.csv": claims.to_csv(index=False),
-        "claims.md": f"{tally(claims)}\n\n{given}\n\n{table}\n",
-    }
+    text = f"{tally(claims)}\n\n{given}\n"
+    for verdict, group in claims.groupby("verdict", sort=False):
+        table = group.drop(columns="verdict").to_markdown(index=False, disable_numparse=True)
+        text += f"\n## {VERDICTS[verdict]}\n\n{table}\n"
+    contents = {"claims.csv": claims.to_csv(index=False), "claims.md": text}
     return [_write(Path(folder) / name, text) for name, text in contents.items()]
 
 
@@ -144,8 +144,10 @@ def write_report(
     figures = sorted(folder.glob("*.png"))
     if "outputs" in manifest:  # other files are not this run's
         figures = [path for path in figures if path.name in manifest["outputs"]]
-    table = presentable(table_1(read_samples(folder))).reset_index()
-    table = table.replace(", ", ",\u00a0", regex=True)  # an interval stays on one line
+    rows = read_samples(folder)
+    layout = shown_layout(paper_layout(by_sample_size(rows)), "{}").rename(columns=ERRORS)
+    damage = damage_table(table_1(rows)).reset_index()
+    damage = damage.replace(", ", ",\u00a0", regex=True)  # an interval stays on one line
     return _write(
         place / "index.html",
         _page(
@@ -154,7 +156,9 @@ def write_report(
             marks=MARKS,
             tally=tally(claims),
             premises=premises(folder),
-            table=table.to_html(index=False, border=0, justify="left"),
+            table=layout.to_html(border=0, justify="left"),
+            damage=damage.to_html(index=False, border=0, justify="left"),
+            captions=(TABLE_CAPTION, DAMAGE_CAPTION),
             figures=[_figure(path) for path in figures],
             notebooks=links,
             versions=_versions(manifest),

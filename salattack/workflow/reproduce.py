@@ -26,6 +26,7 @@ NOTEBOOKS = (
 )
 DEMO = {  # the shipped default, beyond what CI affords
     "attack_comparison": {"n_images": 20},
+    "attribute_visualization": {"n_samples": 20},
     "trade_off": {"n_images": 8, "steps": 10},
     "ablation": {"n_images": 4, "strength": [0.1, 0.02, 10], "steps": [1, 5, 10, 20, 50]},
     "robustness": {"n_images": 8},
@@ -54,7 +55,8 @@ def reproduce(notebooks: Path, output: Path, executed: Path, settings: Mapping) 
     """
     import papermill
 
-    from ..experiments.claims import premises, verify
+    from ..experiments.claims import verify
+    from ..experiments.samples import premises
     from ..reporting import page as report  # which strips notebooks as this module does
     from .compare import as_text, compare, other_settings
 
@@ -77,7 +79,7 @@ def reproduce(notebooks: Path, output: Path, executed: Path, settings: Mapping) 
         say(f"[{number}/{len(sources)}] {name} done in {seconds:.0f} s")
         runs[name] = {"parameters": parameters, "seconds": round(seconds, 1)}
     strength = runs["attack_comparison"]["parameters"]
-    claims, given = verify(output, strength), premises(output, strength)
+    claims, given = verify(output), premises(output, strength)
     report.save_claims(claims, output, given)
     # The folder may hold files of other commands and of earlier runs.
     made = [output / name for name, stamp in _stamps(output).items() if before.get(name) != stamp]

@@ -216,10 +216,9 @@ def _at_equal_damage(run: Run) -> Outcome:
     table = pd.read_csv(run.folder / EQUAL_DAMAGE).set_index("attacker")
     if OURS not in table.index:
         return _untested("The run's trade-off has no Saliency-Aware.")
-    found = Estimate(*table.loc[OURS, ["ratio", "ratio_low", "ratio_high"]])
+    value, low, high = found = Estimate(*table.loc[OURS, ["ratio", "ratio_low", "ratio_high"]])
     because = "To do I-FGSM's damage it must change the photo no more than I-FGSM does."
-    measured = f"{found.text(2)} times I-FGSM's L2"
-    return _judged(measured, because, found.high <= 1, found.value <= 1, found.low <= 1)
+    return _judged(f"{found.text(2)} times I-FGSM's L2", because, high <= 1, value <= 1, low <= 1)
 
 
 def _universal(run: Run) -> Outcome:
@@ -268,6 +267,7 @@ def _needless(run: Run) -> Outcome:
     return _judged(measured, because, *[damage[MASKED] >= EQUAL * damage["none"]] * 2)
 
 
+FIG = OURS, STRONG
 CLAIMS = (
     Claim("The averages of Table I", "Table I", PAPER, _averages, "four attackers, L1 and L2"),
     *(
@@ -283,15 +283,10 @@ CLAIMS = (
     Claim("Saliency-Aware changes the photo least", "Table I, § IV-D", PAPER, _least),
     Claim("Always less change, on many settings", "§ IV-D", PAPER, _always, "4 samples"),
     Claim("The background is not influenced", "§ III-B, Eq. 3–5", ("i-fgsm", OURS), _background),
-    Claim(
-        "The change is human-imperceptible",
-        "§ III-A, § III-C, Eq. 6",
-        (OURS, STRONG),
-        _imperceptible,
-    ),
-    Claim("The fakes are visibly broken", "Fig. 5, § IV-D", (OURS, STRONG), _broken),
-    Claim("Effective on each of the five edits", "Fig. 5", (OURS, STRONG), _each_edit),
-    Claim("Obvious artifacts, a reliable defence", "§ IV-D", (OURS, STRONG), _reliable),
+    Claim("The change is human-imperceptible", "§ III-A, § III-C, Eq. 6", FIG, _imperceptible),
+    Claim("The fakes are visibly broken", "Fig. 5, § IV-D", FIG, _broken),
+    Claim("Effective on each of the five edits", "Fig. 5", FIG, _each_edit),
+    Claim("Obvious artifacts, a reliable defence", "§ IV-D", FIG, _reliable),
     Claim("Equivalent attack performance", "§ I, contribution 3", PAPER, _equivalent),
     Claim("Effective at minimal information loss", "§ III-A", (EQUAL_DAMAGE,), _at_equal_damage),
     Claim("The background need not be perturbed", "§ I", ("ablation.csv",), _needless),

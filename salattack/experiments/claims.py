@@ -64,6 +64,11 @@ class Claim(NamedTuple):
     test: Callable[[Run], Outcome]
     printed: str = "–"
 
+    def judge(self, run: Run) -> Outcome:
+        """Return the outcome, or what the run lacks."""
+        lacking = " and no ".join(label_of(need) for need in self.needs if run.lacks(need))
+        return _untested(f"The run has no {lacking}.") if lacking else self.test(run)
+
 
 def _judged(measured: str, because: str, clear: bool, here: bool, may: bool = False) -> Outcome:
     """Judge by whether a claim holds over its interval, for our mean, and at its best end."""
@@ -99,7 +104,7 @@ def _averages(run: Run) -> Outcome:
             fit += [f"{label} of {label_of(name)}" for name in fitting]
         fits[reading] = fit
     best = max(fits, key=lambda reading: len(fits[reading]))
-    whole, ours = len(fits[best]) == 8, best == next(iter(READINGS.values()))
+    whole, ours = len(fits[best]) == 8, best == READINGS["[0, 1]", "uint8"]
     because = f"Fitting: {', '.join(fits[best]) or 'none'}. An average fits if the printed value "
     because += f"lies in our interval, widened by {100 * ERROR_TOLERANCE:.0f} % of our mean."
     because += f" This assumes errors in {best}." if whole and not ours else ""
@@ -171,8 +176,8 @@ def _imperceptible(run: Run) -> Outcome:
 
 
 def _breaks(run: Run, rows: pd.DataFrame) -> str:
-    broken = run.broken(rows).text(0, 100)
-    return f"damage {run.of('damage_l2', rows).text(3)}, {broken} % broken"
+    damage, broken = run.of("damage_l2", rows), run.broken(rows)
+    return f"damage {damage.text(3)}, {broken.text(0, 100)} % broken"
 
 
 def _beside(run: Run, text: Callable[[Run, pd.DataFrame], str]) -> str:
@@ -182,8 +187,9 @@ def _beside(run: Run, text: Callable[[Run, pd.DataFrame], str]) -> str:
 
 def _broken(run: Run) -> Outcome:
     because = f"The mean damage must exceed {SUCCESS}, from which Ruiz et al. call a fake broken."
-    found = run.of("damage_l2", run.strong)
-    return _judged(_beside(run, _breaks), because, *_above(SUCCESS, found))
+    return _judged(
+        _beside(run, _breaks), because, *_above(SUCCESS, run.of("damage_l2", run.strong))
+    )
 
 
 def _each_edit(run: Run) -> Outcome:
@@ -310,11 +316,7 @@ def verify(folder: str | Path = "figures") -> pd.DataFrame:
     Raises:
         SalattackError: no such table, or one that is not whole.
     """
-    run, lines = open_run(folder), []
-    for claim in CLAIMS:
-        lacking = [label_of(need) for need in claim.needs if run.lacks(need)]
-        because = f"The run has no {' and no '.join(lacking)}."
-        found = _untested(because) if lacking else claim.test(run)
-        lines.append((claim.text, claim.section, claim.printed, *found))
+    run = open_run(folder)
+    lines = [(claim.text, claim.section, claim.printed, *claim.judge(run)) for claim in CLAIMS]
     lines.sort(key=lambda line: list(VERDICTS).index(line[4]))
     return pd.DataFrame(lines, columns=["claim", "source", "printed", *Outcome._fields])

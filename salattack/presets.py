@@ -29,9 +29,8 @@ ATTACKERS: dict[str, Attack] = {
     "spread-spectrum": Attack(blurs=BLUR_FAMILY),  # Ruiz et al., § 3.5
     "eot-blur": Attack(blurs=BLUR_FAMILY, blur_schedule="mean"),
     "saliency-aware": Attack(blurs=(GAUSSIAN,), region="saliency"),  # Eq. 10, § IV-A
-    # Ours: along the gradient, so that pixels which matter little change little, a few go far,
-    # and all together stay in a ball.
-    "gradient-weighted": Attack(bound=0.2, radius=0.025, start=PLATEAU, direction="gradient"),
+    # L2-PGD (Madry et al. 2018): gradient steps in an L2 ball, clamped to an L-infinity bound too.
+    "l2-pgd": Attack(bound=0.2, radius=0.025, start=PLATEAU, direction="gradient"),
     "nullifying": Attack(goal="nullify"),  # Yeh et al.; their distorting attack is I-FGSM's loss
     "class-iterative": Attack(start=PLATEAU, edits="cycle"),  # Ruiz et al.; joint is I-FGSM's
     "anti-forgery": Attack(start=PLATEAU, colours="ab"),
@@ -40,11 +39,11 @@ ATTACKERS: dict[str, Attack] = {
     "minimum-norm-everywhere": replace(MINIMUM_NORM, region="everywhere"),
 }
 
-# What Table I compares: the paper's, the baselines it names, and ours.
+# What Table I compares: the paper's attackers, the baselines that it names, and L2-PGD.
 TABLE = tuple(ATTACKERS)[:7]
 
 # Bound and step relative to the others', where all are run at one strength.
-RELATIVE = {"gradient-weighted": (4.0, 1.0)}
+RELATIVE = {"l2-pgd": (4.0, 1.0)}
 LABELS = {
     "fgsm": "FGSM",
     "i-fgsm": "I-FGSM",
@@ -52,7 +51,7 @@ LABELS = {
     "spread-spectrum": "Spread-Spectrum",
     "eot-blur": "EoT-Blur",
     "saliency-aware": "Saliency-Aware",
-    "gradient-weighted": "Gradient-Weighted",
+    "l2-pgd": "L2-PGD",
     "nullifying": "Nullifying",
     "class-iterative": "Class-Iterative",
     "anti-forgery": "Anti-Forgery",

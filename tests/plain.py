@@ -78,7 +78,7 @@ def saliency_aware(g, image, target, start, mask, **strength):
     return ascend(g, image, target, image, lambda t: [gaussian_window(11, 1)], mask, **strength)
 
 
-def gradient_weighted(g, image, target, start, mask, bound, step, steps, radius):
+def l2_pgd(g, image, target, start, mask, bound, step, steps, radius):
     clean = g(image, target).detach()
     x = start.clamp(-1, 1)
     for _ in range(steps):

@@ -151,7 +151,7 @@ def test_more_steps_do_not_lower_the_damage(name, generator, photos, target, sal
 
 
 @pytest.mark.parametrize(
-    "name", ["i-fgsm", "spread-spectrum", "eot-blur", "saliency-aware", "gradient-weighted"]
+    "name", ["i-fgsm", "spread-spectrum", "eot-blur", "saliency-aware", "l2-pgd"]
 )
 def test_agrees_with_the_plain_loop(name, generator, photos, target, saliency_map):
     # In double precision: in single, each processor rounds otherwise, sign() makes whole steps of
@@ -363,9 +363,9 @@ def test_strength_keeps_what_makes_an_attacker():
     assert ATTACKERS["i-fgsm"].with_strength(0.0005, 0.0001, 7).start == 0.0005
     whole = attacker("fgsm", start=0.05, radius=0.02).with_strength(0.1, 0.01, 10)
     assert (whole.start, whole.radius) == (0.1, 0.04)
-    ours = at_strength("gradient-weighted", 0.05, 0.01, 10)
-    assert ours == ATTACKERS["gradient-weighted"] and ours.bound == 0.2
-    stronger = at_strength("gradient-weighted", 0.1, 0.02, 10)
+    ours = at_strength("l2-pgd", 0.05, 0.01, 10)
+    assert ours == ATTACKERS["l2-pgd"] and ours.bound == 0.2
+    stronger = at_strength("l2-pgd", 0.1, 0.02, 10)
     assert stronger.radius == pytest.approx(2 * ours.radius)
     assert at_strength("i-fgsm", 0.05, 0.01, 10) == ATTACKERS["i-fgsm"]
     assert ATTACKERS["i-fgsm"].with_strength(0.1, 0.02, 7) == Attack(

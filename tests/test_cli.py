@@ -17,8 +17,7 @@ from salattack.cli.evaluate import Profile
 from salattack.cli.main import _parameters
 from salattack.cli.protect import protect
 from salattack.errors import SalattackError
-from salattack.experiments import claims as verify
-from salattack.experiments import evaluation
+from salattack.experiments import evaluation, samples
 from salattack.experiments.ledger import Ledger
 from salattack.faces import load_faces
 from salattack.images import to_pil
@@ -201,7 +200,7 @@ def test_evaluate_says_what_it_left_out_and_goes_on(tmp_path):
     kept = Ledger(out / "ledger.sqlite")  # beside the tables when no other is named
     assert list(kept.failures()["face_id"]) == ["20.png"]
     assert len(kept.rows()) == 30  # 3 faces × 5 edits × 2 precisions
-    assert "bound 0.05 and step 0.01 in [-1, 1], 10 steps" in verify.premises(out)
+    assert "bound 0.05 and step 0.01 in [-1, 1], 10 steps" in samples.premises(out)
     table = (out / "table_1.md").read_bytes()
     (album / "20.png").unlink()
     again = salattack(*arguments)  # all the rest is in the ledger
@@ -209,7 +208,7 @@ def test_evaluate_says_what_it_left_out_and_goes_on(tmp_path):
     assert again.returncode == 0 and (out / "table_1.md").read_bytes() == table
     other = salattack(*arguments, "--bound", "0.1")
     assert other.returncode == 0 and (out / "table_1.md").read_bytes() != table
-    assert "bound 0.1 and" in verify.premises(out)
+    assert "bound 0.1 and" in samples.premises(out)
     assert salattack(*arguments, "--engine", "slurm").returncode == 2
 
 

@@ -12,7 +12,7 @@ from salattack.experiments import study as studies
 from salattack.faces import load_faces
 from salattack.generators import ATTRIBUTES, edit_labels
 from salattack.images import to_pil
-from salattack.presets import ATTACKERS, LABELS, attacker
+from salattack.presets import ATTACKERS, LABELS, attacker, label_of
 from salattack.regions import REGIONS
 from salattack.reporting import charts, tables
 
@@ -132,8 +132,8 @@ def test_tables_by_sample_size(tmp_path):
     assert set(both.loc["tiny"].index) == {"i-fgsm", "pgd"}
     assert set(both.loc["all"].index) == {"i-fgsm"}  # PGD did not see all of them
     tables.save_tables(rows, tmp_path)
-    text = (tmp_path / "table_1_by_size.md").read_text()
-    assert "0.020 / 0.089" in text and "| tiny" in text
+    text = (tmp_path / "table_1.md").read_text()
+    assert "**0.0200** / **0.1000**" in text and "0.020 / 0.089" in text and "150 faces" in text
 
 
 def of_places(n):
@@ -155,7 +155,7 @@ def test_a_sample_whose_last_image_is_unreadable_is_still_that_sample(tmp_path):
     assert list(sizes.index) == [("tiny", "i-fgsm")] and list(sizes["faces"]) == [99]
     assert sizes["paper_l2_x100"].item() == 0.089
     tables.save_tables(rows, tmp_path, 100)
-    assert "| tiny" in (tmp_path / "table_1_by_size.md").read_text()
+    assert "tiny" in (tmp_path / "table_1_by_size.csv").read_text()
     assert "all" not in table_1.by_sample_size(of_places(999), 1000).index
 
 
@@ -165,9 +165,9 @@ def test_an_attacker_under_a_name_of_ones_own_is_in_every_table(study, attacks, 
     rows = evaluation.evaluate(two, attacks, progress=False)
     assert list(table_1.findings(rows).index) == ["mine", "I-FGSM", "Saliency-Aware"]
     table = table_1.table_1(rows)
-    assert list(tables.presentable(table).index) == ["mine", "I-FGSM", "Saliency-Aware"]
+    assert list(tables.damage_table(table).index) == ["mine", "I-FGSM", "Saliency-Aware"]
     tables.save_tables(rows, tmp_path, 100)
-    assert "mine" in (tmp_path / "table_1_by_size.md").read_text()
+    assert "mine" in (tmp_path / "table_1_by_size.csv").read_text()
     shown = trade_off.means(rows.assign(bound=0.05))
     assert trade_off.presentable(shown).index.get_level_values("attacker")[0] == "mine"
     assert charts.trade_off(shown).legends[0].get_texts()[0].get_text() == "mine"
@@ -216,9 +216,57 @@ def test_tables_are_written_in_every_format(rows, tmp_path):
     assert {p.name for p in paths} == {p.name for p in tmp_path.iterdir()}
     back = pd.read_csv(tmp_path / "table_1.csv").set_index("attacker")
     assert back["l1"].to_numpy() == pytest.approx(table["l1"].to_numpy(), rel=1e-5)
-    assert "Saliency-Aware" in (tmp_path / "table_1.md").read_text()
+    damage = (tmp_path / "table_1_damage.tex").read_text()
+    assert r"\toprule" in damage and "%" not in damage.replace(r"\%", "")
     tex = (tmp_path / "table_1.tex").read_text()
-    assert r"$\times$" in tex and "%" not in tex.replace(r"\%", "")
+    assert r"\caption{" in tex and r"\multicolumn{2}{c}{4 faces}" in tex
+    assert tex.count(r"\cmidrule") == 6 and tex.count(r"\textbf") == 12
+    assert "–" not in tex + damage
+
+
+def test_table_1_in_the_papers_layout():
+    printed = table_1.printed_table_1()
+    values = [
+        (f"f{i:04}", row.attacker, 2 * row.l1, 0.04 * row.l2_x100)
+        for row in printed[printed["sample"] == "average"].itertuples()
+        for i in range(100)
+    ]
+    layout = tables.paper_layout(table_1.by_sample_size(table_of(values)))
+    assert layout.shape == (8, 10)  # no column but the paper's
+    for row in printed.itertuples():
+        shown = layout.loc[label_of(row.attacker), "printed"][tables.TITLES[row.sample]]
+        assert list(shown) == [row.l1, row.l2_x100]
+    here = layout.xs("here", level=1)
+    assert here["Tiny (100)"].loc["I-FGSM"].tolist() == pytest.approx([0.019, 0.088])
+    assert here.drop(columns="Tiny (100)", level=0).isna().all(axis=None)  # nor an average of one
+    text = tables.shown_layout(layout)
+    assert text.loc[("Saliency-Aware", "here"), ("Tiny (100)", "l1")] == "**0.0160**"
+    assert text.loc[("I-FGSM", "here"), ("Average", "l1")] == "–"
+    assert (text.stack([0, 1], future_stack=True).str.startswith("**").sum()) == 12
+
+
+def test_intervals_are_over_people_and_kinds_apart():
+    values = [
+        (f"P{i:03}-{kind}", "pgd", 0.02 + 0.002 * i + (kind == "selfie") * 0.02, 0.001)
+        for i in range(10)
+        for kind in ("selfie", "portrait")
+    ]
+    table = table_1.table_1(table_of(values)).loc["pgd"]
+    assert (table["faces"], table["people"]) == (20, 10)
+    alone = [(f"{i}", "pgd", 0.03 + 0.002 * i, 0.001) for i in range(10)]
+    expected = table_1.table_1(table_of(alone)).loc["pgd"]
+    for end in ("", "_low", "_high"):
+        assert table[f"l1{end}"] == pytest.approx(expected[f"l1{end}"])
+    kinds = table_1.by_kind(table_of(values))
+    assert kinds.loc[("selfie", "pgd"), "l1"] == pytest.approx(0.0245)
+    assert kinds.loc[("portrait", "pgd"), "l1"] == pytest.approx(0.0145)
+    assert table_1.by_kind(table_of(alone)) is None
+
+
+def test_a_share_has_an_exact_interval():
+    rows = table_of([(f"{i}", "pgd", 0.02, 0.001) for i in range(20)]).assign(success=0.0)
+    shown = tables.damage_table(table_1.table_1(rows)).loc["PGD", "Broken %"]
+    assert shown == "0 [0, 17]"
 
 
 def test_edits_are_those_of_the_saved_photo(study):

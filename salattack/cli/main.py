@@ -109,8 +109,9 @@ def verify(
     executed: Executed = EXECUTED,
 ) -> None:
     """Judge the paper's claims by a run's tables. A verdict never changes the exit code."""
-    from ..experiments.claims import UNTESTED, premises
+    from ..experiments.claims import UNTESTED
     from ..experiments.claims import verify as judge
+    from ..experiments.samples import premises
     from ..reporting.page import as_text, write_report
 
     claims = judge(folder)

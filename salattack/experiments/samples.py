@@ -1,44 +1,112 @@
-"""The samples of a run, read back from ``table_1_samples.csv`` and checked."""
+"""What a run left: its samples, read back and checked, its strength and its models."""
 
 import json
 from collections.abc import Mapping
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 
 from ..errors import SalattackError
+from ..generators.registry import GENERATORS
 from ..metrics import SUCCESS
 from ..presets import ATTACKERS
 from ..runtime.files import sha256
+from ..saliency import SALIENCY_MODELS
+from .statistics import Estimate, estimate, mean, person_of, ratio_of_means, share
 
-TABLE = "table_1_samples.csv"
+TABLE, FIG_5 = "table_1_samples.csv", "fig_5_samples.csv"
 KEYS = ["face_id", "attacker", "attribute", "precision"]
 MEASURES = ["l1", "l2", "linf", "ssim", "damage_l2"]
 
 # What a run leaves beside its table, and where its parameters stand there.
 RECORDS = {
     "manifest.json": lambda record: record["notebooks"]["attack_comparison"]["parameters"],
-    "run.json": lambda record: record["parameters"],
+    "run.json": lambda record: (
+        record["parameters"]
+        | {
+            kind: record["settings"][kind][0]
+            for kind in ("generator", "saliency")
+            if kind in record.get("settings", {})
+        }
+    ),
 }
 OUTSIDE = ["background_l1", "background_linf"]  # empty where a photo has no background
+OURS, OTHERS = "saliency-aware", ("i-fgsm", "spread-spectrum", "eot-blur")
+PAPER = (*OTHERS, OURS)
+MAGNITUDE = 0.1  # § IV-A, in [-1, 1]
+LEVEL = 2 / 255  # one 8-bit step in [-1, 1]: rounding moves a change by half of it
+STRONG = f"picture at magnitude {MAGNITUDE}"
 
 
-def read_samples(folder: str | Path) -> pd.DataFrame:
-    """Return the rows that `evaluate` gave, with the columns above and ``success``.
+class Run(NamedTuple):
+    """A run's folder, and its checked samples."""
 
-    ``success`` is derived from ``damage_l2`` again, so that one number decides what is broken.
+    folder: Path
+    every: pd.DataFrame  # of the paper's attackers, unrounded pictures too
+    saved: pd.DataFrame  # those of the pictures rounded to 8 bits
+    mine: pd.DataFrame  # Saliency-Aware's
+    strong: pd.DataFrame  # Saliency-Aware's at the paper's magnitude; may be empty
+
+    def of(self, key: str, rows: pd.DataFrame | None = None) -> Estimate:
+        """Return the mean over people of a measure of Saliency-Aware."""
+        return estimate(mean, people(self.mine if rows is None else rows, key)[OURS].to_numpy())
+
+    def ratio(self, key: str, name: str, other: str) -> Estimate:
+        """Return one attacker's mean over another's, person by person."""
+        both = people(self.saved, key).dropna()
+        return estimate(ratio_of_means, both[name].to_numpy(), both[other].to_numpy())
+
+    def broken(self, rows: pd.DataFrame) -> Estimate:
+        """Return the share of broken fakes."""
+        return share(int(rows["success"].sum()), len(rows))
+
+    def lacks(self, need: str) -> bool:
+        """Return whether an attacker or a table is missing."""
+        if need == STRONG:
+            return self.strong.empty
+        return not (need in set(self.saved["attacker"]) or (self.folder / need).is_file())
+
+
+def people(rows: pd.DataFrame, key: str) -> pd.DataFrame:
+    """Return a measure's mean by person (rows) and attacker (columns)."""
+    return rows.pivot_table(key, person_of(rows["face_id"]), "attacker")
+
+
+def open_run(folder: str | Path) -> Run:
+    """Return a run's samples, ready for its claims.
+
+    Raises:
+        SalattackError: see `read_samples`.
+    """
+    folder = Path(folder)
+    every = read_samples(folder).query("attacker in @PAPER")
+    saved = every[every["precision"] == "uint8"]
+    mine = saved[saved["attacker"] == OURS]
+    found = [mine.iloc[:0], mine]
+    if (folder / FIG_5).is_file():
+        rows = read_samples(folder, FIG_5)
+        found.append(rows.query("attacker == @OURS and precision == 'uint8'"))
+    strong = [rows for rows in found if abs(rows["linf"].max() - MAGNITUDE) <= LEVEL]
+    return Run(folder, every, saved, mine, (found[:1] + strong)[-1])
+
+
+def read_samples(folder: str | Path, name: str = TABLE) -> pd.DataFrame:
+    """Return the rows that `evaluate` gave: the columns above, ``place``, ``success``, ``psnr``.
+
+    ``success`` and ``psnr`` are derived again, so that one number decides what is broken.
 
     Raises:
         SalattackError: no such table, a missing column, a value that is no number, a sample that
             stands there twice, no saved pictures, or attackers with other samples each.
     """
-    path = Path(folder) / TABLE
+    path = Path(folder) / name
     try:
         rows = pd.read_csv(path, dtype=dict.fromkeys(KEYS, "str"))
     except FileNotFoundError:
         raise SalattackError(
-            f"no {TABLE} in {folder}; `salattack reproduce` or `salattack evaluate` writes it"
+            f"no {name} in {folder}; `salattack reproduce` or `salattack evaluate` writes it"
         ) from None
     except (OSError, UnicodeDecodeError, pd.errors.ParserError, pd.errors.EmptyDataError) as error:
         raise SalattackError(f"cannot read {path}: {error}; make the table again") from error
@@ -58,22 +126,21 @@ def read_samples(folder: str | Path) -> pd.DataFrame:
     samples = [set(map(tuple, group.values)) for _, group in rows.groupby("attacker")[sample]]
     if any(other != samples[0] for other in samples):
         raise SalattackError(f"the attackers of {path} have other samples each; finish the run")
-    return rows[KEYS].join(numbers).assign(success=(numbers["damage_l2"] > SUCCESS).astype(float))
+    with np.errstate(divide="ignore"):  # an unchanged photo has an infinite PSNR
+        psnr = 10 * np.log10(4 / numbers["l2"])  # the peak of [-1, 1] is 2
+    return (
+        rows[KEYS]
+        .join(numbers)
+        .assign(
+            place=rows["place"] if "place" in rows else pd.factorize(rows["face_id"])[0],
+            success=(numbers["damage_l2"] > SUCCESS).astype(float),
+            psnr=psnr,
+        )
+    )
 
 
-def strength(folder: str | Path, rows: pd.DataFrame, parameters: Mapping | None = None) -> str:
-    """Say how strong a run's attacks were: as recorded, else as far as its rows show it.
-
-    Args:
-        folder: of the run. Its ``manifest.json`` (of `salattack reproduce`) or ``run.json`` (of
-            `salattack evaluate`) is used if it records the checksum of this table.
-        rows: from `read_samples`.
-        parameters: of the run, where they are known already.
-
-    Raises:
-        SalattackError: such a file that is no record of a run.
-    """
-    parameters = _recorded(Path(folder)) if parameters is None else parameters
+def strength(rows: pd.DataFrame, parameters: Mapping | None) -> str:
+    """Say how strong a run's attacks were: as `recorded`, else as far as its rows show it."""
     if parameters is None:
         return f"strength not recorded, largest change of a pixel {rows['linf'].max():.3f}"
     preset = ATTACKERS["i-fgsm"]  # what a run does not set stays as the presets have it
@@ -83,7 +150,16 @@ def strength(folder: str | Path, rows: pd.DataFrame, parameters: Mapping | None 
     return f"bound {bound} and step {step} in [-1, 1], {steps} steps"
 
 
-def _recorded(folder: Path) -> Mapping | None:
+def recorded(folder: Path) -> Mapping | None:
+    """Return a run's parameters; None where no record holds the checksum of its table.
+
+    Args:
+        folder: of the run, with ``manifest.json`` (of `salattack reproduce`) or ``run.json`` (of
+            `salattack evaluate`).
+
+    Raises:
+        SalattackError: such a file that is no record of a run.
+    """
     for name, parameters in RECORDS.items():
         path = folder / name
         if not path.is_file():
@@ -96,3 +172,29 @@ def _recorded(folder: Path) -> Mapping | None:
             kind = path.stem.replace("run", "record of a run")
             raise SalattackError(f"{path} is no {kind}; remove it or run again") from error
     return None  # nothing is recorded, or another table
+
+
+def premises(folder: str | Path = "figures", parameters: Mapping | None = None) -> str:
+    """Return in a line what every verdict takes as given: models, sample, strength, reading.
+
+    Args:
+        folder: of the run.
+        parameters: of the run (generator, bound, step_size, steps); None reads its record.
+
+    Raises:
+        SalattackError: see `verify`.
+    """
+    rows = read_samples(folder)
+    known = recorded(Path(folder)) if parameters is None else parameters
+    published = "no number comes from the published StarGAN or PFAN"
+    models = {"generator": GENERATORS, "saliency": SALIENCY_MODELS}
+    used = {kind: (known or {}).get(kind) for kind in models}
+    if any(name and not models[kind][name].shipped for kind, name in used.items()):
+        published = f"the models are {' and '.join(filter(None, used.values()))}"
+    people = person_of(rows["face_id"]).nunique()
+    return (
+        f"Independent reproduction; {published}. {rows['face_id'].nunique()} faces of {people} "
+        f"people; {strength(rows, known)}; photo errors in [0, 1] of the saved 8-bit picture, "
+        "damage in [-1, 1]. Brackets are 95 % intervals: over people by bootstrap, of shares exact "
+        "(Clopper and Pearson)."
+    )

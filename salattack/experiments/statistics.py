@@ -1,4 +1,4 @@
-"""Means, ratios and shares with their 95 % intervals."""
+"""Means, ratios and shares with their 95 % intervals, over people."""
 
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
@@ -54,6 +54,11 @@ def mean_over_faces(rows: pd.DataFrame, column: str, seed: int = 0) -> Estimate:
     return estimate(
         ratio_of_means, people[column].to_numpy(), people["faces"].to_numpy(), seed=seed
     )
+
+
+def kind_of(face_ids: pd.Series) -> pd.Series:
+    """Return the kind of each shipped picture, "selfie" or "portrait"; NaN elsewhere."""
+    return face_ids.str.extract(SHIPPED_FACE)[1].rename("kind")
 
 
 def mean(values: np.ndarray) -> np.ndarray:

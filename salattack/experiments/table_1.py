@@ -1,4 +1,4 @@
-"""Table I from an evaluation, beside the paper's printed values; CSV, Markdown and LaTeX."""
+"""Table I from an evaluation, beside the paper's printed values."""
 
 import numpy as np
 import pandas as pd
@@ -7,11 +7,13 @@ from ..errors import SalattackError, one_of
 from ..presets import label_of
 from ..runtime.files import RESOURCES
 from .evaluation import PRECISIONS, samples
-from .statistics import interval
+from .statistics import estimate, kind_of, mean, person_of, share
 
 PRINTED = RESOURCES / "table_1_printed.csv"
-PAIRED = ("l1", "l2_x100", "damage_l2")  # measures whose difference to I-FGSM is taken face by face
+MEASURES = ("l1", "l2_x100", "background_l1", "psnr", "ssim", "damage_l2")
+PAIRED = ("l1", "l2_x100", "damage_l2")  # whose difference to I-FGSM is taken person by person
 UNITS = {"[0, 1]": 0.5, "[-1, 1]": 1.0}  # name → what one unit of [-1, 1] is in it
+PAPER_SIZES = ("tiny", "small", "middle", "large")  # § IV-B
 
 
 def table_1(
@@ -27,11 +29,12 @@ def table_1(
         seed: of the bootstrap.
 
     Returns:
-        A row per attacker, in order of appearance: ``faces``; mean, ``_low`` and ``_high`` (95 %
-        bootstrap interval over faces, each averaged over its attributes first) of ``l1``,
-        ``l2_x100``, ``background_l1``, ``ssim``, ``damage_l2`` and ``success``; where I-FGSM is
-        there, ``l1_ratio`` and ``l2_ratio`` to it, and the paired difference to it, face by face,
-        of `PAIRED` as ``…_difference`` with its interval; the printed averages as ``paper_…``.
+        A row per attacker, in order of appearance: ``faces`` and ``people``; the mean of each of
+        `MEASURES` with ``_low`` and ``_high``, its 95 % bootstrap interval over people (a shipped
+        person has two faces; `person_of`); ``success``, the share of broken fakes, with its exact
+        interval over fakes; where I-FGSM is there, ``l1_ratio`` and ``l2_ratio`` to it, and the
+        paired difference to it, person by person, of `PAIRED` as ``…_difference``; the printed
+        averages as ``paper_…``.
 
     Raises:
         SalattackError: an unknown unit or precision.
@@ -41,28 +44,31 @@ def table_1(
     if precision not in PRECISIONS:
         raise one_of("precision", precision, PRECISIONS)
     scale = UNITS[unit]
-    rows = rows[rows["precision"] == precision].assign(
-        l1=lambda r: r["l1"] * scale,
-        background_l1=lambda r: r["background_l1"] * scale,
-        l2_x100=lambda r: 100 * r["l2"] * scale**2,
-    )
-    measures = ["l1", "l2_x100", "background_l1", "ssim", "damage_l2", "success"]
-    groups = {
-        name: group.groupby("face_id")[measures].mean()
-        for name, group in rows.groupby("attacker", sort=False)
-    }
+    with np.errstate(divide="ignore"):  # an unchanged photo has an infinite PSNR
+        rows = rows[rows["precision"] == precision].assign(
+            psnr=lambda r: 10 * np.log10(4 / r["l2"]),  # the peak of [-1, 1] is 2
+            l1=lambda r: r["l1"] * scale,
+            background_l1=lambda r: r["background_l1"] * scale,
+            l2_x100=lambda r: 100 * r["l2"] * scale**2,
+        )
+    groups = dict(iter(rows.groupby("attacker", sort=False)))
+    people = {name: by_person(group, *MEASURES) for name, group in groups.items()}
     table = {}
-    for name, faces in groups.items():
-        columns = {measure: faces[measure] for measure in measures}
-        if "i-fgsm" in groups:
-            columns |= {f"{m}_difference": faces[m] - groups["i-fgsm"][m] for m in PAIRED}
-        table[name] = {"faces": len(faces)} | {
-            f"{column}{end}": value
+    for name, group in groups.items():
+        columns = dict(people[name].items())
+        if "i-fgsm" in people:
+            columns |= {f"{m}_difference": columns[m] - people["i-fgsm"][m] for m in PAIRED}
+        estimates = {
+            column: estimate(mean, values.dropna().to_numpy(), seed=seed)
             for column, values in columns.items()
-            for end, value in interval(values.dropna().to_numpy(), seed).items()
+        } | {"success": share(int(group["success"].sum()), len(group))}
+        table[name] = {"faces": group["face_id"].nunique(), "people": len(people[name])} | {
+            f"{column}{end}": value
+            for column, found in estimates.items()
+            for end, value in zip(("", "_low", "_high"), found, strict=True)
         }
     result = pd.DataFrame.from_dict(table, orient="index").rename_axis("attacker")
-    result["faces"] = result["faces"].astype(int)
+    result = result.astype({"faces": int, "people": int})
     paper = printed_table_1().query("sample == 'average'").set_index("attacker")
     for ours, ratio in (("l1", "l1_ratio"), ("l2_x100", "l2_ratio")):
         if "i-fgsm" in result.index:
@@ -72,13 +78,14 @@ def table_1(
     return result
 
 
+def by_person(rows: pd.DataFrame, *measures: str) -> pd.DataFrame:
+    """Return each person's mean measures: over a face's edits first, then over the faces."""
+    faces = rows.groupby("face_id")[list(measures)].mean().reset_index()
+    return faces.groupby(person_of(faces["face_id"]))[list(measures)].mean()
+
+
 def by_sample_size(
-    rows: pd.DataFrame,
-    n: int | None = None,
-    *,
-    unit: str = "[0, 1]",
-    precision: str = "uint8",
-    seed: int = 0,
+    rows: pd.DataFrame, n: int | None = None, *, unit: str = "[0, 1]", seed: int = 0
 ) -> pd.DataFrame:
     """Return `table_1` for each of the paper's samples that these rows hold, and for all of them.
 
@@ -86,7 +93,6 @@ def by_sample_size(
         rows: from `evaluate`; a sample is its first so many places, unreadable faces included.
         n: how many places the study has; None takes the last one that was measured.
         unit: see `table_1`.
-        precision: see `table_1`.
         seed: see `table_1`.
 
     Returns:
@@ -101,11 +107,18 @@ def by_sample_size(
         chosen = rows[rows["place"] < size]
         faces = chosen.groupby("attacker")["place"].nunique()
         chosen = chosen[chosen["attacker"].isin(faces.index[faces == faces.max()])]
-        parts[name] = table_1(chosen, unit=unit, precision=precision, seed=seed)
+        parts[name] = table_1(chosen, unit=unit, seed=seed)
         for measure in ("l1", "l2_x100"):
             paper = printed[measure].get(name)
             parts[name][f"paper_{measure}"] = np.nan if paper is None else paper
     return pd.concat(parts, names=["sample"]).drop(columns=["paper_l1_ratio", "paper_l2_ratio"])
+
+
+def by_kind(rows: pd.DataFrame, *, unit: str = "[0, 1]", seed: int = 0) -> pd.DataFrame | None:
+    """Return `table_1` of the shipped selfies and portraits apart, ``kind`` first; else None."""
+    groups = rows.groupby(kind_of(rows["face_id"]), sort=False)
+    parts = {kind: table_1(group, unit=unit, seed=seed) for kind, group in groups}
+    return pd.concat(parts, names=["kind"]) if len(parts) > 1 else None
 
 
 def printed_table_1() -> pd.DataFrame:

@@ -15,21 +15,20 @@ import pandas as pd
 from PIL import Image
 
 from .. import __version__
-from ..experiments.claims import ASSUMING, FINDING, NOT, REPRODUCED, UNTESTED, premises
-from ..experiments.samples import read_samples
-from ..experiments.table_1 import table_1
+from ..experiments.claims import ASSUMING, NOT, REPRODUCED, UNTESTED, VERDICTS
+from ..experiments.samples import premises, read_samples
+from ..experiments.table_1 import by_sample_size, table_1
 from ..generators.registry import GENERATORS
 from ..runtime.files import RESOURCES, written_whole
 from ..saliency import SALIENCY_MODELS
-from .tables import presentable
+from .tables import DAMAGE_CAPTION, ERRORS, TABLE_CAPTION, damage_table, paper_layout, shown_layout
 
-MARKS = {REPRODUCED: "●", ASSUMING: "◐", NOT: "○", UNTESTED: "–", FINDING: "◇"}
+MARKS = {REPRODUCED: "●", ASSUMING: "◐", NOT: "○", UNTESTED: "–"}
 WIDGET = "application/vnd.jupyter.widget-view+json"  # an output that is dead without a kernel
 WIDTH = 1200  # pixels of a picture in the page; the files themselves are for print
 
 # Caption, description and notebook of each figure, in the paper's order; then those of our own.
 FIGURES = json.loads((RESOURCES / "figures.json").read_text(encoding="utf-8"))
-SHORT = ["L1", "L2 × 100", "paper L1 / L2", "damage L2", "broken %"]  # columns of `overview`
 
 
 def tally(claims: pd.DataFrame) -> str:
@@ -40,10 +39,10 @@ def tally(claims: pd.DataFrame) -> str:
 
 
 def overview(folder: str | Path) -> pd.DataFrame:
-    """Return Table I in short: the attackers that the paper prints and the last one, our own."""
+    """Return the damage table in short: the attackers that the paper prints, and L2-PGD."""
     table = table_1(read_samples(folder))
-    shown = table["paper_l1"].notna() | (table.index == table.index[-1])
-    return presentable(table)[shown.to_numpy()][SHORT]
+    shown = table["paper_l1"].notna() | (table.index == "l2-pgd")
+    return damage_table(table[shown])
 
 
 def as_text(claims: pd.DataFrame, given: str) -> str:
@@ -65,11 +64,11 @@ def save_claims(claims: pd.DataFrame, folder: str | Path, given: str) -> list[Pa
     Raises:
         SalattackError: the folder cannot be written to.
     """
-    table = claims.to_markdown(index=False, disable_numparse=True)
-    contents = {
-        "claims.csv": claims.to_csv(index=False),
-        "claims.md": f"{tally(claims)}\n\n{given}\n\n{table}\n",
-    }
+    text = f"{tally(claims)}\n\n{given}\n"
+    for verdict, group in claims.groupby("verdict", sort=False):
+        table = group.drop(columns="verdict").to_markdown(index=False, disable_numparse=True)
+        text += f"\n## {VERDICTS[verdict]}\n\n{table}\n"
+    contents = {"claims.csv": claims.to_csv(index=False), "claims.md": text}
     return [_write(Path(folder) / name, text) for name, text in contents.items()]
 
 
@@ -102,9 +101,11 @@ def write_report(
     written = manifest.get("outputs")  # other files are not this run's
     figures = [p for p in sorted(folder.glob("*.png")) if written is None or p.name in written]
     figures.sort(key=lambda p: [*FIGURES, p.stem].index(p.stem))
-    groups = claims.groupby("group" if "group" in claims else "source", sort=False)
+    groups = claims.groupby("verdict", sort=False)
     models = (*GENERATORS.values(), *SALIENCY_MODELS.values())
     shipped = {model.file for model in models if model.shipped}
+    rows = read_samples(folder)
+    layout = shown_layout(paper_layout(by_sample_size(rows)), "{}").rename(columns=ERRORS)
     return _write(
         place / "index.html",
         _page(
@@ -114,7 +115,9 @@ def write_report(
             marks=MARKS,
             tally=tally(claims),
             premises=premises(folder),
-            table=presentable(table_1(read_samples(folder))).reset_index(),
+            table=layout.to_html(border=0, justify="left"),
+            damage=damage_table(table_1(rows)).reset_index(),
+            captions=(TABLE_CAPTION, DAMAGE_CAPTION),
             figures=[_figure(path) for path in figures],
             notebooks=links,
             run=manifest or {"versions": {"salattack": __version__}},

@@ -1,76 +1,125 @@
-"""Tables as text: CSV, Markdown and LaTeX."""
+"""Table I in the paper's layout, and the damage beside it, as CSV, Markdown and LaTeX."""
 
 from collections.abc import Mapping
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 
-from ..experiments.evaluation import samples
-from ..experiments.statistics import with_interval
-from ..experiments.table_1 import by_sample_size, table_1
+from ..experiments.statistics import Estimate
+from ..experiments.table_1 import PAPER_SIZES, by_kind, by_sample_size, printed_table_1, table_1
 from ..presets import label_of
 from ..runtime.files import written_whole
 
+ERRORS = {"l1": "L1", "l2_x100": "L2 × 100"}
+TITLES = {"tiny": "Tiny (100)", "small": "Small (500)", "middle": "Middle (1000)"}
+TITLES |= {"large": "Large (2000)", "average": "Average"}
 
-def presentable_sizes(table: pd.DataFrame) -> pd.DataFrame:
-    """Return `by_sample_size`'s result as text, with the paired differences to I-FGSM."""
-
-    def difference(row: pd.Series, measure: str, digits: int) -> str:
-        key = f"{measure}_difference"
-        if row.name[1] == "i-fgsm" or np.isnan(row.get(key, np.nan)):
-            return "–"
-        return with_interval(row, key, digits)
-
-    def paper(row: pd.Series) -> str:
-        printed = row["paper_l1"], row["paper_l2_x100"]
-        return "–" if np.isnan(printed).any() else "{:.3f} / {:.3f}".format(*printed)
-
-    return pd.DataFrame(
-        [
-            {
-                "Sample": row.name[0],
-                "Images": int(row["faces"]),
-                "Attacker": label_of(row.name[1]),
-                "L1": with_interval(row, "l1", 4),
-                "L2 × 100": with_interval(row, "l2_x100", 4),
-                "paper L1 / L2": paper(row),
-                "damage L2": with_interval(row, "damage_l2", 3),
-                "L1 − I-FGSM's": difference(row, "l1", 4),
-                "L2 × 100 − I-FGSM's": difference(row, "l2_x100", 4),
-                "damage − I-FGSM's": difference(row, "damage_l2", 3),
-            }
-            for _, row in table.iterrows()
-        ]
-    ).set_index("Sample")
+# Column → measure, digits, and the factor that makes it the number shown.
+DAMAGE = {
+    "Damage": ("damage_l2", 3, 1),
+    "Broken %": ("success", 0, 100),
+    "PSNR (dB)": ("psnr", 1, 1),
+    "SSIM": ("ssim", 3, 1),
+    "Background L1": ("background_l1", 4, 1),
+}
+KINDS = {
+    "L1": ("l1", 4, 1),
+    "Background L1": ("background_l1", 4, 1),
+    "Damage": ("damage_l2", 3, 1),
+}
+TABLE_CAPTION = (
+    "Table I in the paper's layout: change of the photo, printed and measured here. Best in bold; "
+    "a dash marks what was not printed or not measured."
+)
+DAMAGE_CAPTION = (
+    "Damage to the fake (mean squared error in [-1, 1]), share of fakes above 0.05, and change of "
+    "the photo. Brackets are 95 % intervals, over people by bootstrap; those of shares are exact "
+    "(Clopper and Pearson), over fakes."
+)
 
 
-def presentable(table: pd.DataFrame) -> pd.DataFrame:
-    """Return `table_1`'s result as text, for Markdown and LaTeX."""
+def paper_layout(sizes: pd.DataFrame) -> pd.DataFrame:
+    """Return `by_sample_size`'s errors as the paper prints them: its four attackers and samples.
 
-    def both(row: pd.Series, prefix: str, digits: Mapping[str, int]) -> str:
-        values = [row.get(prefix + key, np.nan) for key in digits]
-        if np.isnan(values).any():
-            return "–"
-        return " / ".join(f"{v:.{d}f}" for v, d in zip(values, digits.values(), strict=True))
+    A row per attacker and source, "printed" or "here"; columns (sample, error). The average is
+    over the paper's four samples, and has a value here only where all four were measured. Another
+    sample of this run has a last column of its own, which the paper does not have.
+    """
+    attackers = printed_table_1()["attacker"].unique()
+    printed = printed_table_1().pivot(index="attacker", columns="sample", values=list(ERRORS))
+    here = sizes[list(ERRORS)].unstack("sample").reindex(attackers)
+    for error in ERRORS:
+        four = here[error].reindex(columns=list(PAPER_SIZES))
+        here[error, "average"] = four.mean(axis=1, skipna=False)
+    titles = dict(TITLES)
+    if "all" in sizes.index.unique("sample"):
+        titles["all"] = f"{sizes.loc['all', 'faces'].max()} faces"
+    both = pd.concat({"printed": printed, "here": here}).swaplevel().swaplevel(axis=1)
+    return both.reindex(
+        index=pd.MultiIndex.from_product([attackers, ["printed", "here"]]),
+        columns=pd.MultiIndex.from_product([titles, ERRORS]),
+    ).rename(index=label_of, columns=titles)
 
-    ratios = {"l1_ratio": 2, "l2_ratio": 2}
-    return pd.DataFrame(
-        {
-            label_of(str(name)): {
-                "L1": with_interval(row, "l1", 4),
-                "L2 × 100": with_interval(row, "l2_x100", 4),
-                "paper L1 / L2": both(row, "paper_", {"l1": 3, "l2_x100": 3}),
-                "to I-FGSM": both(row, "", ratios),
-                "paper to I-FGSM": both(row, "paper_", ratios),
-                "background L1": with_interval(row, "background_l1", 4),
-                "SSIM": with_interval(row, "ssim", 3),
-                "damage L2": with_interval(row, "damage_l2", 3),
-                "broken %": with_interval(row, "success", 0, 100),
-            }
-            for name, row in table.iterrows()
-        }
-    ).T.rename_axis("Attacker")
+
+def damage_table(
+    table: pd.DataFrame, columns: Mapping[str, tuple[str, int, int]] = DAMAGE
+) -> pd.DataFrame:
+    """Return `table_1`'s result as text, a statistic per column: damage first, then the photo."""
+    text = {
+        label: [_estimate(row, key).text(digits, factor) for _, row in table.iterrows()]
+        for label, (key, digits, factor) in columns.items()
+    }
+    names = pd.Index([label_of(str(name)) for name in table.index], name="Attacker")
+    return pd.DataFrame(text, index=names)
+
+
+def kinds_table(table: pd.DataFrame) -> pd.DataFrame:
+    """Return `by_kind`'s result as text: selfies beside portraits."""
+    parts = [
+        damage_table(table.loc[kind], KINDS).add_suffix(f", {kind}s")
+        for kind in table.index.unique("kind")
+    ]
+    text = pd.concat(parts, axis=1)
+    return text[[column for label in KINDS for column in text if column.startswith(f"{label},")]]
+
+
+def _estimate(row: pd.Series, key: str) -> Estimate:
+    return Estimate(row[key], row[f"{key}_low"], row[f"{key}_high"])
+
+
+def shown_layout(layout: pd.DataFrame, bold: str = "**{}**") -> pd.DataFrame:
+    """Return `paper_layout` as text, the best of each source in bold (its least error)."""
+    text = layout.map("{:.4f}".format)
+    text.loc[(slice(None), "printed"), :] = layout.map("{:.3f}".format)
+    best = layout.groupby(level=1).transform("min").eq(layout)
+    return text.where(~best, text.map(bold.format)).where(layout.notna(), "–")
+
+
+def layout_markdown(sizes: pd.DataFrame) -> str:
+    """Return `paper_layout` in Markdown, L1 and L2 × 100 of a sample in one cell."""
+    text = shown_layout(paper_layout(sizes))
+    samples = text.columns.unique(0)
+    cells = {s: text[s].agg(" / ".join, axis=1).replace("– / –", "–") for s in samples}
+    flat = pd.DataFrame(cells).reset_index(names=["Attacker", "L1 / L2 × 100"])
+    return flat.to_markdown(index=False, disable_numparse=True)
+
+
+def layout_latex(sizes: pd.DataFrame) -> str:
+    """Return `paper_layout` as a LaTeX table: booktabs, caption, a column group per sample."""
+    text = shown_layout(paper_layout(sizes), r"\textbf{{{}}}").replace("–", "--")
+    samples, latex = list(text.columns.unique(0)), {"l1": "$L^1$", "l2_x100": "$L^2$"}
+    text.columns = pd.MultiIndex.from_tuples([(s, latex[e]) for s, e in text.columns])
+    lines = text.to_latex(
+        caption=f"{TABLE_CAPTION} $L^2$ is a mean square, $\\times$ 100.",
+        label="tab:table-1",
+        column_format="ll" + "rr" * len(samples),
+        multicolumn_format="c",
+        multirow=False,
+        position="t",
+    ).splitlines()
+    groups = [rf"\cmidrule(lr){{{3 + 2 * i}-{4 + 2 * i}}}" for i in range(len(samples))]
+    head = next(i for i, line in enumerate(lines) if r"\multicolumn" in line)
+    return "\n".join([*lines[: head + 1], " ".join(groups), *lines[head + 1 :]]) + "\n"
 
 
 def save_tables(
@@ -81,29 +130,41 @@ def save_tables(
     unit: str = "[0, 1]",
     seed: int = 0,
 ) -> list[Path]:
-    """Write the raw rows and Table I (CSV, Markdown, LaTeX), each beside its place and renamed.
+    """Write the raw rows, and the tables made of them, each beside its place and renamed.
 
-    Also writes `by_sample_size` of these rows and ``n``, where they hold one of the paper's
-    samples.
+    ``table_1`` is Table I in the paper's layout (Markdown, LaTeX), and every number (CSV);
+    ``table_1_damage`` the damage (Markdown, LaTeX); ``table_1_by_size.csv`` the numbers of the
+    paper's samples that the rows hold; ``table_1_kinds`` selfies and portraits apart.
+
+    Args:
+        rows: from `evaluate`.
+        folder: for the files.
+        n: see `by_sample_size`.
+        unit: see `table_1`.
+        seed: see `table_1`.
     """
     folder = Path(folder)
-    table = table_1(rows, unit=unit, seed=seed)
-    text = presentable(table)
-    # LaTeX has no × and – in its old encodings, and % starts a comment.
-    tex = text.rename(columns=lambda c: c.replace("×", r"$\times$").replace("%", r"\%"))
-    tex = tex.replace("–", "--")
+    table, kinds = table_1(rows, unit=unit, seed=seed), by_kind(rows, unit=unit, seed=seed)
+    sizes, text = by_sample_size(rows, n, unit=unit, seed=seed), damage_table(table)
+    # LaTeX takes % for a comment, and – is not in its old encodings.
+    escaped = text.rename(columns=lambda c: c.replace("%", r"\%")).replace("–", "--")
+    caption = DAMAGE_CAPTION.replace("%", r"\%")
     files = {
-        folder / "table_1_samples.csv": rows.to_csv(index=False, float_format="%.6g"),
-        folder / "table_1.csv": table.to_csv(float_format="%.6g"),
-        folder / "table_1.md": text.to_markdown() + "\n",
-        folder / "table_1.tex": tex.to_latex(),
+        "table_1_samples.csv": rows.to_csv(index=False, float_format="%.6g"),
+        "table_1.csv": table.to_csv(float_format="%.6g"),
+        "table_1.md": layout_markdown(sizes) + "\n",
+        "table_1.tex": layout_latex(sizes),
+        "table_1_damage.md": text.to_markdown() + "\n",
+        "table_1_damage.tex": escaped.reset_index().to_latex(
+            index=False, caption=caption, label="tab:damage", position="t"
+        ),
     }
-    n = int(rows["place"].max()) + 1 if n is None else n
-    if set(samples(n)) != {"all"}:
-        sizes = by_sample_size(rows, n, unit=unit, seed=seed)
-        files[folder / "table_1_by_size.csv"] = sizes.to_csv(float_format="%.6g")
-        files[folder / "table_1_by_size.md"] = presentable_sizes(sizes).to_markdown() + "\n"
-    for path, content in files.items():
-        with written_whole(path) as beside:
+    if list(sizes.index.unique("sample")) != ["all"]:
+        files["table_1_by_size.csv"] = sizes.to_csv(float_format="%.6g")
+    if kinds is not None:
+        files["table_1_kinds.csv"] = kinds.to_csv(float_format="%.6g")
+        files["table_1_kinds.md"] = kinds_table(kinds).to_markdown() + "\n"
+    for name, content in files.items():
+        with written_whole(folder / name) as beside:
             beside.write_text(content, encoding="utf-8")
-    return list(files)
+    return [folder / name for name in files]

@@ -36,6 +36,7 @@ NOTEBOOKS = (
 SHARING = ("attack_comparison", "trade_off", "robustness", "paper_reading")
 DEMO = {  # the shipped default, beyond what CI affords
     "attack_comparison": {"n_images": 20},
+    "attribute_visualization": {"n_samples": 20},
     "trade_off": {"n_images": 8, "steps": 10},
     "ablation": {"n_images": 4, "strength": [0.1, 0.02, 10], "steps": [1, 5, 10, 20, 50]},
     "robustness": {"n_images": 8},
@@ -90,7 +91,8 @@ def reproduce(
     Raises:
         SalattackError: a setting that no notebook has, or a notebook that failed.
     """
-    from ..experiments.claims import premises, verify
+    from ..experiments.claims import verify
+    from ..experiments.samples import premises
     from ..reporting import page as report  # which strips notebooks as this module does
 
     sources = {name: find_notebook(name, notebooks) for name in NOTEBOOKS}
@@ -117,7 +119,7 @@ def reproduce(
         say(f"[{number}/{len(NOTEBOOKS)}] {name} done in {seconds:.0f} s")
         runs[name] = {"parameters": parameters[name], "seconds": round(seconds, 1)}
     strength = parameters["attack_comparison"]
-    claims, given = verify(output, strength), premises(output, strength)
+    claims, given = verify(output), premises(output, strength)
     report.save_claims(claims, output, given)
     # The folder may hold files of other commands and of earlier runs.
     made = [output / name for name, stamp in _stamps(output).items() if before.get(name) != stamp]

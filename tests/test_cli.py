@@ -41,7 +41,6 @@ def salattack(*arguments):
 HELD = """
 import subprocess, sys
 from pathlib import Path
-from typing import get_args, get_type_hints
 import numpy as np
 {before}
 pages = lambda: int(Path("/proc/self/statm").read_text().split()[1])
@@ -62,7 +61,7 @@ def test_only_the_command_line_keeps_freed_memory():
         return subprocess.check_output(code, text=True, env=plain).split()
 
     assert held("from salattack.generators import load_generator; load_generator()") == ["False"]
-    line = "from salattack import cli; cli.app = lambda: None; cli.main()"
+    line = "from salattack.cli import main as cli; cli.app = lambda: None; cli.main()"
     assert held(line) == ["True"]
     child = HELD.format(before="")  # as a notebook's kernel is
     assert held(f"{line}; subprocess.run([sys.executable, '-c', {child!r}])") == ["True", "True"]

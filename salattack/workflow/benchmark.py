@@ -83,6 +83,7 @@ def measure(
     the forward of g as torch builds it, before `frozen` made it quicker; ``speedup`` is over the
     reference loop, of attackers with its one gradient a step; ``rate`` is counted FLOPs over time
     as a share of the machine's matmul rate. Each is the least of so many `ROUNDS`.
+    ``process_peak_mb`` is the most memory that this process has used so far, in all rows.
     """
     torch.manual_seed(0)
     generator = frozen(StarGAN(conv_dim), device)
@@ -132,15 +133,16 @@ def measure(
             "speedup": spent["reference loop"] / whole if gradients == iterations else math.nan,
             "rate": rate / peak,
             "gflops": rate / GIGA,
-            "peak_mb": _peak_mb(device),
+            "process_peak_mb": _peak_mb(device),
         }
 
 
 def presentable(table: pd.DataFrame) -> str:
-    """Return the rows of `measure` as Markdown."""
+    """Return the rows of `measure` as Markdown; a rate above 1 means a disturbed matmul."""
     digits = {"forward_ms": 1, "iteration_ms": 1, "speedup": 2, "rate": 2}
     digits |= {"forwards": 2, "plain_forwards": 2}
-    table = table.round(digits | {"gflops": 0, "peak_mb": 0}).astype(object)
+    table = table.round(digits | {"gflops": 0, "process_peak_mb": 0}).astype(object)
+    table["rate"] = table["rate"].where(table["rate"] <= 1)
     return table.where(table.notna(), "–").to_markdown(index=False)
 
 

@@ -166,6 +166,8 @@ def test_a_jpeg_keeps_iptc_text_and_no_long_or_binary_value(tmp_path, small):
         with Image.open(tmp_path / "b.jpg") as image:
             assert image.info["photoshop"] == {0x0404: kept}
         assert bool(photo.notes) == noted and (not noted or "Photoshop" in photo.notes[0])
+        assert photo.notes_for("JPEG") == photo.notes
+        assert "only a JPEG holds them: IPTC texts" in photo.notes_for("PNG")[-1]
 
 
 # Pictures of the face that a file holds beside its pixels

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import count
 
 import numpy as np
 import torch
@@ -108,7 +109,7 @@ def protect_face(
     mask: Tensor,
     protector: Protector,
     form: str,
-    step: Callable[[int], object],
+    on_step: Callable[[int], object] | None,
     region: Image.Image | None,
 ) -> None:
     """Disrupt one face in the photo's pixels.
@@ -119,7 +120,7 @@ def protect_face(
         mask: M, (1, 1, s, s) in [0, 1].
         protector: the models and the strength.
         form: of the written file; the compression of a "JPEG" is part of the attack.
-        step: called after every gradient.
+        on_step: called with the number of gradients so far.
         region: RGB of the photo's size; pixels that are black in it keep their bits.
     """
     box = photo.in_blocks(place.box(photo.pixels.size))
@@ -131,9 +132,9 @@ def protect_face(
 
     x0 = place.crop(photo.pixels)  # faces protected earlier may overlap this one
     view = _View(x0.to(protector.device), place, protector, encoded if form == "JPEG" else None)
-    x = protector.attack(
-        view, view.x0, protector.targets(), mask.to(protector.device), on_gradient=step
-    )
+    steps, targets = count(1), protector.targets()
+    tick = on_step and (lambda _: on_step(next(steps)))
+    x = protector.attack(view, view.x0, targets, mask.to(protector.device), on_gradient=tick)
     after = _spread(before, box[:2], place, (x - view.x0)[0].cpu(), mask[0])
     white = None if region is None else region.crop(box).convert("L").point(lambda v: 255 * (v > 0))
     photo.pixels.paste(after, box[:2], white)

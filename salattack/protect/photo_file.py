@@ -88,6 +88,14 @@ class Photo:
             options["pnginfo"].add_itxt(XMP_IN_PNG, options["xmp"].decode("utf-8", "replace"))
         return options | {"JPEG": NEW_JPEG, "PNG": {}, "WEBP": LOSSLESS_WEBP}[target_format]
 
+    def notes_for(self, target_format: str) -> list[str]:
+        """Return the notes of a file written in a format: what it does not keep, and why."""
+        only_jpeg = {"extra": "IPTC texts", "comment": "the comment"}
+        lost = [name for key, name in only_jpeg.items() if self.own.get(key)]
+        if not lost or target_format == self.format:
+            return self.notes
+        return [*self.notes, f"not kept, because only a JPEG holds them: {', '.join(lost)}"]
+
     def through_jpeg(self, part: Image.Image) -> Image.Image:
         """Return an upright RGB part as it comes back from a JPEG written with `options`."""
         own = self.own if self.format == "JPEG" else NEW_JPEG

@@ -8,7 +8,7 @@ differently), and for a JPEG through the compression of the file that is written
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from itertools import count
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -119,13 +119,8 @@ def protect_photo(
     with written_whole(target) as beside:
         beside.touch()  # raises now if the path cannot be written to
         for number, (place, _, where) in enumerate(seen, 1):
-            steps = count(1)
-
-            def step(_: int, number: int = number, steps: count = steps) -> None:
-                if on_step is not None:
-                    on_step(number, len(seen), next(steps))
-
             if where.any():
+                step = on_step and partial(on_step, number, len(seen))
                 protect_face(photo, place, where, protector, form, step, region)
         write_photo(photo, beside, form)
         del photo  # frees the memory that `measure` needs
@@ -183,8 +178,9 @@ def measure(
             broken=int(damage["success"].sum()),
         )
         faces.append(face)
-    identical, lossless = 1 - changed / (width * height), format_of(target) != "JPEG"
-    return Protected(source, target, lossless, identical, tuple(faces), tuple(photo.notes))
+    identical, form = 1 - changed / (width * height), format_of(target)
+    notes = tuple(photo.notes_for(form))
+    return Protected(source, target, form != "JPEG", identical, tuple(faces), notes)
 
 
 def _seen(

@@ -9,7 +9,6 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner
 
-from salattack.cli import protect as protect_cli
 from salattack.cli.main import app
 from salattack.errors import SalattackError
 from salattack.experiments import evaluation
@@ -18,7 +17,6 @@ from salattack.experiments.study import open_study
 from salattack.faces import load_faces
 from salattack.faces.reading import open_photo
 from salattack.protect import batch, disruption
-from salattack.protect import protection as protect
 
 pytest.importorskip("ray", reason="Ray is an extra: pip install 'salattack[ray]'")
 cluster = pytest.importorskip("salattack.experiments.evaluation")
@@ -110,7 +108,7 @@ def test_refuses():
 def photos(tmp_path, monkeypatch):
     """Five small photos of one face, and one that is none; the attack shortened to one step."""
     quick = {name: replace(attack, steps=1) for name, attack in disruption.STRENGTHS.items()}
-    monkeypatch.setattr(protect, "STRENGTHS", quick)
+    monkeypatch.setattr(disruption, "STRENGTHS", quick)
     folder = tmp_path / "photos"
     (folder / "below").mkdir(parents=True)
     face = open_photo(load_faces("openpeople").sources[0]).crop((250, 200, 1450, 1500))
@@ -131,7 +129,7 @@ def dying(monkeypatch, before, after):
     """
     traces = before.parents[1] / "traces"
     traces.mkdir()
-    mapped = cluster.map_on_ray
+    mapped = batch.map_on_ray
 
     def map_on_ray(make, items, **options):
         def made():
@@ -157,7 +155,7 @@ def dying(monkeypatch, before, after):
 
         return mapped(made, items, **options)
 
-    monkeypatch.setattr(cluster, "map_on_ray", map_on_ray)
+    monkeypatch.setattr(batch, "map_on_ray", map_on_ray)
     return traces
 
 
@@ -167,7 +165,7 @@ def test_photos_of_lost_workers_are_done_again_each_once(photos, tmp_path, monke
     assert command(photos / "d.jpg", "-o", out).exit_code == 0  # the local engine began
     stamp = (out / "d.jpg").stat().st_mtime_ns
     traces = dying(monkeypatch, photos / "c.png", photos / "b.png")
-    monkeypatch.setattr(protect_cli, "RETRIES", 1)
+    monkeypatch.setattr(batch, "RETRIES", 1)
     run = command(photos, "-o", out, "--engine", "ray", "--workers", 2)
     assert run.exit_code == 3, run.output
     assert "2 of 6 photos are not protected" in run.output

@@ -23,12 +23,12 @@ from salattack.faces.alignment import preprocess
 from salattack.faces.reading import open_photo
 from salattack.protect import detection as detector
 from salattack.protect import disruption
-from salattack.protect import protection as protect
-from salattack.protect.batch import _pairs
+from salattack.protect.batch import pairs_of
 from salattack.protect.detection import find_faces
 from salattack.protect.disruption import _spread, _View, load_protector
+from salattack.protect.metadata import ORIENTATION
 from salattack.protect.page import body, write_report
-from salattack.protect.photo_file import ORIENTATION, format_of, read_photo, write_photo
+from salattack.protect.photo_file import format_of, read_photo, write_photo
 from salattack.protect.placement import Place
 from salattack.protect.protection import _tint, measure, protect_photo
 
@@ -148,6 +148,26 @@ def test_a_jpeg_written_as_png_is_lossless_and_keeps_what_it_can(tmp_path, small
     with Image.open(path) as a, Image.open(tmp_path / "fourth.jpg") as b:
         assert dict(b.getexif()) == dict(a.getexif()) and b.info["xmp"] == a.info["xmp"]
         assert b.info["icc_profile"] == b"profile" and b.layer[0][1:3] == (1, 1)
+
+
+def test_a_jpeg_keeps_iptc_text_and_no_long_or_binary_value(tmp_path, small):
+    def value(record, name, data):
+        return struct.pack(">BBBH", 0x1C, record, name, len(data)) + data
+
+    caption = "Été à la plage. ".encode() * 100
+    kept = value(1, 90, b"\x1b%G") + value(2, 120, caption) + value(2, 116, b"(c) someone")
+    dropped = value(2, 202, _jpeg_of(small, (40, 40))) + value(2, 120, b"long" * 600)
+    for iptc, noted in ((kept, False), (kept + dropped, True)):
+        resource = b"8BIM\4\4\0\0" + struct.pack(">I", len(iptc)) + iptc + bytes(len(iptc) % 2)
+        segment = _segment(0xED, b"Photoshop 3.0\0" + resource)
+        small.save(tmp_path / "a.jpg", extra=segment)
+        photo = read_photo(tmp_path / "a.jpg")
+        write_photo(photo, tmp_path / "b.jpg", "JPEG")
+        with Image.open(tmp_path / "b.jpg") as image:
+            assert image.info["photoshop"] == {0x0404: kept}
+        assert bool(photo.notes) == noted and (not noted or "Photoshop" in photo.notes[0])
+        assert photo.notes_for("JPEG") == photo.notes
+        assert "only a JPEG holds them: IPTC texts" in photo.notes_for("PNG")[-1]
 
 
 # Pictures of the face that a file holds beside its pixels
@@ -341,8 +361,6 @@ def _half(path):
 
 BAD = {
     "truncated.jpg": (lambda p, im: (im.save(p), _half(p)), "is not a readable picture .*replace"),
-    "truncated.png": (lambda p, im: (im.save(p), _half(p)), "is not a readable picture .*replace"),
-    "text.jpg": (lambda p, im: p.write_text("no photo"), "is not a readable picture"),
     "empty.webp": (lambda p, im: p.write_bytes(b""), "is not a readable picture"),
     "cmyk.jpg": (lambda p, im: im.convert("CMYK").save(p), "kind CMYK; save it as 8-bit RGB"),
     "grey.png": (lambda p, im: im.convert("L").save(p), "kind L; save it as 8-bit RGB"),
@@ -392,6 +410,7 @@ def _eye_errors(faces, left, right):
     return np.abs(np.subtract(found, (left, right))) / abs(right - left)
 
 
+@pytest.mark.slow
 def test_every_shipped_photo_gives_its_one_face_with_its_eyes():
     errors = []
     for index in range(20):
@@ -418,7 +437,7 @@ def test_the_sixteen_faces_of_a_sheet_are_found_the_largest_first():
     assert np.max(errors) < 0.35 and np.mean(errors) < 0.07
 
 
-@pytest.mark.parametrize("turn", [-30, -20, 20, 30])
+@pytest.mark.parametrize("turn", [-30, 20])
 def test_a_tilted_face_is_found_upright(small, turn):
     (straight,) = find_faces(small)
     (tilted,) = find_faces(small.rotate(turn, Image.Resampling.BICUBIC))
@@ -443,6 +462,7 @@ def test_a_small_face_in_a_large_picture_is_found(small):
     assert 2900 < face.left_eye[0] < face.right_eye[0] < 3092 and 400 < face.left_eye[1] < 608
 
 
+@pytest.mark.slow
 def test_no_face_is_found_where_there_is_none():
     """Shipped selfies and postures without their heads, and textures."""
     pictures = [Image.effect_noise((640, 480), 80).convert("RGB"), Image.linear_gradient("L")]
@@ -463,17 +483,6 @@ def test_no_face_is_found_where_there_is_none():
                 photo.paste((128, 128, 128), head)
             pictures.append(photo)
     assert [find_faces(picture.convert("RGB")) for picture in pictures] == [[]] * 33
-
-
-def test_forty_faces_are_found(small):
-    crowd = Image.new("RGB", (8 * 240, 5 * 260))
-    sources = load_faces("openpeople", kind="selfie").sources
-    for n in range(40):
-        face = open_photo(sources[n % 4]).crop((250, 200, 1450, 1500)).resize((240, 260))
-        crowd.paste(face, (n % 8 * 240, n // 8 * 260))
-    faces = find_faces(crowd)
-    cells = {(int(f.left_eye[0] // 240), int(f.left_eye[1] // 260)) for f in faces}
-    assert len(cells) == 40 == len(faces)
 
 
 def test_no_face_is_no_face_and_no_opencv_is_said(small, monkeypatch):
@@ -552,12 +561,13 @@ def protected(tmp_path_factory, small, protector):
 
 def test_only_salient_pixels_of_the_face_change(protected, protector):
     before, after = (read_photo(p).pixels for p in (protected.source, protected.target))
-    (place,) = protected.places
+    (face,) = protected.faces
+    place = face.place
     changed = np.abs(np.array(before, int) - np.array(after, int))
     limit = 127.5 * protector.attack.bound + 0.5
     assert 0 < changed.max() <= limit
     # Where the mask is nought, seen through the same sampling, every bit is kept.
-    mask = protector.mask(place.crop(before))[0]
+    mask = face.mask[0]
     white = Image.new("RGB", before.size)
     seen = _spread(white, (0, 0), place, mask.expand(3, -1, -1) * 2 * (mask > 0), mask)
     untouched = np.array(seen).max(2) == 0
@@ -596,8 +606,11 @@ def test_the_figures_are_of_the_file_on_disk(protected, protector):
     left, top, right, bottom = face.box
     assert face.l1 == pytest.approx(changed[top:bottom, left:right].mean())
     assert face.linf == changed.max()
-    place = Place.of_face(face.face, 128)
-    a, b = (protector.fakes(place.crop(image)) for image in (before, after))
+    crops = [face.place.crop(image) for image in (before, after)]
+    assert torch.equal(crops[0], face.before) and torch.equal(crops[1], face.after)
+    assert torch.equal(face.mask, protector.mask(crops[0]))
+    a, b = map(protector.fakes, crops)
+    assert torch.equal(a, face.fakes[0]) and torch.equal(b, face.fakes[1])
     damage = (a - b).square().mean((1, 2, 3))
     assert list(face.damage.values()) == pytest.approx(damage.tolist(), rel=1e-4)
     assert min(face.damage.values()) > 1e-4 and 0.8 < face.ssim < 1
@@ -626,10 +639,11 @@ def test_a_smooth_tint_is_seen_that_ssim_overlooks(small):
 
 def test_the_protection_survives_the_way_through_the_photo(protected, protector):
     """More damage than the same strength as noise does: it was aimed, and it arrived."""
-    (place,), (face,) = protected.places, protected.faces
+    (face,) = protected.faces
+    place = face.place
     before = read_photo(protected.source).pixels
     noise = torch.rand(3, 128, 128, generator=torch.Generator().manual_seed(0)).sub(0.5).sign()
-    mask = protector.mask(place.crop(before))[0]
+    mask = face.mask[0]
     noisy = _spread(before, (0, 0), place, noise * mask * 0.09, mask)
     a, b = (protector.fakes(place.crop(image)) for image in (before, noisy))
     assert np.mean(list(face.damage.values())) > 3 * (a - b).square().mean().item()
@@ -648,7 +662,7 @@ def test_a_jpeg_is_optimised_through_its_own_compression(tmp_path, small, protec
     blind, photo = read_photo(tmp_path / "blind.png"), read_photo(path)
     photo.pixels = blind.pixels
     write_photo(photo, tmp_path / "blind.jpg", "JPEG")
-    _, (other,) = measure(path, tmp_path / "blind.jpg", done.places, protector)
+    (other,) = measure(path, tmp_path / "blind.jpg", protector).faces
     assert not done.lossless
     assert sum(done.faces[0].damage.values()) > 0.9 * sum(other.damage.values())
 
@@ -699,7 +713,7 @@ def test_the_whole_frame_is_protected_when_asked(tmp_path, small, protector):
     small.crop((0, 40, 480, 500)).save(tmp_path / "in.png")
     one = replace(protector, attack=replace(protector.attack, steps=1))
     done = protect_photo(tmp_path / "in.png", tmp_path / "out.png", one, whole_frame=True)
-    assert done.faces[0].face is None and done.faces[0].box == (10, 0, 470, 460)
+    assert done.faces[0].place.face is None and done.faces[0].box == (10, 0, 470, 460)
     assert done.identical < 1
 
 
@@ -710,10 +724,12 @@ def test_the_original_and_what_exists_are_never_harmed(tmp_path, small, protecto
     (tmp_path / "link.png").symlink_to(path)
     (tmp_path / "hard.png").hardlink_to(path)
     for target in (path, tmp_path / "link.png", tmp_path / "hard.png"):
-        with pytest.raises(SalattackError, match="is the photo itself; choose another place"):
+        with pytest.raises(SalattackError, match="is the photo itself; choose another path"):
             protect_photo(path, target, protector, overwrite=True)
     (tmp_path / "there.png").write_text("mine")
-    with pytest.raises(SalattackError, match=r"there.png exists; .*--overwrite"):
+    with pytest.raises(
+        SalattackError, match=r"there.png exists; choose another path or pass --overwrite"
+    ):
         protect_photo(path, tmp_path / "there.png", protector)
     with pytest.raises(SalattackError, match=r"cannot write .*choose another path"):
         protect_photo(path, tmp_path / "there.png" / "out.png", protector)
@@ -763,7 +779,7 @@ def test_the_report_stands_alone_and_says_what_was_measured(tmp_path, protected,
 @pytest.fixture
 def quick(monkeypatch):
     quick = {name: replace(attack, steps=1) for name, attack in disruption.STRENGTHS.items()}
-    monkeypatch.setattr(protect, "STRENGTHS", quick)
+    monkeypatch.setattr(disruption, "STRENGTHS", quick)
 
 
 def command(*arguments):
@@ -806,9 +822,9 @@ def test_results_inside_a_folder_or_above_it_are_told_from_its_photos(tmp_path, 
     for name in ("in/a.png", "in/out/a.png"):
         (tmp_path / name).touch()
     monkeypatch.chdir(tmp_path)
-    assert _pairs([Path("in")], Path("in/out")) == [(Path("in/a.png"), Path("in/out/a.png"))]
-    assert len(_pairs([Path("in")], Path("other"))) == 2
-    assert len(_pairs([Path("in/out")], Path())) == 1
+    assert pairs_of([Path("in")], Path("in/out")) == [(Path("in/a.png"), Path("in/out/a.png"))]
+    assert len(pairs_of([Path("in")], Path("other"))) == 2
+    assert len(pairs_of([Path("in/out")], Path())) == 1
 
 
 def test_an_interrupted_photo_is_done_again(tmp_path, small, quick):
@@ -821,13 +837,6 @@ def test_an_interrupted_photo_is_done_again(tmp_path, small, quick):
     assert command(tmp_path / "a.png", "-o", out).exit_code == 0
     record.write_text("")  # never ours
     assert command(tmp_path / "a.png", "-o", out).exit_code == 3
-    with subprocess.Popen([sys.executable, "-c", ""]) as gone:
-        pass
-    left, other = (out / f".{gone.pid}.{name}" for name in ("a.png", "b.png"))
-    left.touch()  # what a killed process left, and what only looks like it
-    other.touch()
-    assert command(tmp_path / "a.png", "-o", out, "--overwrite").exit_code == 0
-    assert not left.exists() and other.exists()
 
 
 def test_a_report_asked_for_later_is_written_without_protecting_again(tmp_path, small, quick):
@@ -841,9 +850,9 @@ def test_a_report_asked_for_later_is_written_without_protecting_again(tmp_path, 
     late = page.read_text()
     assert "skipped" in command(tmp_path / "a.png", "-o", out, "--report").output
     assert page.read_text() == late
-    # It is the page that the first run would have written.
+    # It is the page that the first run would have written; --overwrite protects again.
     assert command(tmp_path / "a.png", "-o", out, "--report", "--overwrite").exit_code == 0
-    assert page.read_text() == late
+    assert page.read_text() == late and (out / "a.png").stat().st_mtime_ns != stamp
 
 
 def test_a_run_leaves_what_another_is_writing(tmp_path, small, quick):
@@ -852,23 +861,14 @@ def test_a_run_leaves_what_another_is_writing(tmp_path, small, quick):
     out.mkdir()
     with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as other:
         live = out / f".{other.pid}.a.png"
+        unlike = out / f".{other.pid}.b.png"  # named like ours, but not of our targets
         live.touch()
+        unlike.touch()
         assert command(tmp_path / "a.png", "-o", out).exit_code == 0
         assert live.exists()
         other.communicate(b"\n")
     assert command(tmp_path / "a.png", "-o", out).exit_code == 0  # that process is gone
-    assert not live.exists()
-
-
-def test_overwrite_does_again_what_is_done(tmp_path, small, quick):
-    small.save(tmp_path / "a.png")
-    out = tmp_path / "out"
-    assert command(tmp_path / "a.png", "-o", out).exit_code == 0
-    stamp = (out / "a.png").stat().st_mtime_ns
-    again = command(tmp_path / "a.png", "-o", out, "--overwrite")
-    assert again.exit_code == 0 and "skipped" not in again.output
-    assert (out / "a.png").stat().st_mtime_ns != stamp
-    assert "1 photos were done before" in command(tmp_path / "a.png", "-o", out).output
+    assert not live.exists() and unlike.exists()
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
-"""`salattack protect`: one photo or many, restartable."""
+"""`salattack protect`: one photo or many, resumable."""
 
+import sys
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Literal
@@ -7,8 +8,8 @@ from typing import Annotated, Literal
 import typer
 
 from ..errors import SalattackError
-from ..protect.batch import BAD_PHOTOS, _on_ray, _pairs, _protect_all, _protect_one, _work, _worker
-from ..protect.photo_file import FORMATS
+
+BAD_PHOTOS = 3  # exit code when some photos of several could not be protected
 
 
 def protect(
@@ -29,7 +30,7 @@ def protect(
     ] = False,
     mask: Annotated[
         Path | None,
-        typer.Option(help="A grey picture of the photo's size: white may change, black not."),
+        typer.Option(help="A grey picture of the photo's size: only its white may change."),
     ] = None,
     generator: Annotated[
         str, typer.Option(help="Generator to protect against; a wrong name lists those known.")
@@ -51,32 +52,37 @@ def protect(
 ) -> None:
     """Protect photos against face edits. The faces change so that one generator's edits break.
 
-    The change is visible, more so at higher strength. It works against the generator that
-    --generator names, and can be undone in part by compressing, shrinking or blurring the file.
-    The original is never written to. Embedded thumbnails and previews are dropped, because they
-    show the unprotected face; so is other metadata that could hold a picture. Run it again after
-    an interruption: photos that are done, unchanged and at the same settings are skipped, unless
-    --overwrite asks for all of them. Exit code 3: some photos failed, see the end.
+    The change is visible, more so at higher strength. It works only against the generator that
+    --generator names. Compressing, shrinking or blurring the file undoes part of it. The original
+    is never written to. Embedded thumbnails and previews are dropped, because they show the
+    unprotected face; so is other metadata that could hold a picture. To resume after an
+    interruption, run the same command again: finished photos are skipped if they and the settings
+    are unchanged, unless --overwrite is given. Exit code 3: some photos failed; they are listed at
+    the end.
     """
     from ..generators.registry import GENERATORS
+    from ..protect import batch
     from ..protect.disruption import load_protector
+    from ..protect.photo_file import FORMATS
     from ..runtime.files import sha256
 
     if workers is not None and engine == "local":
         raise SalattackError("--workers goes with --engine ray; pass both or neither")
-    load = partial(load_protector, strength, generator=generator, device=device)
-    if generator_weights is not None:
-        load = partial(load, generator_weights=str(generator_weights.absolute()))
+    weights = generator_weights and str(generator_weights.absolute())
+    models = {"generator": generator, "generator_weights": weights, "device": device}
+    load = partial(load_protector, strength, **models)
+    options = {"report": report, "whole_frame": whole_frame}
     one_file = len(photos) == 1 and not photos[0].is_dir() and not output.is_dir()
     if one_file and output.suffix.lower() in FORMATS:
         if engine == "ray":
             raise SalattackError("--engine ray is for several photos; give a folder with -o")
-        _, said = _protect_one(photos[0], output, load(), report, whole_frame, overwrite, mask=mask)
+        options |= {"mask": mask, "overwrite": overwrite}
+        _, said = batch.protect_one(photos[0], output, load(), photos[0].name, **options)
         typer.echo("\n".join(said))
         return
     if mask is not None:
         raise SalattackError("--mask is for one photo; name it, and a file with -o")
-    pairs = _pairs(photos, output)
+    pairs = batch.pairs_of(photos, output)
     protector = load()
     settings = {
         "strength": strength,
@@ -85,17 +91,17 @@ def protect(
         "weights": sha256(generator_weights) if generator_weights else GENERATORS[generator].sha256,
         "attack": repr(protector.attack),
     }
-    options = {"report": report, "whole_frame": whole_frame, "total": len(pairs)}
+    options |= {"total": len(pairs)}
+    run = partial(map, partial(batch.work, protector, **options))
     if engine == "ray":
-        make = partial(_worker, load, protector.attack, options)
-        run = partial(_on_ray, make, workers, protector.device.type == "cuda")
-    else:
-        run = partial(map, partial(_work, protector, **options))
-    failed = _protect_all(
-        pairs, output, settings, run, overwrite, report, in_order=engine == "local"
-    )
+        make = partial(batch.worker, load, protector.attack, options)
+        run = partial(batch.on_ray, make, workers, protector.device.type == "cuda")
+    again = {"overwrite": overwrite, "report": report}
+    hidden = engine == "local" or not sys.stderr.isatty()  # locally each photo shows its own bar
+    skipped, failed = batch.protect_all(pairs, output, settings, run, **again, hidden=hidden)
+    if skipped:
+        typer.echo(f"{skipped} photos were done before and are unchanged: skipped")
     if failed:
         typer.echo(f"{len(failed)} of {len(pairs)} photos are not protected:", err=True)
-        for message in failed:
-            typer.echo(f"  {message}", err=True)
+        typer.echo("\n".join(f"  {message}" for message in failed), err=True)
         raise typer.Exit(BAD_PHOTOS)

@@ -5,95 +5,95 @@ import os
 import re
 import sys
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-import typer
-
+from ..attacks import Attack
 from ..errors import SalattackError
+from ..runtime.files import sha256
+from ..runtime.parallel import map_on_ray
+from ..runtime.progress import progress_bar
+from .disruption import Protector
+from .page import in_words, write_report
 from .photo_file import FORMATS
-
-if TYPE_CHECKING:
-    from ..attacks import Attack
-    from .disruption import Protector
-    from .protection import Protected
-
+from .protection import Protected, measure, protect_photo
 
 RECORD = "salattack-protect.jsonl"  # in the output folder: a line as each photo begins and ends
-BAD_PHOTOS = 3  # exit code when some photos of several could not be protected
-RETRIES = 3  # of a photo whose worker was lost: the photo itself may be what kills it
+RETRIES = 3  # of a photo whose worker was lost, since the photo itself may be the cause
 
 
 @dataclass(frozen=True)
 class Job:
-    """One photo of several: its number, what was asked, and whether its target may be replaced."""
+    """One photo of several; ``name`` is the target's in the record."""
 
     number: int
     source: Path
     target: Path
-    name: str  # of the target in the record
-    asked: dict
-    overwrite: bool
-    done: dict | None = None  # the record's entry, where only the report is still to be written
+    name: str
+    asked: dict  # checksum of the photo, and settings
+    overwrite: bool = False
+    done: bool = False  # only the report is missing
 
 
-Outcome = tuple[Job, dict, list[str]]  # with its entry in the record, and what to say
+Outcome = tuple[Job, dict, list[str]]  # the entry for the record (or none), lines for the user
 
 
-def _pairs(photos: list[Path], output: Path) -> list[tuple[Path, Path]]:
-    """Return every photo with its target; a folder's photos keep their place below it."""
+def pairs_of(photos: list[Path], output: Path) -> list[tuple[Path, Path]]:
+    """Return every photo with its target; a folder's photos keep their paths below it.
+
+    Raises:
+        SalattackError: no photos, two with the same target, or an output among the inputs.
+    """
     if output.exists() and not output.is_dir():
         raise SalattackError(f"{output} is a file; give a folder for several photos")
-    pairs: list[tuple[Path, Path]] = []
+    pairs: dict[Path, Path] = {}  # by target
     inside = output.resolve()
     for given in photos:
-        if not given.is_dir():
-            pairs.append((given, output / given.name))
-            continue
-        if given.resolve() == inside:
-            raise SalattackError(f"{output} is one of the inputs; choose another output folder")
-        written = given.resolve() in inside.parents  # our own results are no photos to protect
-        files = sorted(p for p in given.rglob("*") if p.suffix.lower() in FORMATS and p.is_file())
-        below = [(p, p.relative_to(given)) for p in files]
-        pairs += [
-            (p, output / place)
-            for p, place in below
-            if not (written and inside in p.resolve().parents)
-            and not any(part.startswith(".") for part in place.parts)
-        ]
+        found = [(given, output / given.name)]
+        if given.is_dir():
+            if given.resolve() == inside:
+                raise SalattackError(f"{output} is one of the inputs; choose another output folder")
+            written = given.resolve() in inside.parents  # our own results are not inputs
+            found = [
+                (path, output / path.relative_to(given))
+                for path in sorted(given.rglob("*"))
+                if path.suffix.lower() in FORMATS
+                and path.is_file()
+                and not any(part.startswith(".") for part in path.relative_to(given).parts)
+                and not (written and inside in path.resolve().parents)
+            ]
+        for source, target in found:
+            if (first := pairs.setdefault(target, source)) != source:
+                raise SalattackError(f"{first} and {source} would both become {target}")
     if not pairs:
         raise SalattackError(f"no photos in {photos[0]}; known are {', '.join(FORMATS)}")
-    taken: dict[Path, Path] = {}
-    sources = {source.resolve() for source, _ in pairs}
-    for source, target in pairs:
+    sources = {source.resolve() for source in pairs.values()}
+    for target in pairs:
         if target.resolve() in sources:
             raise SalattackError(f"{target} is one of the photos; choose another output folder")
-        if taken.setdefault(target, source) != source:
-            raise SalattackError(f"{taken[target]} and {source} would both become {target}")
-    return list(dict.fromkeys(pairs))
+    return [(source, target) for target, source in pairs.items()]
 
 
-def _protect_all(
+def protect_all(
     pairs: list[tuple[Path, Path]],
     output: Path,
     settings: dict,
     run: Callable[[Iterator[Job]], Iterable[Outcome]],
+    *,
     overwrite: bool,
     report: bool,
-    in_order: bool,
-) -> list[str]:
-    """Protect every photo that the record does not hold as done; return what went wrong.
+    hidden: bool,
+) -> tuple[int, list[str]]:
+    """Protect every photo that the record does not hold as done; ``run`` draws the jobs.
 
-    Jobs are decided on and noted as begun when ``run`` takes them.
+    Returns:
+        How many photos were skipped, and what went wrong with others.
     """
-    from ..runtime.files import sha256
-    from ..runtime.progress import progress_bar
-
-    begun, done = read_record(output / RECORD)
+    record = _read_record(output / RECORD)
     failed: dict[int, str] = {}
-    skipped = finished = 0
+    skipped = 0
 
     def jobs() -> Iterator[Job]:
         nonlocal skipped
@@ -104,45 +104,40 @@ def _protect_all(
             except OSError as error:
                 failed[number] = f"{source}: {error.strerror}"
                 continue
-            last, there = done.get(name, {}), target.is_file()
-            intact = there and last.get("written") == sha256(target)
-            if intact and last.get("asked") == asked and not overwrite:
-                if report and _older(_page(target), target):
-                    yield Job(number, source, target, name, asked, overwrite, last)
+            job, last = Job(number, source, target, name, asked), record.get(name, {})
+            intact = target.is_file() and last.get("written") == sha256(target)
+            if intact and last["asked"] == asked and not overwrite:
+                if report and not _has_page(target):
+                    yield replace(job, done=True)
                 else:
                     skipped += 1
                 continue
-            # Only what an interrupted run, or an earlier one, has written here may be replaced.
-            ours = intact if last else there and name in begun
-            free = ours or not target.exists()
+            # Without --overwrite only files that this record lists may be replaced.
+            free = intact or "begun" in last or not target.exists()
             if free:
                 _note(output, {"target": name, "begun": asked})
-            yield Job(number, source, target, name, asked, overwrite or free)
+            yield replace(job, overwrite=overwrite or free)
 
-    hidden = in_order or not sys.stderr.isatty()  # in order, each photo shows its own bar
     with progress_bar(len(pairs), hidden=hidden) as bar:
-        for job, entry, said in run(jobs()):
-            _note(output, entry)
+        bar.set_description(f"{len(pairs)} photos")
+        for finished, (job, entry, said) in enumerate(run(jobs()), 1):
+            if entry:
+                _note(output, entry)
             if "failed" in entry:
                 failed[job.number] = entry["failed"]
-            finished += 1
             bar.n = finished + skipped
-            bar.set_description(f"{len(pairs)} photos")
-            for line in said:
-                bar.write(line)
+            bar.write("\n".join(said)) if said else bar.refresh()
     _sweep([target for _, target in pairs])
-    if skipped:
-        typer.echo(f"{skipped} photos were done before and are unchanged: skipped")
-    return [failed[number] for number in sorted(failed)]
+    return skipped, [failed[number] for number in sorted(failed)]
 
 
 def _sweep(targets: list[Path]) -> None:
-    """Remove what killed processes left half written, by the names of `written_whole`.
+    """Remove files that killed processes left half written, known by `written_whole`'s names.
 
-    What a live process writes is left alone: it may be another run into the same folder.
+    Files of living processes stay: another run may write into the same folder.
     """
     ours = {path for target in targets for path in (target, _page(target))}
-    for folder in {t.parent for t in targets if t.parent.is_dir()}:
+    for folder in {target.parent for target in targets}:
         for path in folder.glob(".*"):
             name = re.fullmatch(r"\.(\d+)\.(.+)", path.name)
             if name and path.with_name(name[2]) in ours and not _alive(int(name[1])):
@@ -150,15 +145,12 @@ def _sweep(targets: list[Path]) -> None:
 
 
 def _alive(process: int) -> bool:
-    """Return whether a process of this id runs; true where that cannot be asked."""
-    if os.name != "posix":  # elsewhere os.kill would end it
-        return True
+    """Return whether a process of this id runs; True where that is unknown."""
     try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    except (PermissionError, OverflowError):
-        pass
+        if os.name == "posix":  # elsewhere os.kill would end it
+            os.kill(process, 0)
+    except (OSError, OverflowError) as error:
+        return not isinstance(error, ProcessLookupError)
     return True
 
 
@@ -166,133 +158,94 @@ def _page(target: Path) -> Path:
     return target.with_name(target.name + ".html")
 
 
-def _older(page: Path, target: Path) -> bool:
-    return not page.exists() or page.stat().st_mtime_ns < target.stat().st_mtime_ns
+def _has_page(target: Path) -> bool:
+    page = _page(target)
+    return page.exists() and page.stat().st_mtime_ns >= target.stat().st_mtime_ns
 
 
-def _work(
-    protector: "Protector", job: Job, *, total: int, report: bool, whole_frame: bool
-) -> Outcome:
-    """Protect one of several photos; what is wrong with it is part of the outcome."""
-    from ..runtime.files import sha256
-
+def work(protector: Protector, job: Job, *, total: int, report: bool, **options: object) -> Outcome:
+    """Protect one of several photos; an error is part of the outcome."""
     label = f"{job.number} of {total} · {job.source.name}"
     try:
-        if job.done is not None:
-            from .protection import protected_before
-
-            result = protected_before(job.source, job.target, protector, job.done)
-            return job, job.done, [_report(result, protector)]
-        figures, said = _protect_one(
-            job.source, job.target, protector, report, whole_frame, job.overwrite, label
+        if job.done:
+            done = measure(job.source, job.target, protector, **options)
+            return job, {}, [_report(done, protector)]
+        figures, said = protect_one(
+            job.source, job.target, protector, label, report, overwrite=job.overwrite, **options
         )
     except SalattackError as error:
         return job, {"target": job.name, "failed": str(error)}, []
-    written = sha256(job.target)
-    return job, {"target": job.name, "asked": job.asked, "written": written, **figures}, said
+    entry = {"target": job.name, "asked": job.asked, "written": sha256(job.target)}
+    return job, entry | figures, said
 
 
-def _worker(
-    load: Callable[[], "Protector"], attack: "Attack", options: dict
-) -> Callable[[Job], Outcome]:
-    return partial(_work, replace(load(), attack=attack), **options)
+def worker(load: Callable[[], Protector], attack: Attack, options: dict) -> Callable:
+    """Load the models in a cluster's worker; return what it does with a job."""
+    return partial(work, replace(load(), attack=attack), **options)
 
 
-def _on_ray(
+def on_ray(
     make: Callable[[], Callable[[Job], Outcome]],
     workers: int | None,
     gpu: bool,
     jobs: Iterator[Job],
 ) -> Iterator[Outcome]:
-    """Protect photos on a Ray cluster whose workers see the same files by the same paths."""
-    from ..runtime.parallel import map_on_ray
+    """Protect photos on a Ray cluster whose workers see the same files at the same paths."""
 
     def lost(job: Job) -> Outcome:
-        times = f"its worker was lost {RETRIES + 1} times"
-        reason = f"{job.source}: {times}; give workers more memory or shrink the photo"
+        reason = f"{job.source}: its worker was lost {RETRIES + 1} times"
+        reason += "; give workers more memory or shrink the photo"
         return job, {"target": job.name, "failed": reason}, []
 
-    found = (
+    jobs = (
         replace(job, source=job.source.absolute(), target=job.target.absolute()) for job in jobs
     )
-    return map_on_ray(make, found, workers=workers, gpus=int(gpu), retries=RETRIES, lost=lost)
+    return map_on_ray(make, jobs, workers=workers, gpus=int(gpu), retries=RETRIES, lost=lost)
 
 
-def read_record(path: Path) -> tuple[set[str], dict[str, dict]]:
-    """Return the targets begun, and the last line of each that was done, of a run's record.
-
-    A line that an interruption cut is left out: its photo counts as begun.
-    """
-    begun: set[str] = set()
-    done: dict[str, dict] = {}
-    if not path.exists():
-        return begun, done
-    for line in path.read_text(encoding="utf-8").splitlines():
-        try:
+def _read_record(path: Path) -> dict[str, dict]:
+    """Return the last entry, begun or written, of each target of a run."""
+    record = {}
+    for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else ():
+        with suppress(ValueError, KeyError, TypeError):  # an interruption may cut a line short
             entry = json.loads(line)
-            name = entry["target"]
-        except (ValueError, KeyError, TypeError):
-            continue
-        if "begun" in entry:
-            begun.add(name)
-            done.pop(name, None)
-        elif "written" in entry:
-            done[name] = entry
-    return begun, done
+            if "failed" not in entry:
+                record[entry["target"]] = entry
+    return record
 
 
 def _note(output: Path, entry: dict) -> None:
+    path = output / RECORD
     try:
         output.mkdir(parents=True, exist_ok=True)
-        with (output / RECORD).open("a", encoding="utf-8") as file:
+        with path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(entry, ensure_ascii=False) + "\n")
     except OSError as error:
-        raise SalattackError(
-            f"cannot write {output / RECORD}: {error.strerror}; choose another place"
-        ) from error
+        message = f"cannot write {path}: {error.strerror}; choose another path"
+        raise SalattackError(message) from error
 
 
-def _protect_one(
-    source: Path,
-    target: Path,
-    protector: "Protector",
-    report: bool,
-    whole_frame: bool,
-    overwrite: bool,
-    label: str = "",
-    mask: Path | None = None,
+def protect_one(
+    source: Path, target: Path, protector: Protector, label: str, report: bool, **options: object
 ) -> tuple[dict, list[str]]:
-    """Protect a photo under a progress bar; return its figures, and what became of it in words."""
-    from ..runtime.progress import progress_bar
-    from .page import in_words
-    from .protection import protect_photo
+    """Protect a photo under a progress bar, with the options of `protect_photo`.
 
+    Returns:
+        The figures for the record, and lines for the user.
+    """
     steps = protector.attack.gradients
     with progress_bar(steps, hidden=not sys.stderr.isatty()) as bar:
 
         def show(face: int, faces: int, step: int) -> None:
             bar.total, bar.n = faces * steps, (face - 1) * steps + step
-            bar.set_description(f"{label or source.name} · face {face} of {faces}")
+            bar.set_description(f"{label} · face {face} of {faces}")
 
-        done = protect_photo(
-            source,
-            target,
-            protector,
-            mask=mask,
-            whole_frame=whole_frame,
-            overwrite=overwrite,
-            on_step=show,
-        )
-    said = [f"{target}: {in_words(done)}", *(f"{target}: {note}" for note in done.notes)]
-    if report:
-        said.append(_report(done, protector))
-    return done.record(), said
+        done = protect_photo(source, target, protector, on_step=show, **options)
+    said = [f"{target}: {text}" for text in (in_words(done), *done.notes)]
+    return done.record(), [*said, _report(done, protector)] if report else said
 
 
-def _report(done: "Protected", protector: "Protector") -> str:
-    """Write the page of a protected photo; return what to say of it."""
-    from .page import write_report
-
+def _report(done: Protected, protector: Protector) -> str:
     page = _page(done.target)
     write_report(done, protector, page)
     return f"{page}: the photo before and after"

@@ -31,19 +31,12 @@ AROUND = 2.0  # side of that square, relative to the face's box
 
 
 class FoundFace(NamedTuple):
-    """A face in a picture; points in its pixels, (0, 0) at the outer corner of the first.
+    """A face in a picture; points in its pixels, (0, 0) at the outer corner of the first."""
 
-    Attributes:
-        left_eye: centre of the eye that is on the left when the face is upright.
-        right_eye: the other eye.
-        box: left, top, right, bottom of the face.
-        score: the network's, from `SCORE` to 1.
-    """
-
-    left_eye: Point
+    left_eye: Point  # centre of the eye that is on the left when the face is upright
     right_eye: Point
-    box: Box
-    score: float
+    box: Box  # left, top, right, bottom of the face
+    score: float  # the network's, from `SCORE` to 1
 
 
 def find_faces(image: Image.Image) -> list[FoundFace]:
@@ -67,11 +60,10 @@ def find_faces(image: Image.Image) -> list[FoundFace]:
 
 
 def _finds(image: Image.Image, side: int) -> np.ndarray:
-    """Return the finds in a picture shrunk or grown to a longer side of ``side`` pixels.
+    """Return the finds in a picture that is resized to a longer side of ``side`` pixels.
 
-    Returns:
-        (N, 15) in pixels of ``image``: left, top, width and height of the box, five points of
-        which the first two are the eyes, and the score.
+    They are (N, 15) in pixels of ``image``: left, top, width and height of the box, five points of
+    which the first two are the eyes, and the score.
     """
     network = _network()
     size = [max(1, round(length * side / max(image.size))) for length in image.size]
@@ -91,11 +83,9 @@ def _eyes(image: Image.Image, face: np.ndarray) -> np.ndarray:
     """
     eyes, half = face[4:8].reshape(2, 2) @ (1, 1j), AROUND * max(face[2:4]) / 2
     centre = face[:2] + face[2:4] / 2
-    square = image.crop(
-        (*(centre - half).round().astype(int), *(centre + half).round().astype(int))
-    )
-    corner = (centre - half).round() @ (1, 1j)
-    middle = complex(*square.size) / 2
+    corners = np.round([centre - half, centre + half]).astype(int)
+    square = image.crop(corners.ravel().tolist())
+    corner, middle = corners[0] @ (1, 1j), complex(*square.size) / 2
     for sides in (CLOSE[1:2], CLOSE[1:2], CLOSE):
         angle = np.angle(eyes[1] - eyes[0])
         view = square.rotate(np.degrees(angle), Image.Resampling.BICUBIC)
@@ -118,9 +108,8 @@ def _network() -> "cv2.FaceDetectorYN":
     try:
         import cv2
     except ImportError as error:
-        raise SalattackError(
-            "finding faces needs OpenCV; install it by pip install 'salattack[protect]'"
-        ) from error
+        message = "finding faces needs OpenCV; install it by pip install 'salattack[protect]'"
+        raise SalattackError(message) from error
     path = SHIPPED / WEIGHTS
     if not path.is_file() or sha256(path) != SHA256:
         raise SalattackError(f"{WEIGHTS} is missing or damaged; reinstall the package")

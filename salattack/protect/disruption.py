@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import count
 
 import numpy as np
 import torch
@@ -30,37 +31,27 @@ STRENGTHS: dict[str, Attack] = {
     for name, bound, steps in (("gentle", 0.1, 25), ("normal", 0.15, 30), ("strong", 0.2, 40))
 }
 UNTOUCHED = 1 / 255  # saliency below which a pixel keeps its bits
-SEAM = 8  # px of the grid over which the perturbation fades out towards the crop's edge
+SEAM = 8  # px of the grid over which the perturbation fades out at the crop's edge
 SHIFT, TURN, ZOOM = 2.0, 0.03, 0.03  # px of the grid, radians, ratio: how alignments differ
 BAND = 1 << 21  # photo pixels computed at once: bounds the memory of a huge face
+Encoded = Callable[[Tensor], Tensor]  # a perturbation to what g sees of it in the JPEG
 
 
 @dataclass(frozen=True, kw_only=True)
 class Protector:
-    """The models and the strength, loaded once for many photos.
+    """The models and the strength, loaded once for many photos."""
 
-    Attributes:
-        generator: g(·), what the protection is aimed at.
-        generator_name: its name in reports.
-        saliency: f_sa(·).
-        image_size: side of what g sees, in pixels.
-        strength: a key of `STRENGTHS`.
-        attack: the attacker of that strength, or one of your own in the salient region.
-        device: of the two networks.
-        edits: what g can be asked for; all of it is attacked.
-    """
-
-    generator: Generator
-    generator_name: str
-    saliency: Saliency
-    image_size: int
-    strength: str
-    attack: Attack
-    device: torch.device
-    edits: EditSet = stargan.EDITS
+    generator: Generator  # g(·), the generator to protect against
+    generator_name: str  # for reports
+    saliency: Saliency  # f_sa(·)
+    image_size: int  # side s of what g sees, in pixels
+    strength: str  # a key of `STRENGTHS`
+    attack: Attack  # the attacker of that strength, or your own
+    device: torch.device  # of the two networks
+    edits: EditSet = stargan.EDITS  # all that g can be asked for; attacked together
 
     def targets(self) -> Tensor:
-        """Return the (K, …) targets of g's K edits, of a face labelled `DEFAULT_LABELS`."""
+        """Return the (K, …) targets of g's K edits for a face labelled `DEFAULT_LABELS`."""
         labels = torch.tensor([[float(DEFAULT_LABELS[name]) for name in ATTRIBUTES]])
         return torch.cat(self.edits.targets(self.generator, labels.to(self.device), ["joint"]))
 
@@ -74,8 +65,8 @@ class Protector:
     def mask(self, image: Tensor, given: Tensor | None = None) -> Tensor:
         """Return where a (1, 3, s, s) image may change: M, (1, 1, s, s) in [0, 1].
 
-        Zero where the saliency, or the ``given`` map in its place, is too low to change a bit,
-        and fading out at the edges, beyond which the photo goes on unchanged.
+        M is zero where the saliency (or ``given``) is too low to change any 8-bit value. It fades
+        to zero at the crop's edges so that no seam shows.
         """
         salient = self.saliency(image.to(self.device)).cpu() if given is None else given
         ramp = torch.arange(self.image_size) + 0.5
@@ -112,16 +103,26 @@ def load_protector(
     )
 
 
-def _protect_face(
+def protect_face(
     photo: Photo,
     place: Place,
     mask: Tensor,
     protector: Protector,
     form: str,
-    step: Callable[[int], object],
+    on_step: Callable[[int], object] | None,
     region: Image.Image | None,
 ) -> None:
-    x0 = place.crop(photo.pixels)
+    """Disrupt one face in the photo's pixels.
+
+    Args:
+        photo: changed in place.
+        place: of the face.
+        mask: M, (1, 1, s, s) in [0, 1].
+        protector: the models and the strength.
+        form: of the written file; the compression of a "JPEG" is part of the attack.
+        on_step: called with the number of gradients so far.
+        region: RGB of the photo's size; pixels that are black in it keep their bits.
+    """
     box = photo.in_blocks(place.box(photo.pixels.size))
     before = photo.pixels.crop(box)
 
@@ -129,33 +130,33 @@ def _protect_face(
         part = photo.through_jpeg(_spread(before, box[:2], place, delta[0].cpu(), mask[0]))
         return place.crop(part, box[:2])
 
-    view = _View(x0, place, protector, encoded if form == "JPEG" else None)
-    x0, on_device = x0.to(protector.device), mask.to(protector.device)
-    x = protector.attack(view, x0, protector.targets(), on_device, on_gradient=step)
-    after = _spread(before, box[:2], place, (x - x0)[0].cpu(), mask[0])
+    x0 = place.crop(photo.pixels)  # faces protected earlier may overlap this one
+    view = _View(x0.to(protector.device), place, protector, encoded if form == "JPEG" else None)
+    steps, targets = count(1), protector.targets()
+    tick = on_step and (lambda _: on_step(next(steps)))
+    x = protector.attack(view, view.x0, targets, mask.to(protector.device), on_gradient=tick)
+    after = _spread(before, box[:2], place, (x - view.x0)[0].cpu(), mask[0])
     white = None if region is None else region.crop(box).convert("L").point(lambda v: 255 * (v > 0))
     photo.pixels.paste(after, box[:2], white)
 
 
+@dataclass
 class _View:
-    """The change of the edits as a generator for `Attack`: zero where nothing is perturbed.
+    """A generator for `Attack`: the change of the edits, which is zero without a perturbation.
 
-    For a JPEG both sides are compressed, so that compression itself counts as no change.
+    For a JPEG it compares compressed to compressed, so that compression alone is no change.
     """
 
-    def __init__(
-        self,
-        x0: Tensor,
-        place: Place,
-        protector: Protector,
-        encoded: Callable[[Tensor], Tensor] | None,
-    ) -> None:
-        self.x0, self.protector, self.encoded = x0.to(protector.device), protector, encoded
-        self.shown = place.shown().to(protector.device)
-        self.clean = self.x0
-        if encoded is not None:
-            self.clean = encoded(torch.zeros_like(x0)).to(self.x0)
-        self.random = torch.Generator().manual_seed(protector.attack.seed)
+    x0: Tensor
+    place: Place
+    protector: Protector
+    encoded: Encoded | None
+
+    def __post_init__(self) -> None:
+        self.shown, self.clean = self.place.shown().to(self.x0), self.x0
+        if self.encoded is not None:
+            self.clean = self.encoded(torch.zeros_like(self.x0)).to(self.x0)
+        self.random = torch.Generator().manual_seed(self.protector.attack.seed)
 
     def __call__(self, x: Tensor, target: Tensor) -> Tensor:
         """Map one perturbed crop (1, 3, s, s) to the change of its K fakes (K, 3, s, s)."""
@@ -163,18 +164,22 @@ class _View:
         view = (self.x0 + self.shown @ delta @ self.shown.T).clamp(-1, 1)
         if self.encoded is not None:
             file = self.encoded(delta.detach()).to(view)
-            if torch.equal(file, self.clean):  # rounded away: without this no step would ever move
+            if torch.equal(file, self.clean):  # all was rounded away: keep the gradient alive
                 view = view - self.x0 + self.clean
-            else:  # straight through: the file's pixels, the linear gradient
+            else:  # straight through: the file's pixels, the gradient of the linear path
                 view = view + (file - view).detach()
         where = self._alignment().to(view)
-        edit = self.protector.generator
+        clean, changed = (
+            F.grid_sample(image, where, padding_mode="border", align_corners=False)
+            for image in (self.clean, view)
+        )
+        shape = (len(target), -1, -1, -1)
         with torch.no_grad():
-            clean = edit(_moved(self.clean, where).expand(len(target), -1, -1, -1), target)
-        return edit(_moved(view, where).expand(len(target), -1, -1, -1), target) - clean
+            fakes = self.protector.generator(clean.expand(shape), target)
+        return self.protector.generator(changed.expand(shape), target) - fakes
 
     def _alignment(self) -> Tensor:
-        """Return a sampling grid (1, s, s, 2) as another detector's eyes would give."""
+        """Return a sampling grid (1, s, s, 2) such as another detector's eyes would give."""
         size = self.x0.shape[-1]
         turn, zoom, *shift = (torch.rand(4, generator=self.random) * 2 - 1).tolist()
         turn, zoom = TURN * turn, 1 + ZOOM * zoom
@@ -184,21 +189,17 @@ class _View:
         return F.affine_grid(theta, [1, 3, size, size], align_corners=False)
 
 
-def _moved(image: Tensor, where: Tensor) -> Tensor:
-    return F.grid_sample(image, where, padding_mode="border", align_corners=False)
-
-
 def _spread(
     part: Image.Image, origin: Point, place: Place, delta: Tensor, mask: Tensor
 ) -> Image.Image:
-    """Return the part of a photo at ``origin`` with the perturbation spread over its pixels.
+    """Return the part of a photo at ``origin`` with a perturbation spread over its pixels.
 
     Args:
         part: RGB; unchanged.
         origin: left and top of the part in the upright photo.
-        place: where the grid lies.
+        place: of the grid.
         delta: (3, s, s) in [-1, 1] units.
-        mask: M, (1, s, s); where it comes to less than `UNTOUCHED`, pixels keep their bits.
+        mask: M, (1, s, s); pixels where it is below `UNTOUCHED` keep their bits.
     """
     pixels = np.array(part)
     layers = torch.cat([delta * 127.5, mask])[None]

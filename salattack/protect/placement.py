@@ -12,25 +12,18 @@ from torch import Tensor
 from ..faces.alignment import CELEBA_SIZE, CROP, Box, Point, align, preprocess, similarity
 from .detection import FoundFace
 
-FINEST = 4  # × the grid: finer photos shrink to the crop alike
-FINE = 8  # photo pixels per aligned one above which a photo is averaged before it is aligned
+FINEST = 4  # × the grid: photos finer than this give the same crop
+FINE = 8  # photo pixels per aligned pixel, above which a photo is averaged before it is aligned
 
 
 @dataclass(frozen=True)
 class Place:
-    """Where the generator's grid lies in an upright photo: photo = a · grid + b, complex numbers.
+    """Where the generator's grid lies in an upright photo: photo = a · grid + b, complex."""
 
-    Attributes:
-        a: scale and turn, in photo pixels per pixel of the grid.
-        b: where the grid's corner lies.
-        size: the grid's side s in pixels.
-        face: whose place it is; None for the largest centre square.
-    """
-
-    a: complex
-    b: complex
-    size: int
-    face: FoundFace | None = None
+    a: complex  # scale and rotation, in photo pixels per pixel of the grid
+    b: complex  # the grid's corner
+    size: int  # the grid's side s in pixels
+    face: FoundFace | None = None  # the face that was placed; None for the largest centre square
 
     @classmethod
     def of_face(cls, face: FoundFace, size: int) -> "Place":
@@ -49,13 +42,9 @@ class Place:
     def box(self, photo_size: tuple[int, int]) -> Box:
         """Return the photo's pixels that the grid can reach: left, top, right, bottom."""
         corners = self.a * np.array([0, 1, 1j, 1 + 1j]) * self.size + self.b
-        width, height = photo_size
-        return (
-            max(0, math.floor(corners.real.min())),
-            max(0, math.floor(corners.imag.min())),
-            min(width, math.ceil(corners.real.max())),
-            min(height, math.ceil(corners.imag.max())),
-        )
+        left, top = max(0, math.floor(corners.real.min())), max(0, math.floor(corners.imag.min()))
+        ends = math.ceil(corners.real.max()), math.ceil(corners.imag.max())
+        return (left, top, *map(min, photo_size, ends))
 
     def crop(self, image: Image.Image, origin: Point = (0, 0)) -> Tensor:
         """Return what a generator is given of an upright photo, or of a part of it at ``origin``.
@@ -65,22 +54,21 @@ class Place:
         """
         corner = complex(*origin)
         if self.face is None:
-            left, top = (round(v) for v in ((self.b - corner).real, (self.b - corner).imag))
-            side = round(self.a.real * self.size)
-            return preprocess(image.crop((left, top, left + side, top + side)), self.size, side)[
-                None
-            ]
+            start, side = self.b - corner, round(self.a.real * self.size)
+            left, top = round(start.real), round(start.imag)
+            square = image.crop((left, top, left + side, top + side))
+            return preprocess(square, self.size, side)[None]
         eyes = [complex(*eye) - corner for eye in (self.face.left_eye, self.face.right_eye)]
         m = max(1, math.floor(abs(self.a) * self.size / CROP / FINE))
         if m > 1:
             image, eyes = image.reduce(m), [eye / m for eye in eyes]
-        left, right = ((eye.real, eye.imag) for eye in eyes)
-        return preprocess(align(image, left, right, (0, 0, *image.size)), self.size)[None]
+        left_eye, right_eye = ((eye.real, eye.imag) for eye in eyes)
+        return preprocess(align(image, left_eye, right_eye, (0, 0, *image.size)), self.size)[None]
 
     def shown(self) -> Tensor:
-        """Return the matrix (s, s) by which rows and columns of the grid come back from the photo.
+        """Return a low-pass matrix (s, s): what the crop shows of a perturbation's rows or columns.
 
-        Spread over the photo's pixels and shrunk as `align` and `preprocess` shrink: a low-pass.
+        They are spread over the photo's pixels and shrunk as `align` and `preprocess` shrink.
         """
         n = min(round(abs(self.a) * self.size), FINEST * self.size)
         sizes = (n, self.size) if self.face is None else (n, CROP, self.size)

@@ -1,11 +1,10 @@
-"""A photo and a strength: what protecting it changes and breaks, in a notebook or by Voilà.
+"""A photo and a strength: what protecting it changes and breaks, in a notebook or in Voilà.
 
-Nothing is shown but what `protect_photo` wrote, and the report of that file.
+It shows only what `protect_photo` wrote, and the report of that file.
 """
 
 import base64
 import os
-from collections.abc import Callable
 from dataclasses import replace
 from html import escape
 from pathlib import Path
@@ -15,7 +14,7 @@ from typing import Any
 import ipywidgets
 from IPython.display import DisplayHandle, display
 
-from ..errors import SalattackError, one_of
+from ..errors import SalattackError
 from ..faces import load_faces
 from .disruption import STRENGTHS, load_protector
 from .page import body
@@ -29,18 +28,7 @@ STYLE = """<style>
 
 
 class ProtectPage:
-    """Controls and a result that is computed anew when one of them changes.
-
-    Attributes:
-        photo: which photo; the value is its path.
-        upload: brings a photo of one's own, which becomes the first choice.
-        strength: a key of `STRENGTHS`; taken when the slider is let go.
-        whole_frame: protect the largest centre square and look for no face.
-        progress: of the computation.
-        said: what goes on, or what went wrong, in one sentence.
-        link: saves the protected file.
-        result: what `salattack protect --report` shows of it.
-    """
+    """Controls, and a result that is computed again when one of them changes."""
 
     def __init__(
         self, photo: str | Path | None = None, strength: str = "normal", *, device: str = "auto"
@@ -50,16 +38,14 @@ class ProtectPage:
         Args:
             photo: shown first; None for the first shipped face.
             strength: a key of `STRENGTHS`.
-            device: "auto" takes CUDA where there is one.
+            device: "auto" takes CUDA if available.
 
         Raises:
             SalattackError: an unknown strength, or models that cannot be loaded.
         """
-        if strength not in STRENGTHS:
-            raise one_of("strength", strength, STRENGTHS)
         self._shown: DisplayHandle | None = None
         self._protector = load_protector(strength, device=device)
-        self._folder = TemporaryDirectory(prefix="salattack-")  # uploads and results, until the end
+        self._folder = TemporaryDirectory(prefix="salattack-")  # for uploads and results
         self._target = Path(self._folder.name, "protected")
         shipped = load_faces("openpeople", kind=["selfie", "portrait"])
         choices = list(zip(shipped.ids, map(Path, shipped.sources), strict=True))
@@ -68,38 +54,31 @@ class ProtectPage:
         wide = {"width": "20rem", "max_width": "100%"}
         self.photo = ipywidgets.Dropdown(options=choices, description="Photo", layout=wide)
         self.upload = ipywidgets.FileUpload(accept=",".join(FORMATS), description="Your photo")
-        self.strength = ipywidgets.SelectionSlider(
-            options=list(STRENGTHS),
-            value=strength,
-            description="Strength",
-            continuous_update=False,
-            layout=wide,
-        )
+        slider = {"options": list(STRENGTHS), "value": strength, "continuous_update": False}
+        self.strength = ipywidgets.SelectionSlider(description="Strength", layout=wide, **slider)
         self.whole_frame = ipywidgets.Checkbox(
             description="Centre square instead of faces (--whole-frame)",
             indent=False,
-            layout={"width": "auto", "max_width": "100%"},
+            layout={**wide, "width": "auto"},
         )
         self.progress = ipywidgets.IntProgress(layout=wide)
-        self.said = ipywidgets.HTML()
-        self.link, self.result = ipywidgets.HTML(), ipywidgets.HTML()
+        self.said, self.link, self.result = (ipywidgets.HTML() for _ in range(3))
         self.upload.observe(self._uploaded, "value")
         for control in (self.photo, self.strength, self.whole_frame):
-            control.observe(lambda _: self._attempt(self.run), "value")
-        controls = ipywidgets.Box(
-            [self.photo, self.upload, self.strength, self.whole_frame],
-            layout={"flex_flow": "row wrap", "align_items": "center"},
-        )
+            control.observe(self._changed, "value")
+        self._controls = (self.photo, self.upload, self.strength, self.whole_frame)
+        flow = {"flex_flow": "row wrap", "align_items": "center"}
+        controls = ipywidgets.Box(self._controls, layout=flow)
         self._page = ipywidgets.VBox(
             [ipywidgets.HTML(STYLE), controls, self.progress, self.said, self.link, self.result]
         )
 
     def show(self) -> None:
-        """Show the page as it stands; `run` fills it."""
+        """Show the page; `run` fills it."""
         self._shown = display(self, display_id=True)
 
     def run(self) -> None:
-        """Protect the chosen photo at the chosen strength, and show what became of it.
+        """Protect the chosen photo at the chosen strength, and show the result.
 
         Raises:
             SalattackError: see `protect_photo`.
@@ -107,8 +86,7 @@ class ProtectPage:
         source, strength = self.photo.value, self.strength.value
         target = self._target / (Path(self.photo.label).stem + source.suffix)
         protector = replace(self._protector, strength=strength, attack=STRENGTHS[strength])
-        controls = (self.photo, self.upload, self.strength, self.whole_frame)
-        for control in controls:
+        for control in self._controls:
             control.disabled = True
         self.link.value = ""
         self.result.add_class("stale")
@@ -122,19 +100,19 @@ class ProtectPage:
                 overwrite=True,
                 on_step=lambda *step: self._step(protector.attack.gradients, *step),
             )
-            self._say(f"{target.name}: measuring what was written …")
+            self._say(f"{target.name}: measuring the written file …")
             self.result.value, self.link.value = body(done, protector), _link(target)
             self._say("")
         except BaseException:
-            self.result.value = ""  # nothing stands beside a choice that it is not of
+            self.result.value = ""  # never show a result next to settings that did not produce it
             self._say("")
             raise
         finally:
             self.progress.layout.visibility = "hidden"
             self.result.remove_class("stale")
-            for control in controls:
+            for control in self._controls:
                 control.disabled = False
-        if self._shown is not None:  # once, so that the notebook keeps a result, not only a widget
+        if self._shown is not None:  # once, so that the notebook file keeps the first result
             self._shown.update(self)
             self._shown = None
 
@@ -148,20 +126,18 @@ class ProtectPage:
 
     def _uploaded(self, change: dict[str, Any]) -> None:
         """Put an upload in front of the choices, which chooses it."""
-        if not change["new"]:
-            return
-        (file,) = change["new"]
-        path = Path(mkdtemp(dir=self._folder.name), Path(file["name"]).name)
-        path.write_bytes(file["content"])
-        self.upload.value = ()  # frees the memory, and the same file may come again
-        self.photo.options = [(path.name, path), *self.photo.options]
+        for file in change["new"]:
+            path = Path(mkdtemp(dir=self._folder.name), Path(file["name"]).name)
+            path.write_bytes(file["content"])
+            self.upload.value = ()  # frees the memory, and allows the same file again
+            self.photo.options = [(path.name, path), *self.photo.options]
 
-    def _attempt(self, work: Callable[[], None]) -> None:
+    def _changed(self, _: object) -> None:
         try:
-            work()
+            self.run()
         except Exception as error:
             sentence = str(error)
-            for folder in (self.photo.value.parent, self._target):  # nobody chose these
+            for folder in (self.photo.value.parent, self._target):  # the user did not choose these
                 sentence = sentence.replace(f"{folder}{os.sep}", "")
             known = isinstance(error, SalattackError)
             self._say(sentence if known else f"{type(error).__name__}: {sentence}", "#a00000")
@@ -169,7 +145,7 @@ class ProtectPage:
                 raise
 
     def _repr_mimebundle_(self, **_: object) -> dict[str, Any]:
-        """Return the widget, and for readers without a kernel the result as it stands."""
+        """Return the widget, and the result as HTML for readers without a kernel."""
         return {**self._page._repr_mimebundle_(), "text/html": self.result.value}
 
 

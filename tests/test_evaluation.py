@@ -133,7 +133,7 @@ def test_tables_by_sample_size(tmp_path):
     assert set(both.loc["all"].index) == {"i-fgsm"}  # PGD did not see all of them
     tables.save_tables(rows, tmp_path)
     text = (tmp_path / "table_1.md").read_text()
-    assert "**0.0200** / **0.1000**" in text and "0.020 / 0.089" in text and "150 faces" in text
+    assert "**0.0200** / **0.0500**" in text and "0.020 / 0.089" in text and "150 faces" in text
 
 
 def of_places(n):

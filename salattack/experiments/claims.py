@@ -44,7 +44,6 @@ NEARLY = 0.10  # of I-FGSM's change of the background, which is called nearly ke
 EQUAL = 0.90  # of another attack's damage, which is called equivalent
 RELIABLE = 0.90  # share of successes from which something is called reliable
 PSNR, SSIM = 40, 0.98  # from which a change is called imperceptible: ours, the paper gives none
-FRAME = 1 / 25  # seconds of a video frame
 
 
 class Outcome(NamedTuple):
@@ -187,9 +186,8 @@ def _beside(run: Run, text: Callable[[Run, pd.DataFrame], str]) -> str:
 
 def _broken(run: Run) -> Outcome:
     because = f"The mean damage must exceed {SUCCESS}, from which Ruiz et al. call a fake broken."
-    return _judged(
-        _beside(run, _breaks), because, *_above(SUCCESS, run.of("damage_l2", run.strong))
-    )
+    found = run.of("damage_l2", run.strong)
+    return _judged(_beside(run, _breaks), because, *_above(SUCCESS, found))
 
 
 def _each_edit(run: Run) -> Outcome:
@@ -251,9 +249,9 @@ def _real_time(run: Run) -> Outcome:
     seconds = pd.read_csv(run.folder / FIG_5).get("mask_seconds", pd.Series(dtype=float)).mean()
     if np.isnan(seconds):
         return _untested("The run did not time its masks.")
-    because = f"A video frame of 1/25 s leaves {1000 * FRAME:.0f} ms for its mask."
+    because = "A video frame of 1/25 s leaves 40 ms for its mask."
     measured = f"{1000 * seconds:.0f} ms per mask, on this run's own processor"
-    return Outcome(measured, REPRODUCED if seconds <= FRAME else NOT, because)
+    return Outcome(measured, REPRODUCED if seconds <= 1 / 25 else NOT, because)
 
 
 def _face_found(run: Run) -> Outcome:

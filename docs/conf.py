@@ -29,6 +29,7 @@ myst_heading_anchors = 3
 nb_execution_mode = "off"
 autodoc_member_order = "bysource"
 autodoc_typehints = "description"
+autodoc_typehints_description_target = "documented"
 html_theme = "furo"
 html_title = "salattack"
 html_static_path = ["site"]

@@ -55,6 +55,7 @@ docs/api
 ```{toctree}
 :hidden:
 :caption: Notebooks
+notebooks/walkthrough
 notebooks/framework
 notebooks/attribute_editing
 notebooks/saliency_maps

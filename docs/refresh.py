@@ -21,7 +21,8 @@ OURS = ("l2-pgd", "gradient-weighted")  # the first name that a table has
 
 def csv(name: str, *index: str) -> pd.DataFrame:
     """Return a committed CSV table by its path below figures/."""
-    return pd.read_csv(ROOT / "figures" / name).set_index(list(index))
+    table = pd.read_csv(ROOT / "figures" / name)
+    return table.set_index(list(index)) if index else table
 
 
 def markdown(name: str, nth: int, index: str) -> pd.DataFrame:
@@ -146,7 +147,7 @@ def robustness() -> str:
 
 def transfer() -> str:
     """Return the damage to each generator, by the generator that the attack was made for."""
-    table = pd.read_csv(ROOT / "figures" / "transfer.csv")
+    table = csv("transfer.csv")
     rows = [[*row[:2], *(f"{value:.3f}" for value in row[2:])] for row in table.values.tolist()]
     return drawn(["Attacker", "Made for", *table.columns[2:]], rows)
 
@@ -159,8 +160,9 @@ def minutes(notebook: str) -> str:
 
 def claims() -> str:
     """Return the verdicts on the paper's claims, and how long they take."""
-    table = csv("claims.csv", "claim")[["printed", "measured", "verdict"]]
-    text = drawn(["Claim", "Printed", "Expected", "Verdict"], table.reset_index().values.tolist())
+    table = csv("claims.csv")[["claim", "source", "printed", "measured", "verdict"]]
+    head = ["Claim", "In the paper", "Printed", "Expected", "Verdict"]
+    text = drawn(head, table.values.tolist())
     return text.replace("---:", "---") + f"\n\nTime: {minutes('attack_comparison')}."
 
 
@@ -209,7 +211,7 @@ def values() -> dict[str, str]:
     per_l2 = csv("ablation.csv", "question", "variant")["damage_per_l2"]
     left = csv("robustness.csv", "transform", "attacker")["remaining"]
     means = csv("trade_off_means.csv", "attacker", "bound")
-    across = pd.read_csv(ROOT / "figures" / "transfer.csv").set_index(["attacker"]).iloc[0]
+    across = csv("transfer.csv", "attacker").iloc[0]
     return {
         "claims": (ROOT / "figures" / "claims.md").read_text().splitlines()[0].rstrip("."),
         "aware_l1": f"{aware['l1_ratio']:.2f}",

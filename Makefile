@@ -6,8 +6,10 @@ PARAMETERS ?=
 # A larger sample of your own data, e.g. make reproduce PROFILE=tiny DATA=/data/celeba; goes on where it was stopped
 PROFILE ?=
 DATA ?=
+# A package index that serves smaller builds of torch, for example CPU only. Used once, at installation.
+TORCH_INDEX ?=
 
-.PHONY: reproduce figures test lab app lint bench train models-report lock clean
+.PHONY: reproduce figures test lab app docs docs-tables lint bench train models-report lock clean
 
 reproduce: .venv/ready
 	$(BIN)/salattack reproduce $(if $(PROFILE),-p profile=$(PROFILE)) \
@@ -37,6 +39,14 @@ app: .venv/ready
 	$(BIN)/voila notebooks/protect.ipynb --progressive_rendering=True \
 		--Voila.tornado_settings='{"websocket_max_message_size": 200000000}'
 
+# The documentation site, without network; a broken link fails the build.
+docs: .venv/ready
+	$(BIN)/sphinx-build -W --keep-going -q -c docs . build/docs
+
+# For maintainers, after `make figures`: rewrite the tables and numbers that the documentation quotes.
+docs-tables: .venv/ready
+	$(BIN)/python docs/refresh.py
+
 lint: .venv/ready
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -60,12 +70,14 @@ models-report: .venv/ready
 	$(BIN)/python -m salattack.training bars "$(DATA)"
 
 .venv/ready: pyproject.toml requirements.lock
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
-		{ echo "salattack needs Python 3.11 or newer; set PYTHON=/path/to/python3.11"; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' || \
+		{ echo "salattack needs Python 3.11 to 3.13; set PYTHON=/path/to/python3.11"; exit 1; }
 	@echo "Building .venv (some minutes, once)"
 	$(PYTHON) -m venv .venv
+	$(if $(TORCH_INDEX),$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps \
+		--index-url "$(TORCH_INDEX)" $$(grep -oE '^torch(vision)?==[^ ;]+' requirements.lock))
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check \
-		-c requirements.lock -e '.[notebooks,ray,protect,generators,train,test]'
+		-c requirements.lock -e '.[notebooks,ray,protect,generators,train,docs,test]'
 	touch .venv/ready
 
 # After a change of the dependencies: newest versions that fit, names and versions only.

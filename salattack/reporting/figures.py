@@ -79,6 +79,23 @@ def edit_label(name: str) -> str:
     return COLUMNS.get(name, name.replace("_", " ").capitalize())
 
 
+def teaser(
+    photos: Tensor, saliency_map: Tensor, perturbed: Tensor, fakes: Tensor, broken: Tensor
+) -> Figure:
+    """The README's picture: a row per face, from the photo to the fake of the disrupted photo.
+
+    Args:
+        photos: I_org, (N, 3, H, W).
+        saliency_map: M, (N, 1, H, W).
+        perturbed: I_ptb, (N, 3, H, W).
+        fakes: g(I_org), (N, 3, H, W).
+        broken: g(I_ptb), (N, 3, H, W).
+    """
+    titles = ("Photo", "Saliency map", "Disrupted photo", "Fake of photo", "Fake of disrupted")
+    rows = zip(photos, saliency_map, perturbed, fakes, broken, strict=True)
+    return picture_grid([list(row) for row in rows], column_labels=titles)
+
+
 def attribute_editing(photos: Tensor, fakes: Tensor, names: Sequence[str] = ATTRIBUTES) -> Figure:
     """Fig. 2: what g makes of clean photos.
 

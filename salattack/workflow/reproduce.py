@@ -185,7 +185,7 @@ def _stamps(folder: Path) -> dict[str, tuple[int, int]]:
     return {
         path.name: (path.stat().st_mtime_ns, path.stat().st_ino)
         for path in sorted(folder.glob("*"))
-        if path.suffix in (".png", ".pdf", ".csv", ".md", ".tex")
+        if path.suffix in (".png", ".jpg", ".pdf", ".csv", ".md", ".tex")
     }
 
 

@@ -1,26 +1,30 @@
-"""The attack loop (Eq. 6–10, Algorithm 1) and the paper's attackers as presets of it.
+"""The attack loop: Eq. 3 to 10 and Algorithm 1. Every attacker is a value of it.
 
-An attacker is a value: where it starts, what g sees of the iterate, how far it steps, which
-region it may touch, and what it is projected on. Images are float32 in [-1, 1] throughout, and
-so are the units of every bound and step.
+Images are float32 (or float64) in [-1, 1] throughout, and so are the units of every bound and
+step. The values that the paper compares are in `salattack.presets`.
 """
 
 import warnings
-import zlib
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Literal
+from functools import cache
+from typing import Literal, get_args, get_origin, get_type_hints
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from .blur import Blur
 from .colours import SPACES, per_channel, same
 from .edits import Targets
 from .errors import SalattackError, one_of
+from .images import checked_images, uniform_noise
 from .interfaces import Generator
-from .regions import REGIONS
+from .minimum_norm import Saved, Smallest
+from .objective import Features, gradient, losses
+from .regions import REGIONS, checked_map
+
+Tick = Callable[[int], object]
+Map = Callable[[Tensor], Tensor]  # of images
 
 
 class UnmovedWarning(UserWarning):
@@ -29,62 +33,54 @@ class UnmovedWarning(UserWarning):
 
 @dataclass(frozen=True, kw_only=True)
 class Attack:
-    """One attacker. Maximises MSE(g(I_ptb, c), g(I_org, c)) by sign-gradient steps (Eq. 7).
-
-    Every choice that the paper leaves open is an attribute here.
+    """One attacker: maximises MSE(g(I_ptb, c), g(I_org, c)) by gradient steps (Eq. 7).
 
     Attributes:
-        bound: L∞ bound τ on the perturbation (Eq. 6), in [-1, 1] units. Ruiz et al.: 0.05; the
+        bound: (the paper's) L∞ bound τ on the perturbation (Eq. 6). Ruiz et al.: 0.05; the
             "magnitude 0.1" of § IV-A may be this, or the step.
-        radius: of a ball that the perturbation is kept in as well, as its root mean square over
-            the image, in the same units (L2, as Madry et al. 2018 project); None for no ball.
         step_size: step m (Eq. 8–10); None stands for ``bound``, which makes one step FGSM.
         steps: iterations.
-        start: half-width of the uniform random start, at most ``bound``. I-FGSM taken literally
-            starts at I_org, where the loss is at its minimum, its gradient exactly zero and
-            sign(0) = 0: it never moves. ±0.001 (a comment in Ruiz et al.'s code) leaves that
-            plateau.
-        start_in: "region" multiplies the start by M (Eq. 4); "everywhere" does not, as code would
-            that masks the steps alone: its background is noise. A reading of the paper, no more.
-        blurs: what stands before g in the loss; empty for nothing.
-        blur_schedule: "cycle" applies one blur an iteration in turn (Spread-Spectrum), "mean"
-            averages the loss over all of them in every iteration (EoT).
-        blur_target: "loss" blurs only what g sees and leaves the image sharp (Ruiz et al.);
-            "iterate" blurs the image itself before each step.
-        region: "everywhere", or a name of `salattack.regions.REGIONS`, "saliency" in the paper:
-            start and steps are multiplied by that soft map M (Eq. 4, 10), so that pixels with
-            M = 0 keep their bits.
+        blurs: what stands before g in the loss (§ IV-A); empty for nothing.
+        region: "everywhere", or a name of `salattack.regions.REGIONS`, "saliency" in the paper.
+            Start and steps are multiplied by that map M (Eq. 4, 10); where M = 0, bits are kept.
+        start: (left open) half-width of the uniform random start, at most ``bound``. At I_org the
+            gradient is zero and sign(0) = 0: I-FGSM taken literally never moves. ±0.001 (a
+            comment in Ruiz et al.'s code) does.
+        start_in: "region" multiplies the start by M (Eq. 4). "everywhere" does not, as an
+            implementation would that masks only the steps: its background is noise.
+        blur_schedule: "cycle" takes one blur per iteration in turn (Spread-Spectrum), "mean"
+            averages the loss over all of them (EoT).
+        blur_target: "loss" blurs only what g sees (Ruiz et al.), "iterate" the image itself.
         gradient_at: "iterate" takes the gradient at I^t; "masked" at I^t × M, Eq. 10 as printed.
-        bound_by: "bound" limits the perturbation to τ (Eq. 6); "saliency" to τ × M (Eq. 4 with
-            ε bounded by τ).
-        loss: "mse" (§ IV-A), "l1", or "features", the squared distance of perceptual features.
-        goal: "break" goes away from g(I_org) (Eq. 7; Yeh et al.'s distorting attack), "nullify"
-            towards I_org itself, so that nothing seems edited (Yeh et al., WACVW 2020).
-        edits: for a tuple of targets, which asks for several edits at once: "joint" adds their
-            losses, "cycle" takes one per iteration in turn (Ruiz et al.'s two class-transferable
-            attacks). "joint" passes the tuple to g, as `Study` expects it.
-        colours: "rgb", or "ab": only a and b of CIE Lab, in units of 128, lightness being kept;
-            start, steps and bound are in that space (Wang et al., Anti-Forgery, IJCAI 2022).
-        shared: optimises one perturbation that is added to every photo of the batch (as in CMUA,
-            Huang et al., AAAI 2022); `universal_perturbation` returns it for other photos.
-        direction: "sign" steps as far on every pixel (Eq. 8–10); "gradient" steps along the
-            gradient itself, as far in root mean square, so that pixels which matter little
-            change little.
-        momentum: share μ of the steps before that is kept (Dong et al., CVPR 2018).
-        seed: of the random start; each image's noise depends on the seed and its pixels alone,
-            not on the batch it came in.
+        bound_by: "bound" limits the perturbation to τ (Eq. 6); "saliency" to τ × M.
+        loss: (related) "mse" (§ IV-A), "l1", or "features", a squared perceptual distance.
+        goal: "break" goes away from g(I_org) (Eq. 7), "nullify" towards I_org, so that nothing
+            seems edited (Yeh et al., WACVW 2020).
+        edits: for a tuple of targets: "joint" adds their losses, "cycle" takes one per iteration
+            in turn (Ruiz et al.'s two class-transferable attacks). "joint" passes the tuple to g.
+        colours: "rgb", or "ab": start, steps and bound in a and b of CIE Lab, in units of 128,
+            lightness being kept (Anti-Forgery, Wang et al., IJCAI 2022).
+        shared: one perturbation for every photo of the batch (CMUA, Huang et al., AAAI 2022).
+        momentum: share μ of the previous steps that is kept (Dong et al., CVPR 2018).
+        direction: "sign" moves every pixel equally far (Eq. 8–10); "gradient" steps along the
+            gradient itself, with root mean square m (L2-PGD, Madry et al., ICLR 2018).
+        radius: of an L2 ball that the perturbation is kept in as well, as its root mean square
+            over the image; None for no ball. A minimum-norm attack starts with it.
+        until: (ours) damage to exceed, which makes it a minimum-norm attack with a radius for
+            each image, see `salattack.minimum_norm`; None for a fixed strength.
+        radius_step: share γ by which a minimum-norm attack changes a radius.
+        seed: of the random start; an image's noise depends only on the seed and its pixels.
     """
 
     bound: float = 0.05
-    radius: float | None = None
     step_size: float | None = 0.01
     steps: int = 10
+    blurs: tuple[Blur, ...] = ()
+    region: str = "everywhere"
     start: float = 0.0
     start_in: Literal["region", "everywhere"] = "region"
-    blurs: tuple[Blur, ...] = ()
     blur_schedule: Literal["cycle", "mean"] = "cycle"
     blur_target: Literal["loss", "iterate"] = "loss"
-    region: str = "everywhere"
     gradient_at: Literal["iterate", "masked"] = "iterate"
     bound_by: Literal["bound", "saliency"] = "bound"
     loss: Literal["mse", "l1", "features"] = "mse"
@@ -92,48 +88,43 @@ class Attack:
     edits: Literal["joint", "cycle"] = "joint"
     colours: Literal["rgb", "ab"] = "rgb"
     shared: bool = False
-    direction: Literal["sign", "gradient"] = "sign"
     momentum: float = 0.0
+    direction: Literal["sign", "gradient"] = "sign"
+    radius: float | None = None
+    until: float | None = None
+    radius_step: float = 0.05
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if not self.bound >= 0:
-            raise SalattackError(f"bound must be ≥ 0 (in [-1, 1] units), got {self.bound}")
-        if self.radius is not None and not self.radius >= 0:
-            raise SalattackError(f"radius must be ≥ 0, got {self.radius}")
-        if self.step_size is not None and not self.step_size > 0:
-            raise SalattackError(f"step_size must be > 0, got {self.step_size}")
-        if isinstance(self.steps, bool) or not isinstance(self.steps, int) or self.steps < 1:
-            raise SalattackError(f"steps must be a whole number ≥ 1, got {self.steps!r}")
-        if not 0 <= self.start <= self.bound:
-            raise SalattackError(
-                f"start must be between 0 and the bound {self.bound}, got {self.start}; "
-                "`with_strength` scales an attacker as a whole"
-            )
-        if not self.momentum >= 0:
-            raise SalattackError(f"momentum must be ≥ 0, got {self.momentum}")
-        for name, value, known in (
-            ("start_in", self.start_in, ("region", "everywhere")),
-            ("blur_schedule", self.blur_schedule, ("cycle", "mean")),
-            ("blur_target", self.blur_target, ("loss", "iterate")),
-            ("region", self.region, ("everywhere", *REGIONS)),
-            ("loss", self.loss, ("mse", "l1", "features")),
-            ("goal", self.goal, ("break", "nullify")),
-            ("edits", self.edits, ("joint", "cycle")),
-            ("colours", self.colours, ("rgb", "ab")),
-            ("direction", self.direction, ("sign", "gradient")),
-            ("gradient_at", self.gradient_at, ("iterate", "masked")),
-            ("bound_by", self.bound_by, ("bound", "saliency")),
+        whole = isinstance(self.steps, int) and not isinstance(self.steps, bool)
+        for holds, rule, value in (
+            (self.bound >= 0, "bound must be ≥ 0 (in [-1, 1] units)", self.bound),
+            (self.step_size is None or self.step_size > 0, "step_size must be > 0", self.step_size),
+            (whole and self.steps >= 1, "steps must be a whole number ≥ 1", repr(self.steps)),
+            (self.radius is None or self.radius >= 0, "radius must be ≥ 0", self.radius),
+            (self.momentum >= 0, "momentum must be ≥ 0", self.momentum),
+            (self.until is None or self.until > 0, "until must be > 0", self.until),
+            (0 < self.radius_step < 1, "radius_step must be between 0 and 1", self.radius_step),
+            (
+                0 <= self.start <= self.bound,
+                f"start must be between 0 and the bound {self.bound}",
+                self.start,
+            ),
         ):
-            if value not in known:
-                raise one_of(name, value, known)
-        if self.shared and (self.region != "everywhere" or self.colours != "rgb"):
+            if not holds:
+                raise SalattackError(f"{rule}, got {value}")
+        for name, known in _choices().items():
+            if getattr(self, name) not in known:
+                raise one_of(name, getattr(self, name), known)
+        masked, adapts = self.region != "everywhere", self.goal == "break" and not self.shared
+        if self.shared and (masked or self.colours != "rgb"):
             raise SalattackError("a shared perturbation has no region and is in rgb")
+        if not masked and (self.gradient_at == "masked" or self.bound_by == "saliency"):
+            raise SalattackError("gradient_at and bound_by use the map: set region='saliency'")
         if self.start_in == "everywhere" and self.bound_by == "saliency":
             raise SalattackError("bound_by='saliency' masks the start too: leave start_in as it is")
-        needs_map = self.gradient_at == "masked" or self.bound_by == "saliency"
-        if needs_map and self.region == "everywhere":
-            raise SalattackError("gradient_at and bound_by use the map: set region='saliency'")
+        if self.until is not None and (self.radius is None or not adapts):
+            raise SalattackError("until needs a radius, goal='break' and shared=False")
 
     @property
     def gradients(self) -> int:
@@ -143,12 +134,14 @@ class Attack:
     def with_strength(self, bound: float, step_size: float | None, steps: int) -> "Attack":
         """Return this attacker at another strength; FGSM stays one step of the size of bound.
 
-        A radius keeps its ratio to the bound. A start in the whole ball stays one, and another
-        start stays as it is where the bound allows it.
+        A radius keeps its ratio to the bound, and a start in the whole ball stays one. A
+        minimum-norm attack finds its own strength and is returned as it is.
 
         Raises:
             SalattackError: a value out of range, or a radius beside a bound of 0.
         """
+        if self.until is not None:
+            return self
         if self.step_size is None and self.steps == 1:
             step_size, steps = None, 1
         whole = self.start == self.bound > 0  # PGD
@@ -169,16 +162,16 @@ class Attack:
         target: Targets,
         saliency_map: Tensor | None = None,
         *,
-        features: Callable[[Tensor], Tensor] | None = None,
-        on_gradient: Callable[[int], object] | None = None,
+        features: Features | None = None,
+        on_gradient: Tick | None = None,
     ) -> Tensor:
         """Disrupt a batch: the perturbed images I_ptb of Algorithm 1.
 
         Args:
             generator: g, differentiable in its images; its parameters are left alone.
-            images: I_org, (N, 3, H, W) float32 (or float64) in [-1, 1]; no gradients reach them.
+            images: I_org, (N, 3, H, W) float32 or float64 in [-1, 1].
             target: what g is asked for, one row per image; see `Targets`.
-            saliency_map: M, (N, 1, H, W) in [0, 1], the ``region``; exactly when there is one.
+            saliency_map: M, (N, 1, H, W) in [0, 1], exactly when there is a ``region``.
             features: of g's images, for the loss "features": (N, …).
             on_gradient: called with N after every gradient (progress).
 
@@ -186,193 +179,156 @@ class Attack:
             I_ptb, same shape, in [-1, 1] and within ``bound`` of I_org (in ``colours``).
 
         Raises:
-            SalattackError: images or map with NaN, out of range, of another size or type; a map
-                given where none is used, or none where one is.
+            SalattackError: unusable images or map, or a map without a region.
 
         Warns:
             UnmovedWarning: images that came back bit-identical.
+            UnbrokenWarning: fakes that do not reach ``until``, see `salattack.minimum_norm`.
         """
-        images = _checked(images)
-        x, clean, decode = self._ascend(
-            generator, images, target, saliency_map, features, on_gradient
-        )
+        images = checked_images(images)
+        x, clean, decode = self._run(generator, images, target, saliency_map, features, on_gradient)
         still = (x == clean).all(1, keepdim=True)
-        x = torch.where(still, images, decode(x))  # a colour space's way back may round
-        if still := int((x == images).flatten(1).all(1).sum()):
+        result = torch.where(still, images, decode(x))  # a space's way back may round
+        if unmoved := int((result == images).flatten(1).all(1).sum()):
             warnings.warn(
-                f"{still} of {len(images)} images came back unchanged (the gradient was zero or "
+                f"{unmoved} of {len(images)} images came back unchanged (the gradient was zero or "
                 "the region empty): give the attack a start > 0 or a blur, and look at the mask",
                 UnmovedWarning,
                 stacklevel=2,
             )
-        return x
+        return result
 
-    def _ascend(
+    def _run(
         self,
         generator: Generator,
         images: Tensor,
         target: Targets,
         saliency_map: Tensor | None = None,
-        features: Callable[[Tensor], Tensor] | None = None,
-        on_gradient: Callable[[int], object] | None = None,
-    ) -> tuple[Tensor, Tensor, Callable[[Tensor], Tensor]]:
-        """Return the last iterate, where it started from, and the way from there to images.
+        features: Features | None = None,
+        on_gradient: Tick | None = None,
+    ) -> tuple[Tensor, Tensor, Map]:
+        """Algorithm 1: the last iterate, where it started from, and the way back to images.
 
         A shared attack iterates on the perturbation (1, 3, H, W), the others on the images.
         """
-        mask = self._mask(images, saliency_map)
-        if (self.loss == "features") != (features is not None):
-            raise SalattackError(f"loss={self.loss!r}: features belong to the loss 'features'")
-        distance = F.l1_loss if self.loss == "l1" else F.mse_loss
-        seen_in = features or same
+        mask = self._mask(images, saliency_map)  # M (Eq. 1)
+        clean, decode, channels = self._space(images)  # I_org, and the way back from its space
         ways = target if self.edits == "cycle" and isinstance(target, tuple) else (target,)
-        with torch.no_grad():  # what the distance is taken to, computed once
-            references = [seen_in(self._reference(generator(images, way), images)) for way in ways]
-        towards = 1 if self.goal == "break" else -1
+        j = losses(generator, images, ways, self.loss, self.goal, features, self.until)  # Eq. 7
+        low, high = self._box(clean, mask)
+        search = None
+        if self.until is not None:
+            search = Smallest(generator, images, target, self.until, self.radius)
+        # g sees the saved picture itself: its forward pass measures the damage as well
+        plain = not self.blurs and self.gradient_at == "iterate" and len(ways) == 1
+        m = self.bound if self.step_size is None else self.step_size
+        left, radius, velocity = 1.0, self.radius, torch.zeros_like(clean)
+
+        x = clean  # I^0
+        if self.start > 0:
+            noise = self.start * (mask if self.start_in == "region" else 1.0) * channels
+            noise = noise * uniform_noise(images[: len(x)], self.seed)
+            x = _within(radius, clean, x + noise).clamp(low, high)
+        for t in range(self.steps):
+            x, blurs = self._blurred(x, mask, t)
+            views = [self._view(blur, decode, mask) for blur in blurs]
+            nabla, fake = gradient(j[t % len(j)], x, views, on_gradient)
+            nabla = nabla * channels
+            if search is not None:
+                left = 1 - t / self.steps
+                change = self.radius_step * left
+                radius = search.take(x, decode(x), change, fake if plain else None)
+            if self.momentum:
+                velocity = self.momentum * velocity + nabla / _per_image(nabla.abs())
+                nabla = velocity
+            x = x + left * m * self._direction(nabla, mask)  # Eq. 8–10
+            x = _within(radius, clean, x).clamp(low, high)  # Eq. 6
+        if search is not None:
+            x = search.result()
+        return x, clean, decode
+
+    def _mask(self, images: Tensor, saliency_map: Tensor | None) -> Tensor:
+        if (self.region == "everywhere") != (saliency_map is None):
+            found = "takes no" if saliency_map is not None else "needs a"
+            raise SalattackError(
+                f"region={self.region!r} {found} saliency_map; "
+                "dataclasses.replace(attack, region=...) switches"
+            )
+        return images.new_ones(1) if saliency_map is None else checked_map(saliency_map, images)
+
+    def _space(self, images: Tensor) -> tuple[Tensor, Map, Tensor]:
         encode, decode, movable = SPACES[self.colours]
         channels = per_channel(movable, images.dtype, images.device)
-        clean = encode(images)
-        reach = self.bound * (mask if self.bound_by == "saliency" else 1.0)
         if self.shared:
-            clean = torch.zeros_like(images[:1])
+            return torch.zeros_like(images[:1]), lambda d: (images + d).clamp(-1, 1), channels
+        return encode(images), decode, channels
 
-            def decode(delta: Tensor) -> Tensor:
-                return (images + delta).clamp(-1, 1)
-
+    def _box(self, clean: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the lowest and highest values that Eq. 4 and 6 allow."""
+        reach = self.bound * (mask if self.bound_by == "saliency" else 1.0)
         low, high = clean - reach, clean + reach
         if self.colours == "rgb" and not self.shared:
             low, high = low.clamp(min=-1), high.clamp(max=1)
-        step = self.bound if self.step_size is None else self.step_size
+        return low, high
 
-        x, velocity = clean, torch.zeros_like(clean)
-        if self.start > 0:
-            place = mask if self.start_in == "region" else 1.0
-            noise = _noise(images[: len(x)], self.seed)
-            x = self._within(clean, x + self.start * place * channels * noise)
-            x = x.clamp(low, high)
-        for t in range(self.steps):
-            blurs = self._blurs_at(t)
-            if self.blur_target == "iterate" and self.blurs:
-                x = torch.lerp(x, torch.stack([b(x) for b in blurs]).mean(0), mask)
-                blurs = (same,)
-            way, reference = ways[t % len(ways)], references[t % len(ways)]
-            gradient = torch.zeros_like(x)
-            for blur in blurs:
-                seen = x.detach().requires_grad_()
-                with torch.enable_grad():  # also where the caller has switched it off
-                    view = decode(seen)
-                    view = blur(view * mask if self.gradient_at == "masked" else view)
-                    loss = distance(seen_in(generator(view, way)), reference)
-                    gradient += towards * _gradient(loss, seen)
-                if on_gradient is not None:
-                    on_gradient(len(images))
-            gradient *= channels
-            if self.momentum:
-                velocity = self.momentum * velocity + gradient / _per_image(gradient.abs())
-                gradient = velocity
-            x = self._within(clean, x + step * self._direction(gradient, mask))  # Eq. 9, 10
-            x = x.clamp(low, high)  # Eq. 6
-        return x, clean, decode
-
-    def _reference(self, fakes: Tensor, images: Tensor) -> Tensor:
-        if self.goal == "break":
-            return fakes
-        return images.repeat(1, fakes.shape[1] // images.shape[1], 1, 1)  # one for each edit
-
-    def _direction(self, gradient: Tensor, mask: Tensor) -> Tensor:
-        if self.direction == "sign":
-            return gradient.sign() * mask
-        gradient = gradient * mask
-        return gradient / _per_image(gradient.square()).sqrt()
-
-    def _within(self, clean: Tensor, x: Tensor) -> Tensor:
-        if self.radius is None:
-            return x
-        size = _per_image((x - clean).square()).sqrt()
-        return torch.lerp(clean, x, (self.radius / size).clamp(max=1))
-
-    def _blurs_at(self, t: int) -> tuple[Callable[[Tensor], Tensor], ...]:
+    def _blurs_at(self, t: int) -> tuple[Map, ...]:
         if not self.blurs:
             return (same,)
         return self.blurs if self.blur_schedule == "mean" else (self.blurs[t % len(self.blurs)],)
 
-    def _mask(self, images: Tensor, saliency_map: Tensor | None) -> Tensor:
-        if (self.region == "everywhere") != (saliency_map is None):
-            raise SalattackError(
-                f"region={self.region!r} "
-                + ("takes no saliency_map" if saliency_map is not None else "needs a saliency_map")
-                + "; dataclasses.replace(attack, region=...) switches"
-            )
-        if saliency_map is None:
-            return images.new_ones(1)
-        if saliency_map.shape != (len(images), 1, *images.shape[-2:]):
-            raise SalattackError(
-                f"the saliency_map is {tuple(saliency_map.shape)}, "
-                f"it must be {(len(images), 1, *images.shape[-2:])} for these images"
-            )
-        if not ((saliency_map >= 0) & (saliency_map <= 1)).all():
-            raise SalattackError("the saliency_map must lie in [0, 1] without NaN")
-        return saliency_map.detach().to(images)
+    def _blurred(self, x: Tensor, mask: Tensor, t: int) -> tuple[Tensor, tuple[Map, ...]]:
+        """Return the iterate, and the blurs that stand before g, each where it belongs."""
+        if self.blur_target == "loss" or not self.blurs:
+            return x, self._blurs_at(t)
+        blurred = torch.stack([blur(x) for blur in self._blurs_at(t)]).mean(0)
+        return torch.lerp(x, blurred, mask), (same,)
+
+    def _view(self, blur: Map, decode: Map, mask: Tensor) -> Map:
+        """Return the way from the iterate to what g sees of it."""
+
+        def view(x: Tensor) -> Tensor:
+            seen = decode(x) if self.until is None else Saved.apply(decode(x))
+            return blur(seen * mask if self.gradient_at == "masked" else seen)
+
+        return view
+
+    def _direction(self, nabla: Tensor, mask: Tensor) -> Tensor:
+        if self.direction == "sign":
+            return nabla.sign() * mask
+        nabla = nabla * mask
+        return nabla / _per_image(nabla.square()).sqrt()
+
+
+@cache
+def _choices() -> dict[str, tuple[str, ...]]:
+    """Return the values that each attribute of names may have."""
+    hints = get_type_hints(Attack)
+    literals = {name: get_args(hint) for name, hint in hints.items() if get_origin(hint) is Literal}
+    return literals | {"region": ("everywhere", *REGIONS)}
 
 
 def _per_image(values: Tensor) -> Tensor:
     return values.flatten(1).mean(1).clamp(min=1e-30)[:, None, None, None]
 
 
-def _gradient(loss: Tensor, x: Tensor) -> Tensor:
-    if not loss.requires_grad:  # a generator that ignores its images
-        return torch.zeros_like(x)
-    (gradient,) = torch.autograd.grad(loss, x, materialize_grads=True)
-    return gradient
-
-
-def _noise(images: Tensor, seed: int) -> Tensor:
-    """Uniform in [-1, 1]; drawn on the CPU, so that every device starts at the same point."""
-    draws = []
-    for image in images.cpu():
-        key = zlib.crc32(image.contiguous().numpy().tobytes(), seed & 0xFFFFFFFF)
-        source = torch.Generator().manual_seed(key)
-        draws.append(torch.rand(image.shape, generator=source) * 2 - 1)
-    return torch.stack(draws).to(images)
-
-
-def _checked(images: Tensor) -> Tensor:
-    if images.ndim != 4 or images.shape[1] != 3 or images.dtype not in _TYPES:
-        raise SalattackError(
-            "images must be (N, 3, H, W) of float32 or float64, got "
-            f"{tuple(images.shape)} of {images.dtype}"
-        )
-    if not len(images):
-        raise SalattackError("the batch holds no images")
-    if not torch.isfinite(images).all():
-        raise SalattackError("the images contain NaN or infinity")
-    if images.min() < -1 or images.max() > 1:
-        raise SalattackError(
-            f"the images must lie in [-1, 1], found [{images.min():.3g}, {images.max():.3g}]; "
-            "divide 8-bit values by 127.5 and subtract 1"
-        )
-    return images.detach()
-
-
-_TYPES = (torch.float32, torch.float64)
+def _within(radius: float | Tensor | None, clean: Tensor, x: Tensor) -> Tensor:
+    """Project x on the ball around ``clean``."""
+    if radius is None:
+        return x
+    size = _per_image((x - clean).square()).sqrt()
+    return torch.lerp(clean, x, (radius / size).clamp(max=1))
 
 
 def universal_perturbation(
     attack: Attack, generator: Generator, images: Tensor, target: Targets
 ) -> Tensor:
-    """Return the one perturbation (1, 3, H, W) that disrupts a whole batch, to add to other photos.
+    """Return the perturbation (1, 3, H, W) of a ``shared`` attack, made from a set of images.
 
-    Added to a photo, it is clipped to [-1, 1] there: ``(photo + delta).clamp(-1, 1)``.
-
-    Args:
-        attack: a ``shared`` one.
-        generator: g.
-        images: the set it is made from, (N, 3, H, W) in [-1, 1].
-        target: one row per image.
+    Use it on any photo as ``(photo + delta).clamp(-1, 1)``.
 
     Raises:
         SalattackError: the attack is not shared, or as `Attack.__call__`.
     """
     if not attack.shared:
         raise SalattackError('a universal perturbation needs shared=True: attacker("universal")')
-    return attack._ascend(generator, _checked(images), target)[0]
+    return attack._run(generator, checked_images(images), target)[0]

@@ -5,8 +5,23 @@ from dataclasses import replace
 from .attacks import Attack
 from .blur import BLUR_FAMILY, GAUSSIAN
 from .errors import one_of
+from .metrics import SUCCESS
 
 PLATEAU = 0.001  # a comment in Ruiz et al.'s code suggests this start for FGSM and I-FGSM
+
+# DDN with FMN's falling γ. The bound is no limit in [-1, 1]. The start survives 8-bit rounding:
+# at the photo itself the gradient is zero.
+MINIMUM_NORM = Attack(
+    bound=2.0,
+    radius=0.05,
+    step_size=0.05,
+    steps=100,
+    start=0.01,
+    region="saliency",
+    direction="gradient",
+    until=SUCCESS,
+)
+
 ATTACKERS: dict[str, Attack] = {
     "fgsm": Attack(steps=1, step_size=None, start=PLATEAU),  # Eq. 8
     "i-fgsm": Attack(start=PLATEAU),  # Eq. 9
@@ -21,6 +36,8 @@ ATTACKERS: dict[str, Attack] = {
     "class-iterative": Attack(start=PLATEAU, edits="cycle"),  # Ruiz et al.; joint is I-FGSM's
     "anti-forgery": Attack(start=PLATEAU, colours="ab"),
     "universal": Attack(start=PLATEAU, shared=True),  # CMUA
+    "minimum-norm": MINIMUM_NORM,
+    "minimum-norm-everywhere": replace(MINIMUM_NORM, region="everywhere"),
 }
 
 # What Table I compares: the paper's, the baselines it names, and ours.
@@ -40,6 +57,8 @@ LABELS = {
     "class-iterative": "Class-Iterative",
     "anti-forgery": "Anti-Forgery",
     "universal": "Universal",
+    "minimum-norm": "Minimum-Norm",
+    "minimum-norm-everywhere": "Minimum-Norm everywhere",
 }
 
 

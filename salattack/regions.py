@@ -1,6 +1,7 @@
 """Where a perturbation may go: soft maps in [0, 1], by name, for the mask ablation.
 
-The paper's is "saliency", PFAN's map as it is (Eq. 1). Each is a function of the photos I_org,
+The paper's is "saliency", PFAN's map as it is (Eq. 1). Eq. 2 multiplies the photo by it, and Eq. 4
+the perturbation, which is what `salattack.attacks` does. Each is a function of the photos I_org,
 (N, 3, H, W) in [-1, 1], their fakes g(I_org), (N, 3 K, H, W) for K edits, and the saliency map M,
 (N, 1, H, W); it returns such a map.
 """
@@ -10,6 +11,8 @@ from collections.abc import Callable
 
 import torch
 from torch import Tensor
+
+from .errors import SalattackError
 
 THRESHOLD = 0.5  # of the binary map
 
@@ -49,3 +52,19 @@ REGIONS: dict[str, Callable[[Tensor, Tensor, Tensor], Tensor]] = {
     "edited": _edited,
     "salient-edited": lambda photos, fakes, m: m * _edited(photos, fakes, m),
 }
+
+
+def checked_map(saliency_map: Tensor, images: Tensor) -> Tensor:
+    """Return M (N, 1, H, W) on the images' device, detached.
+
+    Raises:
+        SalattackError: another shape than the images', NaN, or values outside [0, 1].
+    """
+    wanted = (len(images), 1, *images.shape[-2:])
+    if saliency_map.shape != wanted:
+        raise SalattackError(
+            f"the saliency_map is {tuple(saliency_map.shape)}, it must be {wanted} for these images"
+        )
+    if not ((saliency_map >= 0) & (saliency_map <= 1)).all():
+        raise SalattackError("the saliency_map must lie in [0, 1] without NaN")
+    return saliency_map.detach().to(images)

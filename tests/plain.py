@@ -90,3 +90,30 @@ def gradient_weighted(g, image, target, start, mask, bound, step, steps, radius)
             change = change * radius / size
         x = (image + change.clamp(-bound, bound)).clamp(-1, 1)
     return x.detach()
+
+
+def saved(image):
+    return ((image + 1) * 127.5).round().clamp(0, 255).float() / 127.5 - 1
+
+
+def minimum_norm(g, image, target, start, mask, step, steps, radius, shrink, until):
+    clean = g(image, target).detach()
+    change, best, smallest = start - image, None, math.inf
+    for t in range(steps):
+        x = saved(image + change).to(image).requires_grad_(True)
+        damage = mean_squared(g(x, target), clean)
+        damage.backward()
+        left = (steps - t) / steps
+        if damage > until:
+            if mean_squared(x, image) < smallest:
+                smallest, best = mean_squared(x, image).item(), image + change
+            radius *= 1 - left * shrink
+        else:
+            radius *= 1 + left * shrink
+        direction = x.grad * mask
+        change = change + left * step * direction / (direction**2).mean().sqrt()
+        size = (change**2).mean().sqrt()
+        if size > radius:
+            change = change * radius / size
+        change = (image + change).clamp(-1, 1) - image
+    return best

@@ -7,9 +7,11 @@ import torch
 import torch.nn.functional as F
 from kornia.color import rgb_to_lab
 
-from salattack.attacks import Attack, UnmovedWarning, _noise, universal_perturbation
+from salattack.attacks import Attack, UnmovedWarning, universal_perturbation
 from salattack.blur import BLUR_FAMILY, GAUSSIAN, Blur
 from salattack.errors import SalattackError
+from salattack.images import as_saved, uniform_noise
+from salattack.minimum_norm import UnbrokenWarning, least_damage
 from salattack.presets import ATTACKERS, at_strength, attacker
 
 BOUND = 0.05
@@ -27,6 +29,9 @@ VARIANTS |= {
     "in a ball": attacker("saliency-aware", radius=0.01),
     "with momentum": attacker("i-fgsm", momentum=1.0),
     "in l1": attacker("i-fgsm", loss="l1"),
+    "minimum norm, blurred": attacker("minimum-norm", blurs=(GAUSSIAN,)),
+    "minimum norm, in ab": attacker("minimum-norm", colours="ab"),
+    "minimum norm, by sign": attacker("minimum-norm", direction="sign"),
 }
 every_variant = pytest.mark.parametrize("name", VARIANTS)
 
@@ -70,7 +75,7 @@ def test_stays_within_the_bound_and_the_range(name, results, photos):
     assert change(name, result, photos).abs().max() <= VARIANTS[name].bound + slack
     assert result.min() >= -1 and result.max() <= 1
     assert result.dtype == torch.float32 and result.shape == photos.shape
-    if radius := VARIANTS[name].radius:
+    if (radius := VARIANTS[name].radius) and VARIANTS[name].until is None:
         assert (change(name, result, photos).square().mean((1, 2, 3)).sqrt() <= radius + 1e-6).all()
 
 
@@ -162,7 +167,7 @@ def test_agrees_with_the_plain_loop(name, generator, photos, target, saliency_ma
     ours = run(attack, double, photos, target.double(), saliency_map)
     for i in range(2):
         image, mask = photos[i : i + 1], saliency_map[i : i + 1]
-        start = image + attack.start * _noise(image, attack.seed)
+        start = image + attack.start * uniform_noise(image, attack.seed)
         by_the_book = getattr(plain, name.replace("-", "_"))
         theirs = by_the_book(double, image, target[i : i + 1].double(), start, mask, **strength)
         assert (ours[i : i + 1] - theirs).abs().max() < 1e-6
@@ -270,7 +275,7 @@ def test_no_gradient_goes_back_to_images_and_map(generator, photos, target, sali
     assert torch.equal(result, attack(generator, photos, target, saliency_map))
 
 
-@pytest.mark.parametrize("name", ATTACKERS)
+@pytest.mark.parametrize("name", [n for n, attack in ATTACKERS.items() if attack.until is None])
 @pytest.mark.filterwarnings("ignore::salattack.attacks.UnmovedWarning")
 def test_a_bound_of_zero_changes_nothing(name, generator, photos, target, saliency_map):
     attack = at_strength(name, 0, 0.01, 2)
@@ -368,6 +373,114 @@ def test_strength_keeps_what_makes_an_attacker():
     )
 
 
+SMALLEST = attacker("minimum-norm", steps=25, radius_step=0.2, until=0.02)  # quick, at 64 px
+
+
+@pytest.fixture(scope="module")
+def smallest(generator, photos, target, saliency_map):
+    return SMALLEST(generator, photos, target, saliency_map)
+
+
+def size(images, photos):
+    return (as_saved(images) - photos).square().flatten(1).mean(1)
+
+
+def test_the_smallest_change_breaks_every_fake_as_saved(
+    smallest, generator, photos, target, saliency_map
+):
+    broken = generator(as_saved(smallest), target)
+    reached = F.mse_loss(broken, generator(photos, target), reduction="none").flatten(1).mean(1)
+    assert (reached > 0.02).all() and (reached < 0.03).all()
+    torch.testing.assert_close(least_damage(generator, photos, smallest, target), reached)
+    outside = (saliency_map == 0).expand_as(photos)
+    assert torch.equal(as_saved(smallest)[outside], photos[outside])
+
+
+def test_the_smallest_change_is_smaller_than_a_fixed_strength_that_breaks_as_much(
+    smallest, generator, photos, target, saliency_map
+):
+    fixed = attacker("i-fgsm", region="saliency", bound=0.1)(
+        generator, photos, target, saliency_map
+    )
+    assert (least_damage(generator, photos, fixed, target) > 0.02).all()
+    assert (size(smallest, photos) < 0.8 * size(fixed, photos)).all()
+
+
+def test_more_damage_costs_more_change(smallest, generator, photos, target, saliency_map):
+    more = replace(SMALLEST, until=0.03)
+    result = more(generator, photos, target, saliency_map)
+    assert (least_damage(generator, photos, result, target) > 0.03).all()
+    assert (size(result, photos) > size(smallest, photos)).all()
+
+
+def test_each_image_has_its_own_radius(generator, photos, target):
+    # In double precision: rounding to 8 bits turns a last digit into a whole step.
+    double = type(generator)(32)
+    double.load_state_dict(generator.state_dict())
+    double.double().requires_grad_(False)
+    attack = replace(SMALLEST, region="everywhere", steps=12, until=0.01)
+    photos, target = photos[..., 16:80, 16:80].double(), target.double()
+    whole = attack(double, photos, target)
+    for i in range(len(photos)):
+        one = attack(double, photos[i : i + 1], target[i : i + 1])
+        assert (one - whole[i : i + 1]).abs().max() < 1e-6
+
+
+def test_minimum_norm_agrees_with_the_plain_loop(generator, photos, target, saliency_map):
+    double = type(generator)(32)
+    double.load_state_dict(generator.state_dict())
+    double.double().requires_grad_(False)
+    photos, saliency_map = (x[..., 16:80, 16:80].double() for x in (photos, saliency_map))
+    attack = replace(SMALLEST, steps=12, until=0.01)
+    ours = attack(double, photos[:2], target[:2].double(), saliency_map[:2])
+    for i in range(2):
+        image, mask = photos[i : i + 1], saliency_map[i : i + 1]
+        start = image + attack.start * mask * uniform_noise(image, attack.seed)
+        theirs = plain.minimum_norm(
+            double, image, target[i : i + 1].double(), start, mask,
+            attack.step_size, attack.steps, attack.radius, attack.radius_step, attack.until * 1.001,
+        )  # fmt: skip
+        assert (ours[i : i + 1] - theirs).abs().max() < 1e-6
+
+
+@pytest.mark.parametrize("edits", ["joint", "cycle"])
+def test_of_several_edits_the_least_damaged_one_is_broken(edits, generator, photos, target):
+    def each(images, targets):
+        ways = targets if isinstance(targets, tuple) else (targets,)
+        return torch.cat([generator(images, one) for one in ways], 1)
+
+    targets = (target[:1], target.flip(0)[:1])
+    attack = replace(SMALLEST, region="everywhere", edits=edits)
+    result = attack(each, photos[:1], targets)
+    reached = [least_damage(generator, photos[:1], result, one) for one in targets]
+    assert torch.stack(reached).min() > 0.02
+    assert least_damage(each, photos[:1], result, targets) == pytest.approx(min(reached), rel=1e-4)
+
+
+def test_fakes_that_do_not_break_are_said_and_come_back_most_damaged(
+    generator, photos, target, saliency_map
+):
+    attack = attacker("minimum-norm", steps=6, bound=0.02)
+    with pytest.warns(UnbrokenWarning, match="3 of 3 fakes do not reach the damage 0.05"):
+        result = attack(generator, photos, target, saliency_map)
+    start = replace(attack, steps=1)
+    with pytest.warns(UnbrokenWarning):
+        first = start(generator, photos, target, saliency_map)
+    reached, before = (least_damage(generator, photos, x, target) for x in (result, first))
+    assert (reached < 0.05).all() and (reached > before).all()
+
+
+def test_through_a_blur_the_sharp_picture_is_what_breaks(generator, photos, target, saliency_map):
+    attack = replace(SMALLEST, blurs=(GAUSSIAN,))
+    result = attack(generator, photos, target, saliency_map)
+    assert (least_damage(generator, photos, result, target) > 0.02).all()
+
+
+def test_strength_is_not_given_to_a_minimum_norm_attack():
+    attack = attacker("minimum-norm")
+    assert attack.with_strength(0.05, 0.01, 10) == attack
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -391,7 +504,12 @@ def test_strength_keeps_what_makes_an_attacker():
         ({"colours": "hsv"}, "unknown colours 'hsv'; known: rgb, ab"),
         ({"shared": True, "region": "saliency"}, "a shared perturbation has no region"),
         ({"shared": True, "colours": "ab"}, "a shared perturbation has no region and is in rgb"),
-        ({"speed": 3}, "unknown attack parameter 'speed'; known: bound, radius"),
+        ({"until": 0.0, "radius": 0.1}, "until must be > 0"),
+        ({"until": 0.05}, "until needs a radius"),
+        ({"until": 0.05, "radius": 0.1, "goal": "nullify"}, "goal='break'"),
+        ({"until": 0.05, "radius": 0.1, "shared": True}, "shared=False"),
+        ({"radius_step": 1.0}, "radius_step must be between 0 and 1"),
+        ({"speed": 3}, "unknown attack parameter 'speed'; known: bound, step_size"),
     ],
 )
 def test_refuses_bad_parameters(change, message):

@@ -42,7 +42,8 @@ class Study:
         device: of the two networks.
         compute: "float32", or "bfloat16" for the generator's arithmetic inside the attack, about
             twice as fast where the processor has it; the image, its step and every measure stay
-            float32, and so do attackers that start within `COARSE` of the photo without a blur.
+            float32. Minimum-norm attackers, and those that start within `COARSE` of the photo
+            without a blur, compute in float32 throughout.
         origin: name and checksum of each model, for a ledger or a manifest. Give them in a study
             made by hand, or a ledger cannot tell its models from others.
     """
@@ -161,7 +162,8 @@ class Study:
                 raise SalattackError("this saliency model has no features; use pfan-light")
             features = partial(unit_features, features=self.saliency.feature_maps)
         # bfloat16 has 8 bits: it cannot see the loss's slope ±0.001 beside the photo.
-        fine = self.compute == "float32" or (not attack.blurs and attack.start < COARSE)
+        small = attack.until is not None or (not attack.blurs and attack.start < COARSE)
+        fine = self.compute == "float32" or small
         generator = self._fine if fine else self._coarse
         return attack(generator, photos, target, region, features=features, on_gradient=on_gradient)
 

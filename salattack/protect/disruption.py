@@ -161,8 +161,12 @@ class _View:
         """Map one perturbed crop (1, 3, s, s) to the change of its K fakes (K, 3, s, s)."""
         delta = x - self.x0
         view = (self.x0 + self.shown @ delta @ self.shown.T).clamp(-1, 1)
-        if self.encoded is not None:  # straight through: the file's pixels, the linear gradient
-            view = view + (self.encoded(delta.detach()).to(view) - view).detach()
+        if self.encoded is not None:
+            file = self.encoded(delta.detach()).to(view)
+            if torch.equal(file, self.clean):  # rounded away: without this no step would ever move
+                view = view - self.x0 + self.clean
+            else:  # straight through: the file's pixels, the linear gradient
+                view = view + (file - view).detach()
         where = self._alignment().to(view)
         edit = self.protector.generator
         with torch.no_grad():

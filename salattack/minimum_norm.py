@@ -1,0 +1,123 @@
+"""The smallest change that breaks the fake: what a minimum-norm attack adds to the loop.
+
+It looks for the smallest δ with damage(saved(I_org + δ)) > ``until``. It follows DDN (Rony et al.,
+CVPR 2019), which adapts a radius ρ to each image, with the falling γ of FMN (Pintor et al.,
+NeurIPS 2021). With u = 1 - t / steps, iteration t is
+
+    d_t     = min_k damage_k(saved(x_t)),   g_t = M ∇ softmin_k damage_k(saved(x_t))
+    ρ_{t+1} = ρ_t (1 - γ u) where d_t > until, else ρ_t (1 + γ u),   ρ_0 = ``radius``
+    x_{t+1} = the projection of x_t + m u g_t / rms(g_t) on the ball of radius ρ_{t+1}.
+
+The picture is saved with 8 bits, which the gradient passes straight through (Bengio et al., 2013).
+Images are (N, 3, H, W) in [-1, 1].
+"""
+
+import warnings
+
+import torch
+from torch import Tensor
+
+from .edits import Targets
+from .images import as_saved
+from .interfaces import Generator
+
+SLACK = 0.001  # share of damage beyond ``until``: a batch of another size rounds differently
+SOFTNESS = 0.1  # of the soft minimum over several edits, as a share of ``until``
+
+
+class UnbrokenWarning(UserWarning):
+    """Some fakes do not reach the damage that a minimum-norm attack was asked for."""
+
+
+class Smallest:
+    """The iterate that is kept of each image: the smallest change of those that broke the fake.
+
+    Where none did, it is the most damaging one.
+
+    Args:
+        generator: g.
+        images: I_org.
+        target: see `Attack`; of several edits the least damaged one counts.
+        until: the damage to exceed.
+        radius: to start from, as root mean square over the image.
+    """
+
+    def __init__(
+        self, generator: Generator, images: Tensor, target: Targets, until: float, radius: float
+    ) -> None:
+        self.generator, self.images, self.target, self.until = generator, images, target, until
+        with torch.no_grad():
+            self.fakes = generator(images, target)
+        self.radius = images.new_full((len(images), 1, 1, 1), radius)
+        self.damage = images.new_full((len(images),), -1.0)
+        self.size = torch.full_like(self.damage, torch.inf)  # finite for images that passed
+        self.x = images
+
+    @torch.no_grad()
+    def take(self, x: Tensor, picture: Tensor, change: float, fakes: Tensor | None) -> Tensor:
+        """Keep what is better in x, and return each image's next radius (N, 1, 1, 1).
+
+        Args:
+            x: the iterate, in the attack's colour space.
+            picture: the same in [-1, 1].
+            change: γ u, the share by which a radius shrinks or grows.
+            fakes: g of the saved picture, where it is known.
+        """
+        saved = as_saved(picture)
+        fakes = self.generator(saved, self.target) if fakes is None else fakes
+        damage = damages(fakes, self.fakes).amin(1)
+        size = (saved - self.images).square().flatten(1).mean(1)
+        passed = damage > self.until * (1 + SLACK)
+        better = torch.where(passed, size < self.size, self.size.isinf() & (damage > self.damage))
+        self.x = torch.where(better[:, None, None, None], x, self.x)
+        self.damage = torch.where(better, damage, self.damage)
+        self.size = torch.where(better & passed, size, self.size)
+        self.radius = self.radius * (1 + change * (1 - 2 * passed[:, None, None, None].to(x)))
+        return self.radius
+
+    def result(self) -> Tensor:
+        """Return what was kept; warn of fakes that were not broken."""
+        if missed := int(self.size.isinf().sum()):
+            warnings.warn(
+                f"{missed} of {len(self.size)} fakes do not reach the damage {self.until} "
+                f"(the least reaches {self.damage.min():.3g}): raise steps, bound or radius",
+                UnbrokenWarning,
+                stacklevel=4,
+            )
+        return self.x
+
+
+class Saved(torch.autograd.Function):
+    """The picture saved with 8 bits, its gradient passed straight through."""
+
+    @staticmethod
+    def forward(_: object, images: Tensor) -> Tensor:
+        """Round the images."""
+        return as_saved(images)
+
+    @staticmethod
+    def backward(_: object, gradient: Tensor) -> Tensor:
+        """Return the gradient as it is."""
+        return gradient
+
+
+def damages(fakes: Tensor, clean: Tensor) -> Tensor:
+    """Return the damage to each of K edits: (N, 3 K, H, W) fakes to (N, K) mean squares."""
+    return (fakes - clean).square().unflatten(1, (-1, 3)).flatten(2).mean(2)
+
+
+def soft_minimum(values: Tensor, until: float) -> Tensor:
+    """Return (N,) of (N, K) damages: the least damaged edits weigh most; of one, its damage."""
+    softness = SOFTNESS * until
+    return -softness * torch.logsumexp(values / -softness, 1)
+
+
+@torch.no_grad()
+def least_damage(
+    generator: Generator, images: Tensor, perturbed: Tensor, target: Targets
+) -> Tensor:
+    """Return the damage (N,) of the perturbed pictures saved with 8 bits, in [-1, 1].
+
+    Of several edits (a tuple of targets) the least damaged one counts.
+    """
+    return damages(generator(as_saved(perturbed), target), generator(images, target)).amin(1)

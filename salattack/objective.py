@@ -1,0 +1,88 @@
+"""What an attack maximises (Eq. 7), and its gradient through what stands before g (Eq. 8–10)."""
+
+from collections.abc import Callable, Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from .colours import same
+from .edits import Targets
+from .errors import SalattackError
+from .interfaces import Generator
+from .minimum_norm import damages, soft_minimum
+
+Features = Callable[[Tensor], Tensor]
+Loss = Callable[[Tensor], tuple[Tensor, Tensor]]  # what g sees → the loss, g's fake
+
+
+def losses(
+    generator: Generator,
+    images: Tensor,
+    ways: Sequence[Targets],
+    kind: str,
+    goal: str,
+    features: Features | None = None,
+    until: float | None = None,
+) -> list[Loss]:
+    """Return J of Eq. 7: one loss for each way in which g is asked.
+
+    Args:
+        generator: g.
+        images: I_org, (N, 3, H, W) in [-1, 1].
+        ways: targets.
+        kind: "mse", "l1" or "features".
+        goal: "break" or "nullify".
+        features: of g's images, for "features".
+        until: of a minimum-norm attack, which takes the least damaged edit.
+
+    Raises:
+        SalattackError: features without the loss "features", or the other way round.
+    """
+    if (kind == "features") != (features is not None):
+        raise SalattackError(f"loss={kind!r}: features belong to the loss 'features'")
+    distance = F.l1_loss if kind == "l1" else F.mse_loss
+    seen_in = features or same
+
+    def aimed_at(way: Targets) -> Loss:
+        with torch.no_grad():  # what the distance is taken to, computed once
+            fakes = generator(images, way)
+            edits = fakes.shape[1] // images.shape[1]
+            reference = seen_in(fakes if goal == "break" else images.repeat(1, edits, 1, 1))
+
+        def loss(seen: Tensor) -> tuple[Tensor, Tensor]:
+            fake = generator(seen, way)
+            if until is not None and kind == "mse":
+                return soft_minimum(damages(fake, reference), until).sum(), fake
+            value = distance(seen_in(fake), reference)
+            return (value if goal == "break" else -value), fake
+
+        return loss
+
+    return [aimed_at(way) for way in ways]
+
+
+def gradient(
+    loss: Loss,
+    x: Tensor,
+    views: Sequence[Callable[[Tensor], Tensor]],
+    on_gradient: Callable[[int], object] | None = None,
+) -> tuple[Tensor, Tensor]:
+    """Return the gradient at x of the loss, summed over the views, and g's last fake.
+
+    Args:
+        loss: from `losses`.
+        x: the iterate.
+        views: from the iterate to what g sees of it: a way back from a colour space, a blur.
+        on_gradient: called with N after every gradient.
+    """
+    total = torch.zeros_like(x)
+    for view in views:
+        at = x.detach().requires_grad_()
+        with torch.enable_grad():  # also where the caller has switched it off
+            value, fake = loss(view(at))
+            if value.requires_grad:  # a generator may ignore its images
+                total += torch.autograd.grad(value, at, materialize_grads=True)[0]
+        if on_gradient is not None:
+            on_gradient(len(fake))
+    return total, fake.detach()

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+import salattack as salattack_package
 from salattack.cli import main as cli
 from salattack.cli.main import _parameters
 from salattack.errors import SalattackError
@@ -156,6 +157,16 @@ def test_importing_the_package_is_light():
     code = "import sys, salattack; print({'torch', 'pandas', 'matplotlib'} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "set()"
+
+
+def test_every_public_name_is_imported_when_it_is_used():
+    for name in salattack_package.__all__:
+        assert getattr(salattack_package, name) is not None and name in dir(salattack_package)
+    assert set(salattack_package._HOME) == set(salattack_package.__all__)
+    assert callable(salattack_package.table_1) and callable(salattack_package.evaluate)
+    with pytest.raises(AttributeError, match="no attribute 'attackers'"):
+        _ = salattack_package.attackers
+    assert (Path(salattack_package.__file__).parent / "py.typed").is_file()
 
 
 @pytest.mark.slow

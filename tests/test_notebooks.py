@@ -4,6 +4,7 @@ import base64
 import io
 import re
 from pathlib import Path
+from types import SimpleNamespace
 
 import nbformat
 import numpy as np
@@ -15,6 +16,7 @@ from PIL import Image
 from salattack.errors import SalattackError
 from salattack.workflow.notebooks import (
     assigned,
+    begin,
     check_parameters,
     checkout,
     find_notebook,
@@ -141,6 +143,20 @@ def test_papermills_own_injection_is_checked():
     with pytest.raises(SalattackError, match="unknown notebook parameter 'd'; known: a, b, c"):
         check_parameters([*cells[:2], "# Parameters\nd = 5\n"])
     assert assigned("%matplotlib inline\nx = 1") == set()
+
+
+def test_every_notebook_begins_with_the_check_of_its_parameters(tmp_path, monkeypatch):
+    for path in PATHS:
+        assert (
+            "notebook.begin("
+            in [c for c in read(path.stem).cells if c.cell_type == "code"][1].source
+        )
+    shell = SimpleNamespace(user_ns={"In": ["", "a = 1", "# Parameters\nb = 2"]})
+    monkeypatch.setattr("IPython.get_ipython", lambda: shell)
+    with pytest.raises(SalattackError, match="unknown notebook parameter 'b'; known: a"):
+        begin(str(tmp_path))
+    monkeypatch.setattr("IPython.get_ipython", lambda: None)
+    assert begin(str(tmp_path)) == tmp_path
 
 
 def test_unknown_notebooks_are_refused(tmp_path):

@@ -1,4 +1,4 @@
-"""Published models and data: list, fetch, verify, or add them by hand."""
+"""List, fetch, verify or add published models and data."""
 
 import warnings
 from collections.abc import Callable
@@ -11,7 +11,9 @@ from tabulate import tabulate
 from ..runtime import assets
 
 app = typer.Typer(help=__doc__, no_args_is_help=True)
-Name = Annotated[str, typer.Argument(help="From `salattack assets list`; fetch takes a group too.")]
+Name = Annotated[
+    str, typer.Argument(help="Name from `salattack assets list`; fetch takes a group too.")
+]
 
 
 @app.command("list")
@@ -38,7 +40,8 @@ def fetch(name: Name) -> None:
 
 @app.command()
 def add(
-    name: Name, file: Annotated[Path, typer.Argument(help="It, the zip with it, or the folder.")]
+    name: Name,
+    file: Annotated[Path, typer.Argument(help="The file, its zip or its folder.")],
 ) -> None:
     """Verify a file that you downloaded yourself and copy it into the cache."""
     _report(assets.add, name, file)

@@ -1,48 +1,52 @@
-"""The command line: one clear line for what a user can mend, and no traceback."""
+"""The command line: a user's mistake ends it with one line and no traceback."""
 
 import ast
-import json
 import os
 import sys
-from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from .. import __version__
-from ..errors import SalattackError, one_of
+from ..errors import SalattackError
 from ..runtime.device import keep_freed_memory
 from .assets import app as assets_app
+from .evaluate import FACES, PROFILE, Profile, evaluate, report_failures
 from .protect import protect
-from .verify import verify
-
-if TYPE_CHECKING:
-    import pandas as pd
-
 
 app = typer.Typer(
-    help=__doc__,
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
+    rich_markup_mode=None,
 )
-
-
-app.add_typer(assets_app, name="assets")
-
-
-app.command()(protect)
-
-
-app.command()(verify)
-
-
 Notebooks = Annotated[Path, typer.Option(help="Folder of the notebooks.")]
 Parameters = Annotated[
     list[str] | None,
-    typer.Option("--parameter", "-p", metavar="NAME=VALUE", help="A notebook parameter."),
+    typer.Option(
+        "--parameter", "-p", metavar="NAME=VALUE", help="Notebook parameter; may be repeated."
+    ),
 ]
+Executed = Annotated[Path, typer.Option(help="Folder of the executed notebooks.")]
+EXECUTED = Path("results/notebooks")
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"salattack {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _salattack(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
+    ] = False,
+) -> None:
+    """Reproduce 'Defending Deepfakes by Saliency-Aware Attack' (Li et al., 2023): run its
+    experiments, check its claims, protect photos.
+    """  # noqa: D205
 
 
 def _parameters(pairs: list[str] | None) -> dict:
@@ -64,44 +68,58 @@ def _parameters(pairs: list[str] | None) -> dict:
 
 @app.command()
 def reproduce(
+    profile: Annotated[Profile | None, typer.Option(help=PROFILE + "  [default: demo]")] = None,
+    faces: Annotated[str | None, typer.Option(help=FACES + "  [default: openpeople]")] = None,
+    jobs: Annotated[
+        int | None,
+        typer.Option(
+            min=1, help="Notebooks to run at once.  [default: one per core; with a GPU one]"
+        ),
+    ] = None,
     parameter: Parameters = None,
     output: Annotated[
         Path | None, typer.Option(help="Folder of figures and tables.  [default: results]")
     ] = None,
     notebooks: Notebooks = Path("notebooks"),
-    executed: Annotated[Path, typer.Option(help="Executed notebooks go here.")] = Path(
-        "results/notebooks"
-    ),
+    executed: Executed = EXECUTED,
 ) -> None:
-    """Regenerate every figure and table into results/, and compare them with figures/."""
+    """Run all experiments and write a report. A run that was stopped resumes."""
+    from ..experiments.ledger import Ledger
     from ..workflow.reproduce import reproduce as run
+    from ..workflow.reproduce import share_machine
 
-    settings = _parameters(parameter)
+    named = {"profile": profile, "faces": faces}
+    settings = _parameters([*(f"{k}={v}" for k, v in named.items() if v), *(parameter or [])])
     chosen = settings.pop("output", "results")
     place = output or Path(chosen)
-    table = run(notebooks, place, executed, settings)
-    typer.echo(table.read_text())
-    typer.echo(f"Figures, table and manifest: {place}/; executed notebooks: {executed}/")
-    if settings.get("profile"):
-        from ..experiments.ledger import Ledger
-
-        _report_failures(Ledger(settings.get("ledger", place / "ledger.sqlite")).failures())
+    jobs = share_machine(jobs, settings.get("device", "auto"))
+    typer.echo(run(notebooks, place, executed, settings, jobs))
+    typer.echo(f"Figures, tables and manifest: {place}/")
+    report_failures(Ledger(settings.get("ledger") or place / "ledger.sqlite").failures())
 
 
 @app.command()
-def run(
-    notebook: Annotated[str, typer.Argument(help="Name, e.g. attack_comparison.")],
-    parameter: Parameters = None,
-    output: Annotated[Path | None, typer.Option("--output", "-o")] = None,
-    notebooks: Notebooks = Path("notebooks"),
+def verify(
+    folder: Annotated[
+        Path, typer.Argument(help="Folder of a run, with table_1_samples.csv.")
+    ] = Path("figures"),
+    report: Annotated[
+        Path | None, typer.Option(help="Folder to which the HTML report is written too.")
+    ] = None,
+    executed: Executed = EXECUTED,
 ) -> None:
-    """Execute one notebook by papermill, as it stands or with other parameters."""
-    from ..workflow.notebooks import find_notebook, run_notebook
+    """Judge the paper's claims by a run's tables. A verdict never changes the exit code."""
+    from ..experiments.claims import UNTESTED, premises
+    from ..experiments.claims import verify as judge
+    from ..reporting.page import as_text, write_report
 
-    source = find_notebook(notebook, notebooks)
-    target = output or Path("results/notebooks") / source.name
-    run_notebook(source, target, _parameters(parameter))
-    typer.echo(f"Executed: {target}")
+    claims = judge(folder)
+    typer.echo(as_text(claims, premises(folder)))
+    if report is not None:
+        page = write_report(claims, folder, sorted(executed.glob("*.ipynb")), report)
+        typer.echo(f"Report: {page}")
+    if (claims["verdict"] == UNTESTED).all():
+        raise SalattackError("this run has nothing to judge: none of the paper's attackers")
 
 
 @app.command()
@@ -109,7 +127,7 @@ def compare(
     run: Annotated[Path, typer.Argument(help="Folder of a run's tables and pictures.")],
     reference: Annotated[Path, typer.Argument(help="Folder of those expected.")] = Path("figures"),
 ) -> None:
-    """Compare a run with another; exit code 1 if an output is missing or differs too much."""
+    """Compare a run with a reference run. Exit code 1: an output is missing or differs."""
     from ..workflow.compare import as_text, other_settings
     from ..workflow.compare import compare as compared
 
@@ -121,107 +139,34 @@ def compare(
 
 
 @app.command()
-def evaluate(
-    faces: Annotated[
-        str, typer.Argument(help="openpeople, CelebA's folder, or a folder of photos.")
-    ],
-    profile: Annotated[str, typer.Option(help="demo, tiny, small, middle, large or all.")] = "demo",
-    split: Annotated[str | None, typer.Option(help="Of CelebA or a folder of photos.")] = None,
-    attacker: Annotated[list[str] | None, typer.Option(help="Table I's when left out.")] = None,
-    targets: Annotated[str, typer.Option(help="rotate, all, or one attribute.")] = "rotate",
-    bound: Annotated[float, typer.Option(help="L-infinity, in [-1, 1].")] = 0.05,
-    step_size: Annotated[float, typer.Option(help="In [-1, 1].")] = 0.01,
-    steps: Annotated[int, typer.Option(help="Iterations.")] = 10,
-    generator: Annotated[str, typer.Option(help="A name.")] = "stargan-celeba128-w32",
-    generator_weights: Annotated[str | None, typer.Option(help="Another weights file.")] = None,
-    saliency: Annotated[str, typer.Option(help="A name.")] = "pfan-light",
-    saliency_weights: Annotated[str | None, typer.Option(help="Another weights file.")] = None,
-    unit: Annotated[str, typer.Option(help="Range of photo errors.")] = "[0, 1]",
-    compute: Annotated[str, typer.Option(help="float32 or bfloat16 in the attack.")] = "float32",
-    batch_size: Annotated[int, typer.Option(help="Faces at a time.")] = 10,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda …")] = "auto",
-    seed: Annotated[int, typer.Option(help="Of starts, sample and intervals.")] = 0,
-    ledger: Annotated[
+def run(
+    notebook: Annotated[str, typer.Argument(help="Name, e.g. attack_comparison.")],
+    parameter: Parameters = None,
+    output: Annotated[
         Path | None,
-        typer.Option(help="Keeps what is measured; OUTPUT/ledger.sqlite when left out."),
+        typer.Option("--output", "-o", help="Executed notebook.  [default: results/notebooks/]"),
     ] = None,
-    output: Annotated[Path, typer.Option(help="The tables go here.")] = Path("results"),
-    engine: Annotated[str, typer.Option(help="local, or ray: a cluster.")] = "local",
-    workers: Annotated[int | None, typer.Option(help="With ray: how many processes.")] = None,
+    notebooks: Notebooks = Path("notebooks"),
 ) -> None:
-    """Measure Table I on a sample of any size; interrupt it and start it again as you like."""
-    from ..experiments import evaluation, samples
-    from ..experiments import evaluation as cluster
-    from ..experiments import table_1 as tables
-    from ..experiments.ledger import Ledger
-    from ..experiments.study import open_study
-    from ..runtime.files import sha256, written_whole
-    from ..workflow.manifest import provenance
+    """Run one notebook."""
+    from ..workflow.notebooks import find_notebook, run_notebook
 
-    if engine not in ("local", "ray"):
-        raise one_of("engine", engine, ("local", "ray"))
-    opened = partial(
-        open_study,
-        faces=faces,
-        n_images=evaluation.sample_size(profile),
-        split=split,
-        generator=generator,
-        generator_weights=generator_weights,
-        saliency=saliency,
-        saliency_weights=saliency_weights,
-        device=device,
-        compute=compute,
-        seed=seed,
-    )
-    ledger = output / "ledger.sqlite" if ledger is None else ledger
-    study, kept = opened(), Ledger(ledger)
-    attacks = evaluation.attackers(attacker, bound, step_size, steps, seed)
-    rows = evaluation.evaluate(
-        study,
-        attacks,
-        targets=targets,
-        batch_size=batch_size,
-        ledger=kept,
-        engine=partial(cluster.measure_on_ray, open_study=opened, workers=workers)
-        if engine == "ray"
-        else None,
-    )
-    tables.save_tables(rows, output, len(study.faces), unit=unit, seed=seed)
-    run = provenance() | {
-        "parameters": {"bound": bound, "step_size": step_size, "steps": steps},
-        "sample": {"faces": faces, "profile": profile, "split": split, "seed": seed},
-        "settings": evaluation.settings(study, attacks, targets, batch_size),
-        "faces": study.faces.ids,
-        "outputs": {samples.TABLE: sha256(output / samples.TABLE)},
-    }
-    with written_whole(output / "run.json") as beside:
-        beside.write_text(json.dumps(run, indent=2) + "\n")
-    typer.echo((output / "table_1.md").read_text())
-    typer.echo(
-        f"{rows['place'].nunique()} of {len(study.faces)} images; ledger {ledger}, {output}/"
-    )
-    _report_failures(kept.failures(study.faces.sources))
+    source = find_notebook(notebook, notebooks)
+    target = output or EXECUTED / source.name
+    run_notebook(source, target, _parameters(parameter))
+    typer.echo(f"Executed: {target}")
 
 
-def _report_failures(failures: "pd.DataFrame") -> None:
-    """End with exit code 3 where images could not be read."""
-    if failures.empty:
-        return
-    for face_id, reason in zip(failures["face_id"], failures["failure"], strict=True):
-        print(f"left out: {face_id}: {reason}", file=sys.stderr)
-    print(f"salattack: {len(failures)} images could not be read", file=sys.stderr)
-    raise typer.Exit(3)
-
-
-@app.command()
-def version() -> None:
-    """Print the version."""
-    typer.echo(__version__)
+app.command()(evaluate)
+app.command()(protect)
+app.add_typer(assets_app, name="assets")
 
 
 def main() -> None:
     """Run the command line; a user's mistake ends it with one line and exit code 1."""
     keep_freed_memory()
+    if not sys.stderr.isatty():
+        os.environ.setdefault("TQDM_DISABLE", "1")  # notebooks' kernels read it
     try:
         app()
     except SalattackError as error:

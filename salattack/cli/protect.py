@@ -2,16 +2,13 @@
 
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated, Literal
 
 import typer
 
-from ..errors import SalattackError, one_of
-from ..protect.photo_file import FORMATS
-
-if TYPE_CHECKING:
-    pass
+from ..errors import SalattackError
 from ..protect.batch import BAD_PHOTOS, _on_ray, _pairs, _protect_all, _protect_one, _work, _worker
+from ..protect.photo_file import FORMATS
 
 
 def protect(
@@ -20,7 +17,8 @@ def protect(
         Path, typer.Option("--output", "-o", help="A file for one photo, or a folder.")
     ],
     strength: Annotated[
-        str, typer.Option(help="gentle, normal or strong: stronger breaks more and shows more.")
+        Literal["gentle", "normal", "strong"],
+        typer.Option(help="A stronger change breaks more edits and is easier to see."),
     ] = "normal",
     report: Annotated[
         bool,
@@ -34,18 +32,24 @@ def protect(
         typer.Option(help="A grey picture of the photo's size: white may change, black not."),
     ] = None,
     generator: Annotated[
-        str, typer.Option(help="What to protect against, a name.")
+        str, typer.Option(help="Generator to protect against; a wrong name lists those known.")
     ] = "stargan-celeba128-w32",
-    generator_weights: Annotated[Path | None, typer.Option(help="Another weights file.")] = None,
+    generator_weights: Annotated[
+        Path | None, typer.Option(help="Weights file of the generator.")
+    ] = None,
     whole_frame: Annotated[
         bool, typer.Option("--whole-frame", help="Protect the centre square, not the faces.")
     ] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace what exists.")] = False,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda ...")] = "auto",
-    engine: Annotated[str, typer.Option(help="local, or ray: a cluster.")] = "local",
-    workers: Annotated[int | None, typer.Option(help="With ray: how many processes.")] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1 or mps.")] = "auto",
+    engine: Annotated[
+        Literal["local", "ray"], typer.Option(help="This process, or a Ray cluster.")
+    ] = "local",
+    workers: Annotated[
+        int | None, typer.Option(help="Number of processes, with --engine ray.")
+    ] = None,
 ) -> None:
-    """Protect photos against face edits: change the faces so that one generator's edits break.
+    """Protect photos against face edits. The faces change so that one generator's edits break.
 
     The change is visible, more so at higher strength. It works against the generator that
     --generator names, and can be undone in part by compressing, shrinking or blurring the file.
@@ -55,13 +59,9 @@ def protect(
     --overwrite asks for all of them. Exit code 3: some photos failed, see the end.
     """
     from ..generators.registry import GENERATORS
-    from ..protect.disruption import STRENGTHS, load_protector
+    from ..protect.disruption import load_protector
     from ..runtime.files import sha256
 
-    if strength not in STRENGTHS:
-        raise one_of("strength", strength, STRENGTHS)
-    if engine not in ("local", "ray"):
-        raise one_of("engine", engine, ("local", "ray"))
     if workers is not None and engine == "local":
         raise SalattackError("--workers goes with --engine ray; pass both or neither")
     load = partial(load_protector, strength, generator=generator, device=device)

@@ -3,6 +3,7 @@
 import os
 import platform
 import re
+import shlex
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from importlib import metadata
@@ -23,13 +24,14 @@ from ..saliency import SALIENCY_MODELS
 PACKAGES = ("torch", "torchvision", "torchmetrics", "numpy", "scipy", "pillow", "openpeople")
 
 
-def manifest(runs: Mapping, made: Iterable[Path], settings: Mapping) -> dict:
+def manifest(runs: Mapping, made: Iterable[Path], settings: Mapping, jobs: int = 1) -> dict:
     """Return what is needed to repeat a run: versions, hardware, checksums, durations.
 
     Args:
         runs: notebook name → its parameters and seconds.
         made: the files that the run wrote.
         settings: the common parameters.
+        jobs: how many notebooks ran at once.
     """
     models = [GENERATORS[settings.get("generator", "stargan-celeba128-w32")]]
     models += [SALIENCY_MODELS[settings.get("saliency", "pfan-light")]]
@@ -50,6 +52,8 @@ def manifest(runs: Mapping, made: Iterable[Path], settings: Mapping) -> dict:
         seed=compared.get("seed", 0),
     )
     return provenance() | {
+        "command": shlex.join(["salattack", "reproduce", *_options(settings)]),
+        "jobs": jobs,
         "seed": settings.get("seed", 0),
         "notebooks": runs,
         "weights": weights,
@@ -66,6 +70,13 @@ def provenance() -> dict:
         | {name: metadata.version(name) for name in ("salattack", *PACKAGES)},
         "hardware": hardware(),
     }
+
+
+def _options(settings: Mapping) -> Iterable[str]:
+    """Return settings as options; of a path only its name, which tells nothing of the machine."""
+    for name, value in settings.items():
+        text = Path(value).name if isinstance(value, str) and os.sep in value else value
+        yield from ("-p", f"{name}={text}")
 
 
 def _checksum(faces: Faces, index: int) -> str | None:
@@ -85,6 +96,6 @@ def hardware() -> dict:
         "system": f"{platform.system()} {platform.machine()}",
         "processor": cpu,
         "cores": os.cpu_count(),
-        "threads": torch.get_num_threads(),
+        "threads": int(os.environ.get("OMP_NUM_THREADS") or torch.get_num_threads()),
         "cuda": [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())],
     }

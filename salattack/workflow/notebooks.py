@@ -5,8 +5,10 @@ import os
 import sys
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from types import ModuleType
 
 from ..errors import SalattackError, one_of
 from ..reporting.page import strip
@@ -68,6 +70,19 @@ def output_folder(name: str) -> Path:
     return checkout(Path.cwd()) / name
 
 
+def begin(output: str = "results") -> Path:
+    """Check the parameters of the notebook that calls this, and return its output folder.
+
+    Raises:
+        SalattackError: see `check_parameters`.
+    """
+    from IPython import get_ipython
+
+    if shell := get_ipython():
+        check_parameters(shell.user_ns["In"])
+    return output_folder(output)
+
+
 def find_notebook(name: str, folder: Path) -> Path:
     """Return the path of a notebook by name.
 
@@ -85,43 +100,53 @@ def find_notebook(name: str, folder: Path) -> Path:
     return path
 
 
-def run_notebook(source: Path, output: Path, parameters: Mapping, *, live: bool = True) -> None:
+def known_parameters(source: Path) -> set[str]:
+    """Return the names of a notebook's parameters."""
+    return set(_papermill().inspect_notebook(str(source)))
+
+
+def run_notebook(source: Path, output: Path, parameters: Mapping) -> None:
     """Execute a notebook from its own folder and write the result without machine traces.
+
+    What the cells print to stderr is passed on. Several threads may call this at the same time.
 
     Args:
         source: the notebook.
         output: where the executed one goes, written beside and renamed.
         parameters: for papermill.
-        live: pass on what the cells print while they run.
 
     Raises:
         SalattackError: an unknown parameter, or a cell that failed (its error's message).
     """
-    with warnings.catch_warnings():  # papermill and its friends deprecate each other at import
-        warnings.simplefilter("ignore")
-        import nbformat
-        import papermill
-        from traitlets.config import Config
+    import nbformat
+    from traitlets.config import Config
 
-    unknown_parameters(parameters, papermill.inspect_notebook(str(source)))
-    stream = sys.stderr if live else None
+    unknown_parameters(parameters, sorted(known_parameters(source)))
     try:
         # Sockets in the file system: nobody else can reach the kernel, and it need not warn of
         # that. In a folder of their own: a killed run leaves none beside the notebooks.
         with TemporaryDirectory(prefix="salattack-") as place:
             ipc = {"transport": "ipc", "ip": f"{place}/kernel"}
-            notebook = papermill.execute_notebook(
+            notebook = _papermill().execute_notebook(
                 str(source),
                 None,
                 dict(parameters),
-                cwd=source.parent,
+                resources={"metadata": {"path": str(source.parent)}},  # the kernel's folder
                 progress_bar=False,
-                stderr_file=stream,
+                stderr_file=sys.stderr,
                 config=Config({"KernelManager": ipc} if os.name == "posix" else {}),
             )
-    except papermill.PapermillExecutionError as error:
+    except _papermill().PapermillExecutionError as error:
         kind = "" if error.ename == SalattackError.__name__ else f"{error.ename}: "
         raise SalattackError(f"{source.stem}: {kind}{error.evalue}") from error
     strip(notebook)
     with written_whole(output) as beside:
         nbformat.write(notebook, beside)
+
+
+@cache
+def _papermill() -> ModuleType:
+    with warnings.catch_warnings():  # papermill and its friends deprecate each other at import
+        warnings.simplefilter("ignore")
+        import papermill
+    return papermill

@@ -1,14 +1,20 @@
 """Run the notebooks by papermill; write what they regenerate, and a manifest of how."""
 
 import json
+import os
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, wait
 from pathlib import Path
+from threading import Thread
 
+from ..errors import SalattackError
+from ..runtime.device import pick_device
 from ..runtime.files import written_whole
+from .compare import as_text, compare, other_settings
 from .manifest import manifest
-from .notebooks import checkout, find_notebook, run_notebook, unknown_parameters
+from .notebooks import checkout, find_notebook, known_parameters, run_notebook, unknown_parameters
 
 # The paper's order, then ours; each notebook is run with those of the common settings that it has.
 NOTEBOOKS = (
@@ -24,6 +30,10 @@ NOTEBOOKS = (
     "paper_reading",
     "transfer",
 )
+
+# These run one after another, with one ledger, because they measure the same attacks in part. Any
+# other notebook has a ledger of its own: what it finds there must not depend on who was faster.
+SHARING = ("attack_comparison", "trade_off", "robustness", "paper_reading")
 DEMO = {  # the shipped default, beyond what CI affords
     "attack_comparison": {"n_images": 20},
     "trade_off": {"n_images": 8, "steps": 10},
@@ -33,70 +43,139 @@ DEMO = {  # the shipped default, beyond what CI affords
 }
 
 
-def reproduce(notebooks: Path, output: Path, executed: Path, settings: Mapping) -> Path:
-    """Run every notebook, and write the figures, the table and ``manifest.json``.
+def share_machine(jobs: int | None = None, device: str = "auto") -> int:
+    """Return how many notebooks run at once, and prepare the environment of their kernels.
 
-    At the end it writes the verdicts on the paper's claims and a static page of it all, and says
-    how far the run agrees with the committed figures. The page is in ``report/``: beside
-    ``executed`` if ``output`` is the committed figures, else in ``output``.
+    The cores are divided among the notebooks by ``OMP_NUM_THREADS``, unless that is set already.
+    With one thread each, the tables have the bits of a run with ``jobs=1 OMP_NUM_THREADS=1``.
+
+    Args:
+        jobs: None for one per core, or a single one where ``device`` is a GPU.
+        device: "auto", "cpu", "cuda" ...
+
+    Raises:
+        SalattackError: ``jobs`` below 1, or an unknown device.
+    """
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    if jobs is None:
+        jobs = (cores or 1) if pick_device(device).type == "cpu" else 1
+    if jobs < 1:
+        raise SalattackError(f"--jobs must be 1 or more, got {jobs}")
+    jobs = min(jobs, len(_chains(2)))
+    if jobs > 1:
+        os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (cores or 1) // jobs)))
+        os.environ["TQDM_DISABLE"] = "1"  # bars of several notebooks would overwrite each other
+    return jobs
+
+
+def reproduce(
+    notebooks: Path, output: Path, executed: Path, settings: Mapping, jobs: int = 1
+) -> str:
+    """Run every notebook; write figures, tables, verdicts, a static page and ``manifest.json``.
+
+    A run that was stopped goes on from its ledgers, ``ledger*.sqlite`` in ``output``. The page is
+    in ``report/``: beside ``executed`` if ``output`` is the committed figures, else in ``output``.
 
     Args:
         notebooks: their folder.
-        output: where figures and table go.
+        output: where figures and tables go.
         executed: where the executed notebooks go.
         settings: common parameters; each notebook gets those that it has.
+        jobs: how many notebooks run at once, see `share_machine`.
 
     Returns:
-        The path of the table in Markdown.
+        What to tell a user: the tally of verdicts, Table I in short, how far the run agrees with
+        the committed figures, and the report's path.
 
     Raises:
         SalattackError: a setting that no notebook has, or a notebook that failed.
     """
-    import papermill
-
     from ..experiments.claims import premises, verify
     from ..reporting import page as report  # which strips notebooks as this module does
-    from .compare import as_text, compare, other_settings
 
     sources = {name: find_notebook(name, notebooks) for name in NOTEBOOKS}
-    known = {name: set(papermill.inspect_notebook(str(path))) for name, path in sources.items()}
+    known = {name: known_parameters(path) for name, path in sources.items()}
     unknown_parameters(settings, sorted(set().union(*known.values())))
     output, executed = output.resolve(), executed.resolve()
     root = checkout(notebooks.resolve())
     place = output.relative_to(root) if output.is_relative_to(root) else output
-    runs, before = {}, _stamps(output)
-    for number, (name, source) in enumerate(sources.items(), start=1):
-        given = {key: value for key, value in settings.items() if key in known[name]}
-        if given.get("profile"):  # such a run is long: it resumes where it was stopped
-            given = {"ledger": str(place / "ledger.sqlite")} | given
-        parameters = DEMO.get(name, {}) | given | {"output": str(place)}
-        say(f"[{number}/{len(sources)}] {name}")
+    parameters = {}
+    for name in NOTEBOOKS:
+        own = "" if name in SHARING else f"-{name}"
+        given = {"ledger": str(place / f"ledger{own}.sqlite"), **settings, "output": str(place)}
+        given = {key: value for key, value in given.items() if key in known[name]}
+        parameters[name] = DEMO.get(name, {}) | given
+
+    def run(name: str) -> float:
         began = time.perf_counter()
-        run_notebook(source, executed / source.name, parameters)
-        seconds = time.perf_counter() - began
-        say(f"[{number}/{len(sources)}] {name} done in {seconds:.0f} s")
-        runs[name] = {"parameters": parameters, "seconds": round(seconds, 1)}
-    strength = runs["attack_comparison"]["parameters"]
+        run_notebook(sources[name], executed / sources[name].name, parameters[name])
+        return time.perf_counter() - began
+
+    runs, before = {}, _stamps(output)
+    say(f"Running {len(NOTEBOOKS)} notebooks, {jobs} at once")
+    for number, (name, seconds) in enumerate(_all_done(run, jobs), start=1):
+        say(f"[{number}/{len(NOTEBOOKS)}] {name} done in {seconds:.0f} s")
+        runs[name] = {"parameters": parameters[name], "seconds": round(seconds, 1)}
+    strength = parameters["attack_comparison"]
     claims, given = verify(output, strength), premises(output, strength)
     report.save_claims(claims, output, given)
     # The folder may hold files of other commands and of earlier runs.
     made = [output / name for name, stamp in _stamps(output).items() if before.get(name) != stamp]
     with written_whole(output / "manifest.json") as beside:
-        beside.write_text(json.dumps(manifest(runs, made, settings), indent=2) + "\n")
+        facts = manifest(runs, made, settings, jobs)
+        beside.write_text(json.dumps(facts, indent=2) + "\n")
     committed = root / "figures"
     place = (executed.parent if output == committed else output) / "report"
-    pages = [executed / source.name for source in sources.values()]
-    index = report.write_report(claims, output, pages, place)
-    say(f"\n{report.as_text(claims, given)}\nReport: {index}")
+    index = report.write_report(
+        claims, output, [executed / p.name for p in sources.values()], place
+    )
+    table = report.overview(output).to_markdown(disable_numparse=True)
+    said = _agreement(output, committed)
+    return f"{report.tally(claims)}\n\n{table}\n\nCommitted figures: {said}\nReport: {index}"
+
+
+def _agreement(output: Path, committed: Path) -> str:
+    """Return in a line how far a run agrees with the committed figures."""
     if output == committed:
-        why = "this run replaced it"
-    elif not (committed / "manifest.json").is_file():
-        why = f"{committed} holds no manifest"
-    else:
-        why = other_settings(output, committed)
-    agreement = f"none, because {why}" if why else f"\n{as_text(compare(output, committed))}"
-    say(f"\nComparison with the committed figures: {agreement}")
-    return output / "table_1.md"
+        return "replaced by this run"
+    if not (committed / "manifest.json").is_file():
+        return f"not compared, because {committed} holds no manifest"
+    if why := other_settings(output, committed):
+        return f"not compared, because {why}"
+    return as_text(compare(output, committed)).splitlines()[-1]
+
+
+def _chains(jobs: int) -> Sequence[Sequence[str]]:
+    """Return what may run at the same time; the notebooks of one chain run one after another."""
+    if jobs == 1:
+        return [NOTEBOOKS]
+    return [SHARING, *((name,) for name in NOTEBOOKS if name not in SHARING)]
+
+
+def _all_done(run: Callable[[str], float], jobs: int) -> Iterable[tuple[str, float]]:
+    """Run all notebooks; yield each with its seconds in the order of `NOTEBOOKS`.
+
+    The first one that fails ends it. Kernels end with this process, however it ends.
+    """
+    chains = iter(_chains(jobs))
+    done = {name: Future() for name in NOTEBOOKS}
+    failed: Future = Future()
+
+    def work() -> None:
+        for name in (name for chain in chains for name in chain):
+            try:
+                done[name].set_result(run(name))
+            except Exception as error:
+                failed.set_result(error)
+                return
+
+    for _ in range(jobs):
+        Thread(target=work, daemon=True).start()
+    for name in NOTEBOOKS:
+        wait((done[name], failed), return_when=FIRST_COMPLETED)
+        if failed.done():
+            raise failed.result()
+        yield name, done[name].result()
 
 
 def _stamps(folder: Path) -> dict[str, tuple[int, int]]:

@@ -14,6 +14,7 @@ from salattack.errors import SalattackError
 from salattack.experiments import claims as verify
 from salattack.experiments.samples import TABLE
 from salattack.reporting import page as report
+from salattack.reporting.captions import CAPTIONS, gallery
 from salattack.workflow import reproduce
 
 ROOT = Path(__file__).parents[1]
@@ -83,8 +84,8 @@ def test_the_index_holds_claims_table_and_figures(pages, claims):
     assert len(images) == len(figures) > 4
     for image, path in zip(images, figures, strict=True):
         assert image["src"].startswith("data:image/png;base64,") and len(image["src"]) > 50_000
-        assert report.FIGURES[path.stem][0] in index.text
-        assert image["alt"] == report.FIGURES[path.stem][1]
+        assert CAPTIONS[path.stem][0] in index.text
+        assert image["alt"] == CAPTIONS[path.stem][1]
 
 
 def test_every_link_leads_somewhere(pages, place):
@@ -237,3 +238,9 @@ def test_reproduce_ends_with_verdicts_and_report(checkout, capsys, committed):
         assert outputs[name] == sha256((output / name).read_bytes()).hexdigest()
     claims = pd.read_csv(output / "claims.csv")
     assert len(claims) == 27 and claims["claim"].iloc[0] in said
+
+
+def test_the_gallery_is_the_captions_and_every_figure_has_one():
+    assert (FIGURES / "README.md").read_text(encoding="utf-8") == gallery(), "run `make gallery`"
+    assert {path.stem for path in FIGURES.glob("*.png")} <= set(CAPTIONS)
+    assert {caption.notebook for caption in CAPTIONS.values()} <= set(reproduce.NOTEBOOKS)

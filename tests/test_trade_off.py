@@ -127,7 +127,7 @@ def test_a_mask_without_features_needs_none(tmp_path):
     means = trade_off.means(rows)
     table = trade_off.presentable(means)
     assert "in features" not in table and "where edited" in table
-    assert len(charts.trade_off(means).axes) == 4
+    assert len(charts.trade_off_appendix(means).axes) == 4
     rows = ablation.ablate(study, ["loss"], strength=(0.05, 0.05, 1), progress=False)
     assert list(rows["variant"].unique()) == ["MSE (paper)", "L1"]
 
@@ -144,7 +144,7 @@ def test_transfer_is_a_full_matrix(study, tmp_path):
 def test_tables_and_chart_are_written(rows, ablated, tmp_path):
     means = trade_off.means(rows)
     assert "in features" in trade_off.presentable(means)
-    assert len(charts.trade_off(means).axes) == 6
+    assert len(charts.trade_off_appendix(means).axes) == 6
     trade_off.save(tmp_path, means=means)
     back = pd.read_csv(tmp_path / "trade_off_means.csv")
     assert back["damage_l2"].to_numpy() == pytest.approx(means["damage_l2"].to_numpy(), rel=1e-5)

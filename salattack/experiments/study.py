@@ -187,6 +187,7 @@ def open_study(
     faces: str = "openpeople",
     kind: str | Sequence[str] | None = None,
     n_images: int | None = None,
+    first: Sequence[str] = (),
     generator: str = "stargan-celeba128-w32",
     generator_weights: str | None = None,
     saliency: str = "pfan-light",
@@ -203,6 +204,7 @@ def open_study(
         faces: see `load_faces`.
         kind: of the shipped faces.
         n_images: how many faces, None for all.
+        first: see `load_faces`.
         generator: see `load_generator`.
         generator_weights: a file to use in place of the shipped weights.
         saliency: see `load_saliency`.
@@ -223,7 +225,13 @@ def open_study(
     f_sa = load_saliency(saliency, saliency_weights, device)
     return Study(
         faces=load_faces(
-            faces, kind=kind, n_images=n_images, image_size=size, split=split, seed=seed
+            faces,
+            kind=kind,
+            n_images=n_images,
+            first=first,
+            image_size=size,
+            split=split,
+            seed=seed,
         ),
         generator=g,
         saliency=f_sa,

@@ -18,6 +18,7 @@ from ..experiments.claims import ASSUMING, FINDING, NOT, REPRODUCED, UNTESTED, p
 from ..experiments.samples import read_samples
 from ..experiments.table_1 import table_1
 from ..runtime.files import RESOURCES, written_whole
+from .captions import CAPTIONS
 from .tables import presentable
 
 TEMPLATE = RESOURCES / "report.html"
@@ -26,57 +27,6 @@ TEMPLATE = RESOURCES / "report.html"
 MARKS = {REPRODUCED: "●", ASSUMING: "◐", NOT: "○", UNTESTED: "–", FINDING: "◇"}
 WIDGET = "application/vnd.jupyter.widget-view+json"  # an output that is dead without a kernel
 WIDTH = 1200  # pixels that a picture in the page is worth; the files themselves are for print
-
-# What a figure shows, for those who see it and for those who do not; others go by their names.
-FIGURES = {
-    "fig_1_4_framework": (
-        "Fig. 1 and 4: the framework",
-        "A photo and the fake made of it; below, its saliency map, the masked perturbation, the "
-        "disrupted photo and the fake made of that.",
-    ),
-    "fig_2_attribute_editing": (
-        "Fig. 2: edits of clean photos",
-        "Rows of faces: the photo, then its five edits in hair colour, gender and age.",
-    ),
-    "fig_3_saliency_maps": (
-        "Fig. 3: saliency maps and disrupted faces",
-        "Four rows: faces, their saliency maps, the disrupted faces, the fakes made of those.",
-    ),
-    "fig_5_attribute_visualization": (
-        "Fig. 5: edits of the photo, and of the disrupted photo",
-        "For each face two rows of five edits: those of the photo, those of the disrupted photo.",
-    ),
-    "models_saliency": (
-        "Not in the paper: the saliency maps of all shipped faces, worst first",
-        "Many small faces, each above its saliency map.",
-    ),
-    "models_training": (
-        "Not in the paper: the shipped generator along its training",
-        "Two charts over training steps: error and similarity to the published output; damage and "
-        "the share of broken outputs.",
-    ),
-    "transfer": (
-        "Not in the paper: attack one generator, ask another",
-        "A matrix of damage: rows the generator aimed at, columns the generator asked.",
-    ),
-    "trade_off": (
-        "Not in the paper: damage against change of the photo",
-        "Curves, one for each attacker: three measures of the damage to the fake over two of the "
-        "change of the photo.",
-    ),
-    "ablation_transfer": (
-        "Not in the paper: a photo disrupted against one edit, then edited otherwise",
-        "A matrix of damage: rows the edit aimed at, columns the edit asked for.",
-    ),
-    "robustness": (
-        "Not in the paper: what is left of the damage when the photo is edited first",
-        "A panel for each attacker: the damage left after each transform of the photo.",
-    ),
-    "paper_reading": (
-        "Not in the paper: which reading of it gives Table I",
-        "For each attacker L1 and L2: the printed average, and the readings nearest to Table I.",
-    ),
-}
 
 
 def tally(claims: pd.DataFrame) -> str:
@@ -177,7 +127,8 @@ def _page(**content: object) -> str:
 
 def _figure(path: Path) -> dict:
     """Return a figure as a page holds it: caption, description, size, and its pixels in the URI."""
-    caption, description = FIGURES.get(path.stem, (path.stem.replace("_", " ").capitalize(),) * 2)
+    name = path.stem.replace("_", " ").capitalize()
+    caption, description, _ = CAPTIONS.get(path.stem, (name, name, ""))
     with Image.open(path) as image:
         image.thumbnail((WIDTH, 4 * WIDTH), Image.Resampling.LANCZOS)
         pixels = io.BytesIO()

@@ -1,7 +1,8 @@
 """nbval on small copies of the notebooks: numbers within a tolerance, pictures as thumbnails.
 
-``python tests/small_notebooks.py FOLDER [NAME ...]`` writes the copies, with the outputs that are kept in
-``small_notebooks.json``. ``pytest -p small_notebooks --nbval FOLDER`` runs and compares them.
+``python tests/small_notebooks.py FOLDER [NAME ...]`` writes the copies, with the outputs that are
+kept in ``small_notebooks.json``.
+``pytest -p small_notebooks --nbval FOLDER`` runs and compares them.
 ``python tests/small_notebooks.py --keep [NAME ...]`` runs them and keeps what they give.
 """
 

@@ -15,7 +15,7 @@ CAPTIONS = {
     "fig_1_4_framework": Caption(
         "Fig. 1 and 4: the framework",
         "A photo and its edit; below, f_sa makes the saliency map, the masked perturbation is "
-        "added to the photo, g edits the sum, and the loss's gradient goes back to the perturbation.",
+        "added to the photo, g edits the sum, and the gradient of the loss goes back to ε.",
         "framework",
     ),
     "fig_2_attribute_editing": Caption(

@@ -9,7 +9,7 @@ DATA ?=
 # A package index that serves smaller builds of torch, for example CPU only. Used once, at installation.
 TORCH_INDEX ?=
 
-.PHONY: reproduce figures test lab app docs docs-tables lint bench train models-report lock clean
+.PHONY: reproduce figures gallery test lab app docs docs-tables lint bench train models-report lock clean
 
 reproduce: .venv/ready
 	$(BIN)/salattack reproduce $(if $(PROFILE),-p profile=$(PROFILE)) \
@@ -21,13 +21,19 @@ figures: .venv/ready
 	for name in notebooks/*.ipynb; do \
 		$(BIN)/salattack run $$(basename $$name .ipynb) -o $$name || exit 1; \
 	done
+	$(MAKE) gallery
 
-# Both parts run, whatever the first one says. Copies of the notebooks leave results/ alone.
+gallery: .venv/ready
+	$(BIN)/python -m salattack.reporting.captions > figures/README.md
+
+# Both parts run, whatever the first one says. nbval runs small copies of the notebooks and compares
+# their numbers and pictures; after a deliberate change: $(BIN)/python tests/small_notebooks.py --keep
 test: .venv/ready
-	@copies=$$(mktemp -d); trap 'rm -rf "$$copies"' EXIT; cp notebooks/*.ipynb "$$copies"; \
+	@copies=$$(mktemp -d); trap 'rm -rf "$$copies"' EXIT; cp notebooks/protect.ipynb "$$copies"; \
+	$(BIN)/python tests/small_notebooks.py "$$copies"; \
 	$(BIN)/python -m pytest; tests=$$?; \
-	$(BIN)/python -m pytest -c pyproject.toml --nbval --nbval-cell-timeout=600 \
-		-p no:cacheprovider "$$copies"; notebooks=$$?; \
+	PYTHONPATH=tests $(BIN)/python -m pytest -c pyproject.toml --nbval --nbval-cell-timeout=600 \
+		-p small_notebooks -p no:cacheprovider "$$copies"; notebooks=$$?; \
 	echo "exit codes: tests $$tests, notebooks $$notebooks"; \
 	exit $$((tests > notebooks ? tests : notebooks))
 

@@ -170,7 +170,7 @@ def test_an_attacker_under_a_name_of_ones_own_is_in_every_table(study, attacks, 
     assert "mine" in (tmp_path / "table_1_by_size.csv").read_text()
     shown = trade_off.means(rows.assign(bound=0.05))
     assert trade_off.presentable(shown).index.get_level_values("attacker")[0] == "mine"
-    assert charts.trade_off(shown).legends[0].get_texts()[0].get_text() == "mine"
+    assert charts.trade_off(shown).axes[0].lines[0].get_label() == "mine"
 
 
 def test_bfloat16_keeps_the_measures(study, rows, attacks):

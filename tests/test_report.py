@@ -16,6 +16,7 @@ from salattack.errors import SalattackError
 from salattack.experiments import claims as verify
 from salattack.experiments.samples import TABLE, premises
 from salattack.reporting import page as report
+from salattack.reporting.captions import CAPTIONS, gallery
 from salattack.workflow import reproduce
 
 ROOT = Path(__file__).parents[1]
@@ -84,14 +85,14 @@ def test_the_index_holds_claims_table_and_figures(pages, claims):
     figures = sorted(FIGURES.glob("*.png"))
     images = index.all("img")
     assert len(images) == len(figures) > 4
-    order = [name for name in report.FIGURES if (FIGURES / f"{name}.png") in figures]
+    order = [name for name in CAPTIONS if (FIGURES / f"{name}.png") in figures]
     assert order[0] == "fig_1_4_framework" and len(order) == len(figures)
     for image, name in zip(images, order, strict=True):
         assert image["src"].startswith("data:image/webp;base64,") and len(image["src"]) > 10_000
-        assert report.FIGURES[name]["caption"] in index.text
-        assert image["alt"] == report.FIGURES[name]["description"]
-        assert f"salattack run {report.FIGURES[name]['notebook']}" in index.text
-    assert index.text.index("independent reproduction") < index.text.index("27 claims")
+        assert CAPTIONS[name].title in index.text
+        assert image["alt"] == CAPTIONS[name].description
+        assert f"salattack run {CAPTIONS[name].notebook}" in index.text
+    assert index.text.index("independent reproduction") < index.text.index(report.tally(claims))
 
 
 def test_the_whole_report_is_small_and_has_no_raw_formulas(pages, place):
@@ -337,3 +338,9 @@ def test_the_cores_are_divided_among_the_notebooks(monkeypatch):
     assert os.environ["OMP_NUM_THREADS"] == "1"
     with pytest.raises(SalattackError, match="jobs must be 1 or more"):
         reproduce.share_machine(0)
+
+
+def test_the_gallery_is_the_captions_and_every_figure_has_one():
+    assert (FIGURES / "README.md").read_text(encoding="utf-8") == gallery(), "run `make gallery`"
+    assert {path.stem for path in FIGURES.glob("*.png")} <= set(CAPTIONS)
+    assert {caption.notebook for caption in CAPTIONS.values()} <= set(reproduce.NOTEBOOKS)

@@ -289,15 +289,16 @@ def test_tables_are_saved(rows, tmp_path):
         robustness.save_tables(rows, paths[0])
 
 
-def test_the_figure_needs_no_colour_and_comes_as_pdf_too(rows, tmp_path):
-    figure = charts.robustness(robustness.summarise(rows))
+def test_the_figure_is_readable_without_colour_and_comes_as_pdf_too(rows, tmp_path):
+    table = robustness.summarise(rows)
+    figure = charts.robustness(table)
     path = style.save(figure, tmp_path / "robustness.png", vector=True)
     with Image.open(path) as image:
         assert image.width >= 2000 and image.info["dpi"][0] == pytest.approx(300, abs=1)
-        red, green, blue = np.asarray(image.convert("RGB")).transpose(2, 0, 1)
-    assert (red == green).all() and (green == blue).all() and red.std() > 10
+    markers = [line.get_marker() for line in figure.axes[0].lines if "(" in line.get_label()]
+    assert len(set(markers)) == len(markers) == table.index.unique("attacker").size
     assert (tmp_path / "robustness.pdf").read_bytes().startswith(b"%PDF")
-    assert "%" in figure.get_supxlabel() and "[-1, 1]" in figure.get_supxlabel()
+    assert "%" in figure.axes[0].get_xlabel()
     labels = [label.get_text() for label in figure.axes[0].get_yticklabels()]
     assert labels == [*TRANSFORMS, TWICE]
     style.save(figure, tmp_path / "alone.png")

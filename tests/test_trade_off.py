@@ -143,7 +143,7 @@ def test_a_mask_without_features_needs_none(tmp_path):
     means = trade_off.means(rows)
     table = trade_off.presentable(means)
     assert "damage in features" not in table and "damage where edited" in table
-    assert len(charts.trade_off(means).axes) == 4
+    assert len(charts.trade_off_appendix(means).axes) == 4
     rows = ablation.ablate(study, ["loss"], strength=(0.05, 0.05, 1), progress=False)
     assert list(rows["variant"].unique()) == ["MSE (paper)", "L1"]
 
@@ -160,7 +160,7 @@ def test_transfer_is_a_full_matrix(study, tmp_path):
 
 def test_tables_and_chart_are_written(rows, ablated, tmp_path):
     means = trade_off.means(rows)
-    assert len(charts.trade_off(means).axes) == 6
+    assert len(charts.trade_off_appendix(means).axes) == 6
     trade_off.save(tmp_path, means, trade_off.at_equal(rows))
     text = (tmp_path / "trade_off_at_equal_damage.md").read_text()
     assert text.startswith("Change of the photo") and "Saliency-Aware" in text

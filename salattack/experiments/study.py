@@ -149,6 +149,7 @@ def open_study(
     faces: str = "openpeople",
     kind: str | Sequence[str] | None = None,
     n_images: int | None = None,
+    first: Sequence[str] = (),
     generator: str = "stargan-celeba128-w32",
     generator_weights: str | None = None,
     saliency: str = "pfan-light",
@@ -161,7 +162,8 @@ def open_study(
 ) -> Study:
     """Load what an experiment needs, by name: see `load_models`, `load_faces` and `Study`.
 
-    ``image_size`` is the side in pixels; None takes what the generator was trained for.
+    ``first`` names faces to put first. ``image_size`` is the side in pixels; None takes what the
+    generator was trained for.
 
     Raises:
         SalattackError: an unknown name, or files that do not fit.
@@ -177,6 +179,12 @@ def open_study(
     if size < 16 or size % 4:
         raise SalattackError(f"image_size must be a multiple of 4 from 16 up, got {size}")
     chosen = load_faces(
-        faces, kind=kind, n_images=n_images, image_size=size, split=split, seed=seed
+        faces,
+        kind=kind,
+        n_images=n_images,
+        first=first,
+        image_size=size,
+        split=split,
+        seed=seed,
     )
     return Study(faces=chosen, compute=compute, **vars(models))

@@ -14,6 +14,7 @@ def load_faces(
     *,
     kind: str | Sequence[str] | None = None,
     n_images: int | None = None,
+    first: Sequence[str] = (),
     image_size: int = 128,
     split: str | None = None,
     seed: int = 0,
@@ -25,6 +26,7 @@ def load_faces(
             pictures' folder or zip), or a plain folder of photos.
         kind: of `KINDS`, for openpeople only.
         n_images: take the first so many, or all there are if fewer; all when None.
+        first: ids of faces to put first, where the set has them.
         image_size: side of the images in pixels.
         split: of CelebA ("stargan" when None); of a plain folder, None (by name) or "shuffled".
         seed: of the shuffled orders: the first n faces are part of the first n + 1.
@@ -43,4 +45,5 @@ def load_faces(
         faces = celeba(source, image_size, "stargan" if split is None else split, seed)
     else:
         faces = folder(source, image_size, split, seed)
+    faces = faces.led_by(first) if first else faces
     return faces if n_images is None else faces.subset(n_images)

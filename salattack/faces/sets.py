@@ -4,7 +4,7 @@ import hashlib
 import os
 import random
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -75,6 +75,12 @@ class Faces(Dataset[Face]):
             raise SalattackError(f"{n} images were asked for; ask for at least 1")
         after = pd.concat([self.table.iloc[n:], self.next_ones])
         return type(self)(self.table.iloc[:n], self.read, self.image_size, after)
+
+    def led_by(self, ids: Sequence[str]) -> "Faces":
+        """Return all faces, those named first; ids that the set does not have are passed over."""
+        rank = {face_id: place for place, face_id in enumerate(ids)}
+        order = sorted(range(len(self)), key=lambda i: rank.get(self.ids[i], len(rank)))
+        return type(self)(self.table.iloc[order], self.read, self.image_size, self.next_ones)
 
     def readable(self) -> "Faces":
         """Return as many faces that can be read; the set's next ones replace those that cannot.

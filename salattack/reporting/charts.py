@@ -1,7 +1,7 @@
-"""Tables → charts. Nothing is computed here; shape and line tell attackers apart, not colour."""
+"""Tables → charts. Nothing is computed here; markers tell attackers apart without colour."""
 
-from itertools import cycle, product
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
+from itertools import cycle, groupby, product
 
 import matplotlib
 import pandas as pd
@@ -10,28 +10,70 @@ from matplotlib.figure import Figure
 
 from ..metrics import SUCCESS
 from ..presets import label_of
-from .style import FONT
+from .style import FONT, STYLES, WIDTH
 
-if TYPE_CHECKING:
-    import pandas as pd
-
-
-STYLES = (
-    *(("o", "-"), ("s", "--"), ("^", ":"), ("D", "-."), ("v", "-")),
-    *(("P", "--"), ("X", ":"), ("<", "-."), (">", "-"), ("*", "--")),
-)
+# The edits of a photo by kind, known by how their names begin; others are "other".
+KINDS = {
+    "compressed": ("JPEG", "WebP"),
+    "blurred": ("Gaussian", "average"),
+    "resampled": ("resize", "crop"),
+    "noise, fewer bits": ("noise", "4-bit"),
+    "saved": ("8 bits",),
+    "edited twice": ("edited twice",),
+}
 
 
 def trade_off(means: pd.DataFrame) -> Figure:
     """Draw damage against change of the photo, one curve per attacker, one point per bound.
 
     Args:
-        means: from `means`: attacker, bound, ``l2``, ``background_l1``,
-            ``damage_l2`` and ``damage_edited`` in [-1, 1], and ``damage_features``
-            where the saliency model has features: without it that row of panels is left out.
+        means: from `means`: attacker, bound, ``l2`` and ``damage_l2`` in [-1, 1].
+    """
+    with matplotlib.rc_context(FONT):
+        figure = Figure(figsize=(5.0, 3.4), layout="constrained")
+        axes = figure.subplots()
+        ends = []
+        for style, (name, curve) in zip(cycle(STYLES), _curves(means), strict=False):
+            label = label_of(name)
+            _curve(axes, 100 * curve["l2"], curve["damage_l2"], style, label)
+            last = curve.iloc[-1]
+            ends.append((100 * last["l2"], last["damage_l2"], label, style[0]))
+        axes.set(xscale="log", yscale="log")
+        axes.set(xlabel="change of the photo: MSE × 100 in [-1, 1]")
+        axes.set(ylabel="damage to the fake: MSE in [-1, 1]")
+        axes.axhline(SUCCESS, color="0.6", linewidth=0.7, linestyle=(0, (4, 3)), zorder=0)
+        axes.text(
+            *(0.01, SUCCESS), "broken above", va="bottom", fontsize=7.5,
+            color="0.35", transform=axes.get_yaxis_transform(),
+        )  # fmt: skip
+        _label_ends(axes, ends)
+    return figure
+
+
+def _label_ends(axes: Axes, ends: Sequence[tuple[float, float, str, str]]) -> None:
+    """Name curves at the panel's right edge, each label tied to its last point and kept apart."""
+    to_axes = axes.transData + axes.transAxes.inverted()
+    heights = {end: to_axes.transform(end[:2])[1] for end in ends}
+    ceiling = 1.0
+    for end in sorted(ends, key=heights.get, reverse=True):
+        ceiling = min(ceiling, heights[end])
+        axes.annotate(
+            end[2], end[:2], (1.06, ceiling), color=end[3], textcoords="axes fraction",
+            va="center",
+            arrowprops={"arrowstyle": "-", "color": "0.75", "lw": 0.6, "relpos": (0, 0.5)},
+        )  # fmt: skip
+        ceiling -= 0.07
+
+
+def trade_off_appendix(means: pd.DataFrame) -> Figure:
+    """Draw three measures of the damage against two of the change, a panel each.
+
+    Args:
+        means: as `trade_off`, with ``background_l1`` and ``damage_edited`` in [-1, 1] too, and
+            ``damage_features`` where the saliency model has features.
     """
     changes = (
-        ("l2", 100, "change of the photo: L2 × 100 in [-1, 1]"),
+        ("l2", 100, "change of the photo: MSE × 100 in [-1, 1]"),
         ("background_l1", 1, "change of its background: L1 in [-1, 1]"),
     )
     damages = [
@@ -40,28 +82,25 @@ def trade_off(means: pd.DataFrame) -> Figure:
         ("damage_features", "in features:\ndistance, no unit"),
     ]
     damages = [(measure, label) for measure, label in damages if measure in means]
-    groups = means.groupby("attacker", sort=False)
     with matplotlib.rc_context(FONT):
-        figure = Figure(figsize=(7.0, 1.0 + 2.0 * len(damages)), layout="constrained")
+        figure = Figure(figsize=(WIDTH, 1.0 + 2.0 * len(damages)), layout="constrained")
         axes = figure.subplots(len(damages), len(changes), sharex="col", sharey="row")
         pairs = zip(axes.flat, product(damages, changes), strict=True)
         for panel, ((damage, name_of_damage), (measure, factor, label)) in pairs:
-            for style, (name, curve) in zip(cycle(STYLES), groups, strict=False):
-                curve = curve.sort_values("bound")
-                called = label_of(str(name))
-                _curve(panel, factor * curve[measure], curve[damage], style, called)
-            panel.set(xlabel=label, ylabel=name_of_damage, xlim=(0, None), ylim=(0, None))
+            for style, (name, curve) in zip(cycle(STYLES), _curves(means), strict=False):
+                _curve(panel, factor * curve[measure], curve[damage], style, label_of(name))
+            panel.set(xlabel=label, ylabel=name_of_damage, xscale="log", yscale="log")
             panel.label_outer()
-            panel.spines[["top", "right"]].set_visible(False)
         for panel in axes[0]:
-            panel.axhline(SUCCESS, color="0.6", linewidth=0.6)
-        axes[0, 1].text(
-            *(1, SUCCESS), "broken", transform=axes[0, 1].get_yaxis_transform(),
-            ha="right", va="bottom", fontsize=6.5, color="0.35",
-        )  # fmt: skip
+            panel.axhline(SUCCESS, color="0.6", linewidth=0.7, linestyle=(0, (4, 3)), zorder=0)
         handles, labels = axes[0, 0].get_legend_handles_labels()
-        figure.legend(handles, labels, loc="outside upper center", ncols=4, frameon=False)
+        figure.legend(handles, labels, loc="outside upper center", ncols=4)
     return figure
+
+
+def _curves(means: pd.DataFrame) -> list[tuple[str, pd.DataFrame]]:
+    groups = means.groupby("attacker", sort=False)
+    return [(str(name), curve.sort_values("bound")) for name, curve in groups]
 
 
 def transfer(matrix: pd.DataFrame) -> Figure:
@@ -72,7 +111,7 @@ def transfer(matrix: pd.DataFrame) -> Figure:
             in [-1, 1]; the names of its index and columns label the axes.
     """
     with matplotlib.rc_context(FONT):
-        figure = Figure(figsize=(5.2, 3.4), layout="constrained")
+        figure = Figure(figsize=(5.2, 3.2), layout="constrained")
         axes = figure.subplots()
         shades = axes.imshow(matrix, cmap="Greys", vmin=0, aspect="auto")
         axes.set_xticks(range(matrix.shape[1]), [c.replace("_", "\n") for c in matrix.columns])
@@ -101,80 +140,74 @@ def training(curve: pd.DataFrame) -> Figure:
     )
     averaged = curve[curve["weights"] == "average"]
     with matplotlib.rc_context(FONT):
-        figure = Figure(figsize=(7.0, 2.8), layout="constrained")
+        figure = Figure(figsize=(WIDTH, 2.6), layout="constrained")
         for axes, measures in zip(figure.subplots(1, len(panels)), panels, strict=True):
             for style, (measure, label) in zip(STYLES, measures, strict=False):
                 _curve(axes, averaged["step"], averaged[measure], style, label)
             axes.set(xlabel="step", ylim=(0, None))
-            axes.spines[["top", "right"]].set_visible(False)
-            axes.legend(fontsize=7, frameon=False)
+            axes.legend()
     return figure
 
 
-def _curve(axes: Axes, x: pd.Series, y: pd.Series, style: tuple[str, str], label: str) -> None:
-    marker, line = style
-    axes.plot(
-        x,
-        y,
-        marker=marker,
-        linestyle=line,
-        color="black",
-        markerfacecolor="white",
-        markersize=4,
-        linewidth=0.9,
-        label=label,
-    )
+def _curve(axes: Axes, x: pd.Series, y: pd.Series, style: tuple[str, str, str], label: str) -> None:
+    colour, marker, line = style
+    marks = {"marker": marker, "markersize": 4.5, "markerfacecolor": "white"}
+    axes.plot(x, y, linestyle=line, color=colour, linewidth=1.1, label=label, **marks)
 
 
-def robustness(table: "pd.DataFrame") -> Figure:
-    """What each edit of the disrupted photo leaves of the damage, a panel per attacker.
+def _kind(transform: str) -> str:
+    return next((kind for kind, names in KINDS.items() if transform.startswith(names)), "other")
 
-    Shape and place alone carry it: it needs no colour.
+
+def robustness(table: pd.DataFrame) -> Figure:
+    """Draw what each edit of the disrupted photo leaves of the damage, edits grouped by kind.
 
     Args:
         table: from `summarise`; the first transform is the untouched picture.
     """
     transforms, attackers = (table.index.unique(name) for name in ("transform", "attacker"))
-    y = range(len(transforms))
+    places, labels, y = {}, {}, 0.0
+    for kind, names in groupby(transforms, key=_kind):
+        start = y
+        for name in names:
+            places[name], y = y, y + 1
+        labels[kind] = (start + y - 1) / 2, y - 0.1
+        y += 0.5
     with matplotlib.rc_context(FONT):
-        figure = Figure(figsize=(7.0, 0.19 * len(transforms) + 0.95), layout="constrained")
-        panels = figure.subplots(1, len(attackers), sharex=True, sharey=True, squeeze=False)[0]
-        for axes, name in zip(panels, attackers, strict=True):
+        size = 0.055 * len(attackers) + 0.07
+        figure = Figure(figsize=(WIDTH, size * y + 0.9), layout="constrained")
+        axes = figure.subplots()
+        axes.axvline(100, color="0.6", lw=0.8, ls="--", zorder=0)
+        for number, (style, name) in enumerate(zip(cycle(STYLES), attackers, strict=False)):
             rows = table.xs(name, level="attacker").loc[transforms]
             left = 100 * rows[["remaining", "remaining_low", "remaining_high"]]
-            axes.axvline(100, color="0.6", lw=0.8, ls="--", zorder=0)
-            axes.hlines(y, left["remaining_low"], left["remaining_high"], color="0.45", lw=1.6)
-            axes.plot(left["remaining"], y, "o", color="black", ms=3.5)
-            for place, value in zip(y, left["remaining"], strict=True):
-                axes.annotate(
-                    f"{value:.0f}".replace("nan", "–"),
-                    (1, place),
-                    (3, 0),
-                    xycoords=("axes fraction", "data"),
-                    textcoords="offset points",
-                    va="center",
-                    fontsize=6.5,
-                )
-            untouched = rows["damage_l2"].iloc[0]
-            axes.set_title(f"{label_of(name)}\n(MSE {untouched:.3f})", fontsize=7)
-            axes.grid(axis="y", color="0.9", lw=0.6)
-            axes.set_axisbelow(True)
-            axes.spines[["top", "right"]].set_visible(False)
-            axes.tick_params(axis="y", length=0)
-        panels[0].set_yticks(y, transforms)
-        panels[0].invert_yaxis()
-        panels[0].set_xlim(left=0)
+            shift = 0.7 * ((number + 0.5) / len(attackers) - 0.5)
+            at = [places[transform] + shift for transform in transforms]
+            axes.hlines(at, left["remaining_low"], left["remaining_high"], color=style[0], lw=1.1)
+            untouched = f"{label_of(name)} ({rows['damage_l2'].iloc[0]:.3f})"
+            _curve(axes, left["remaining"], pd.Series(at), (style[0], style[1], ""), untouched)
+        axes.set_yticks(list(places.values()), list(places))
+        axes.set(ylim=(y - 0.9, -0.6), xlim=(0, None))
+        axes.tick_params(axis="y", length=0)
+        axes.grid(axis="x", color="0.9", lw=0.6)
+        axes.set_axisbelow(True)
+        for kind, (middle, end) in labels.items():
+            if kind not in places and end - middle > 0.95:  # one row needs no heading
+                axes.text(
+                    *(1.01, middle), kind, transform=axes.get_yaxis_transform(), va="center",
+                    fontsize=8, style="italic",
+                )  # fmt: skip
         faces = table["faces"].max()
-        figure.supxlabel(
-            "Damage that is left (% of that on the untouched 8-bit picture, whose MSE in [-1, 1] "
-            f"is in the title)\nBars: 95 % interval over {faces} faces",
-            fontsize=8,
+        axes.set_xlabel(
+            "damage that is left, % of that on the untouched 8-bit photo (in brackets, MSE); "
+            f"bars: 95 % interval over {faces} faces"
         )
+        figure.legend(loc="outside upper center", ncols=min(len(attackers), 3))
     return figure
 
 
-def paper_reading(table: "pd.DataFrame") -> Figure:
-    """Table I's averages as printed, and what a few readings of the paper give for them.
+def paper_reading(table: pd.DataFrame) -> Figure:
+    """Draw Table I's averages as printed beside what a few readings of the paper give for them.
 
     Args:
         table: some rows of `rank`, up to five, in order of appearance.
@@ -183,44 +216,33 @@ def paper_reading(table: "pd.DataFrame") -> Figure:
 
     attackers = [name for name in PRINTED if f"{name} l1" in table]
     paper, labels = printed(attackers), ("$L^1$", "$L^2$ × 100")
+    texts = ["printed: the averages of Table I"] + [
+        f"reading {number}: {row.strength}; {row.attackers}; errors in {row.arithmetic}; "
+        f"stored as {row.precision} (distance {row.distance:.2f})"
+        for number, row in enumerate(table.itertuples(), start=1)
+    ]
     with matplotlib.rc_context(FONT):
-        figure = Figure(figsize=(7.0, 2.35 + 0.17 * len(table)), layout="constrained")
+        figure = Figure(
+            figsize=(WIDTH, 1.0 + 0.42 * len(attackers) + 0.17 * len(table)), layout="constrained"
+        )
         panels = figure.subplots(1, 2, sharey=True)
         for column, (axes, measure) in enumerate(zip(panels, MEASURES, strict=True)):
-            for y, name in enumerate(attackers):
-                axes.plot(2 * [paper[y, column]], [y - 0.36, y + 0.36], color="black", lw=1.6)
-                for place, (_, row) in enumerate(table.iterrows()):
-                    axes.plot(
-                        row[f"{name} {measure}"],
-                        y + 0.62 * ((place + 0.5) / len(table) - 0.5),
-                        marker="osD^v"[place],
-                        color="black",
-                        markerfacecolor="white" if place % 2 else "0.55",
-                        markersize=4.5,
-                    )
+            values = [paper[:, column], *table[[f"{n} {measure}" for n in attackers]].to_numpy()]
+            for number, (style, row) in enumerate(zip(STYLES, values, strict=False)):
+                shift = 0.4 * (number / (len(values) - 1) - 0.5)
+                at = pd.Series(range(len(attackers))) + shift
+                _curve(axes, row, at, (style[0], style[1], ""), texts[number])
+                for value, y in zip(row, at, strict=True):
+                    axes.annotate(
+                        f"{value:.4f}".rstrip("0"), (value, y), (6, 0), va="center",
+                        textcoords="offset points", fontsize=8,
+                    )  # fmt: skip
             axes.set_xlabel(labels[column])
-            axes.set_xlim(left=0)
+            axes.set_xlim(0, 1.15 * axes.get_xlim()[1])
             axes.grid(axis="x", color="0.9", lw=0.6)
             axes.set_axisbelow(True)
-            axes.spines[["top", "right"]].set_visible(False)
         panels[0].set_yticks(range(len(attackers)), [label_of(name) for name in attackers])
-        panels[0].invert_yaxis()
-        handles = [
-            axes.plot([], [], color="black", lw=1.6)[0],
-            *(
-                axes.plot([], [], "osD^v"[i], color="black", mfc="white" if i % 2 else "0.55")[0]
-                for i in range(len(table))
-            ),
-        ]
-        texts = [
-            f"{r.strength}; {r.attackers}; errors {r.arithmetic} (distance {r.distance:.2f})"
-            for r in table.itertuples()
-        ]
-        figure.legend(
-            handles,
-            ["printed (average of Table I)", *texts],
-            loc="outside lower left",
-            fontsize=7,
-            frameon=False,
-        )
+        panels[0].set_ylim(len(attackers) - 0.5, -0.5)
+        handles = panels[0].get_legend_handles_labels()[0]
+        figure.legend(handles, texts, loc="outside lower left", fontsize=8)
     return figure

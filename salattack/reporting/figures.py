@@ -4,23 +4,21 @@ Images are (3, H, W) tensors in [-1, 1]; maps are (1, H, W) tensors in [0, 1].
 """
 
 from collections.abc import Sequence
-from itertools import pairwise
-from typing import TYPE_CHECKING
 
 import matplotlib
 import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
 from torch import Tensor
 
-from ..generators import ATTRIBUTES
+from ..edits import ATTRIBUTES
 from ..images import to_uint8
-
-if TYPE_CHECKING:
-    pass
-from .style import FONT
+from ..metrics import SUCCESS
+from .style import FONT, WIDTH
 
 COLUMNS = {"Male": "Gender", "Young": "Age"}  # what Fig. 2 and 5 call these edits
+BROKEN = "#D55E00"  # frames a fake whose error exceeds the threshold
 
 
 def _show(axes: Axes, picture: Tensor) -> None:
@@ -33,30 +31,43 @@ def _show(axes: Axes, picture: Tensor) -> None:
     axes.spines[:].set_visible(False)
 
 
+def _score(axes: Axes, error: float) -> None:
+    """Write an error into a picture's corner; frame the picture where it counts as broken."""
+    broken = error > SUCCESS
+    box = {"boxstyle": "square,pad=0.15", "fc": BROKEN if broken else "0.25", "ec": "none"}
+    place = {"ha": "right", "va": "bottom", "transform": axes.transAxes}
+    axes.text(0.96, 0.04, f"{error:.3f}", color="white", fontsize=7, bbox=box, **place)
+    if broken:
+        frame = Rectangle((0, 0), 1, 1, transform=axes.transAxes, fill=False, ec=BROKEN, lw=2.4)
+        axes.add_patch(frame)
+
+
 def picture_grid(
     rows: Sequence[Sequence[Tensor]],
-    row_labels: Sequence[str] = (),
-    column_labels: Sequence[str] = (),
+    labels: Sequence[str] = (),
+    columns: Sequence[str] = (),
     *,
-    width: float = 7.0,
+    errors: Sequence[Sequence[float | None]] = (),
+    width: float = WIDTH,
     group: int = 0,
 ) -> Figure:
     """Draw pictures in a grid.
 
     Args:
         rows: pictures, row by row; rows of equal length.
-        row_labels: at the left of each row, or none.
-        column_labels: above each column, or none.
-        width: of the figure in inches; 7 is a page of two columns.
+        labels: at the left of each row, or none.
+        columns: above each column, or none.
+        errors: for each row, an error in the corner of each picture, or None; above `SUCCESS`
+            the picture is framed.
+        width: of the figure in inches.
         group: leave a wider gap after every so many rows; 0 for never.
     """
-    count, columns = len(rows), len(rows[0])
-    left = 0.72 if row_labels else 0.02
-    top = 0.2 if column_labels else 0.02
-    cell = (width - left - 0.02) / columns
+    left = 0.78 if labels else 0.02
+    top = 0.2 if columns else 0.02
+    cell = (width - left - 0.02) / len(rows[0])
     gap = cell * 0.12
-    gaps = (count - 1) // group if group else 0
-    height = top + count * cell + gaps * gap + 0.02
+    gaps = (len(rows) - 1) // group if group else 0
+    height = top + len(rows) * cell + gaps * gap + 0.02
     with matplotlib.rc_context(FONT):
         figure = Figure(figsize=(width, height))
         for r, row in enumerate(rows):
@@ -67,10 +78,12 @@ def picture_grid(
                     (box[0] / width, box[1] / height, box[2] / width, box[3] / height)
                 )
                 _show(axes, picture)
-                if r == 0 and column_labels:
-                    axes.set_title(column_labels[c], pad=3)
-                if c == 0 and row_labels:
-                    axes.set_ylabel(row_labels[r], rotation=0, ha="right", va="center", labelpad=4)
+                if errors and errors[r] and errors[r][c] is not None:
+                    _score(axes, errors[r][c])
+                if r == 0 and columns:
+                    axes.set_title(columns[c], pad=3)
+                if c == 0 and labels:
+                    axes.set_ylabel(labels[r], rotation=0, ha="right", va="center", labelpad=4)
     return figure
 
 
@@ -105,22 +118,34 @@ def attribute_editing(photos: Tensor, fakes: Tensor, names: Sequence[str] = ATTR
         names: of the K edits.
     """
     rows = [[photo, *row] for photo, row in zip(photos, fakes, strict=True)]
-    return picture_grid(rows, column_labels=("Input", *map(edit_label, names)))
+    return picture_grid(rows, columns=("Input", *map(edit_label, names)))
+
+
+def _errors(fakes: Tensor, broken: Tensor) -> list:
+    return (broken - fakes).square().flatten(-3).mean(-1).tolist()
 
 
 def saliency_maps(
-    photos: Tensor, saliency_map: Tensor, perturbed: Tensor, broken: Tensor
+    photos: Tensor, fakes: Tensor, saliency_map: Tensor, perturbed: Tensor, broken: Tensor
 ) -> Figure:
-    """Fig. 3: rows of faces, saliency maps, disrupted faces, and what g makes of them.
+    """Fig. 3: faces, saliency maps, disrupted faces, and what g makes before and after.
 
     Args:
-        photos: (N, 3, H, W), as are ``perturbed`` and ``broken``.
+        photos: (N, 3, H, W), as are ``fakes``, ``perturbed`` and ``broken``.
+        fakes: g(I_org).
         saliency_map: (N, 1, H, W).
         perturbed: I_ptb.
-        broken: g(I_ptb).
+        broken: g(I_ptb); the error to ``fakes`` stands in the corner.
     """
-    labels = ("Face", "Saliency\nmap", "Disrupted\nface", "Its fake")
-    return picture_grid([list(photos), list(saliency_map), list(perturbed), list(broken)], labels)
+    rows = {
+        "Input": photos,
+        "Saliency\nmap": saliency_map,
+        "Disrupted\ninput": perturbed,
+        "Generated\nfrom the\ninput": fakes,
+        "Generated\nfrom the\ndisrupted\ninput": broken,
+    }
+    errors = [[], [], [], [], _errors(fakes, broken)]
+    return picture_grid([list(row) for row in rows.values()], tuple(rows), errors=errors)
 
 
 def attribute_visualization(
@@ -136,17 +161,19 @@ def attribute_visualization(
         photos: (N, 3, H, W).
         fakes: (N, K, 3, H, W), g of the clean photos.
         perturbed: (N, 3, H, W).
-        broken: (N, K, 3, H, W), g of the disrupted photos.
+        broken: (N, K, 3, H, W), g of the disrupted photos; their errors stand in the corners.
         names: of the K edits.
     """
-    rows, labels = [], []
-    for photo, clean, disrupted, damaged in zip(photos, fakes, perturbed, broken, strict=True):
+    rows, labels, errors = [], [], []
+    for face in zip(photos, fakes, perturbed, broken, _errors(fakes, broken), strict=True):
+        photo, clean, disrupted, damaged, error = face
         rows += [[photo, *clean], [disrupted, *damaged]]
         labels += ["Original", "Disrupted"]
-    return picture_grid(rows, labels, ("Input", *map(edit_label, names)), group=2)
+        errors += [[], [None, *error]]
+    return picture_grid(rows, labels, ("Input", *map(edit_label, names)), errors=errors, group=2)
 
 
-def mask_sheet(photos: Tensor, saliency_map: Tensor, columns: int = 12) -> Figure:
+def mask_sheet(photos: Tensor, saliency_map: Tensor, columns: int = 8) -> Figure:
     """A contact sheet: each photo above its map, in the order given, ``columns`` to a row.
 
     Args:
@@ -171,7 +198,7 @@ def framework(
     edit: str,
     amplification: float = 10.0,
 ) -> Figure:
-    """Fig. 1 and 4: (a) photo → g → fake; (b) masked disruption → g → a fake that moved away.
+    """Fig. 1 and 4: (a) photo → g → fake; (b) f_sa, ε and the loop that Algorithm 1 runs.
 
     Args:
         photo: I_org, (3, H, W), as are ``fake`` = g(I_org), ``perturbed`` and ``broken``.
@@ -180,14 +207,14 @@ def framework(
         perturbed: I_ptb.
         broken: the edit of the disrupted photo.
         edit: what g was asked for, e.g. "blond hair".
-        amplification: by which the perturbation is shown.
+        amplification: by which the perturbation is shown, on mid-grey.
     """
-    # Adding the perturbation to mid-grey shows both its signs.
     noise = (amplification * (perturbed - photo)).clamp(-1, 1)
-    size, width, height = 1.08, 7.0, 2.95
-    arrow = {"arrowstyle": "-|>", "color": "black", "lw": 0.9, "shrinkA": 0, "shrinkB": 0}
-    model = {"boxstyle": "round,pad=0.45", "fc": "#dbe6f4", "ec": "black", "lw": 0.8}
-
+    size, width, height = 0.92, WIDTH, 3.46
+    top, bottom = 2.48, 0.66  # of the two rows' pictures
+    photo_x, map_x, noise_x, disrupted_x, fake_x = 0.28, 1.8, 3.04, 4.3, 5.86
+    f_sa, times, plus, g = 1.5, 2.88, 4.13, 5.54
+    upper, lower = top + size / 2, bottom + size / 2
     with matplotlib.rc_context(FONT):
         figure = Figure(figsize=(width, height))
         sheet = figure.add_axes((0, 0, 1, 1), xlim=(0, width), ylim=(0, height))
@@ -195,28 +222,66 @@ def framework(
 
         def place(picture: Tensor, x: float, y: float, label: str) -> None:
             _show(figure.add_axes((x / width, y / height, size / width, size / height)), picture)
-            sheet.text(x + size / 2, y - 0.05, label, ha="center", va="top", fontsize=7)
+            sheet.text(x + size / 2, y - 0.04, label, ha="center", va="top", fontsize=8)
 
-        def flow(x: float, to: float, y: float) -> None:
-            sheet.annotate("", (to, y), (x, y), arrowprops=arrow)
+        def flow(*points: tuple[float, float], style: str = "-") -> None:
+            (*_, before, end) = points
+            sheet.plot(*zip(*points[:-1], strict=True), color="black", lw=0.9, ls=style)
+            arrow = {"arrowstyle": "-|>", "color": "black", "lw": 0.9, "ls": style}
+            sheet.annotate("", end, before, arrowprops=arrow | {"shrinkA": 0, "shrinkB": 0})
 
-        upper, lower = 1.72, 0.3
-        columns = [0.3, 1.66, 3.02, 4.38, 5.88]
+        def model(
+            name: str, x: float, y: float, fill: str = "#dbe6f4", shape: str = "round"
+        ) -> None:
+            box = {"boxstyle": f"{shape},pad=0.35", "fc": fill, "ec": "black", "lw": 0.8}
+            sheet.text(x, y, name, bbox=box, ha="center", va="center", fontsize=10)
+
+        place(photo, disrupted_x, top, "$I_{org}$")
+        place(fake, fake_x, top, f"$g(I_{{org}}, c)$: {edit}")
+        place(photo, photo_x, bottom, "$I_{org}$")
+        place(saliency_map, map_x, bottom, "$M$ (Eq. 1)")
+        place(noise, noise_x, bottom, rf"$M\times\epsilon$, shown ×{amplification:g}")
+        place(perturbed, disrupted_x, bottom, "$I_{ptb}$ (Eq. 4)")
+        place(broken, fake_x, bottom, "$g(I_{ptb}, c)$")
+        for y in (upper, lower):
+            flow((disrupted_x + size, y), (fake_x, y))
+            model("$g$", g, y)
+        flow((photo_x + size, lower), (map_x, lower))
+        model("$f_{sa}$", f_sa, lower)
+        flow((map_x + size, lower), (noise_x, lower))
+        flow((noise_x + size, lower), (disrupted_x, lower))
+        over = bottom + size + 0.16  # the photo goes on, above M and ε, to the sum
+        flow(
+            (photo_x + size / 2, bottom + size),
+            (photo_x + size / 2, over),
+            (plus, over),
+            (plus, lower),
+        )
+        for name, x in ((r"$\times$", times), ("$+$", plus)):
+            model(name, x, lower, "white", "circle")
+        middle = (top + bottom + size) / 2 - 0.06
+        centre = fake_x + size / 2
+        flow((centre, top - 0.2), (centre, middle + 0.13))
+        flow((centre, bottom + size), (centre, middle - 0.13))
         error = (broken - fake).square().mean().item()
-        place(photo, columns[0], upper, "$I_{org}$: the photo")
-        place(fake, columns[4], upper, f"$g(I_{{org}})$: {edit}")
-        place(photo, columns[0], lower, "$I_{org}$: the photo")
-        place(saliency_map, columns[1], lower, "$M=f_{sa}(I_{org})$ (Eq. 1)")
-        place(noise, columns[2], lower, rf"$\epsilon_{{ptb}}$ (Eq. 10), ×{amplification:g}")
-        place(perturbed, columns[3], lower, "$I_{ptb}$: disrupted")
-        place(broken, columns[4], lower, f"$g(I_{{ptb}})$: MSE {error:.2f} to (a)")
-        for y, start in ((upper, columns[0]), (lower, columns[3])):
-            centre, right = y + size / 2, columns[4] - 0.04
-            x = (start + size + right) / 2
-            flow(start + size + 0.04, right, centre)
-            sheet.text(x, centre, "$g$", bbox=model, ha="center", va="center", fontsize=10)
-        for start, end in pairwise(columns[:4]):
-            flow(start + size + 0.04, end - 0.04, lower + size / 2)
-        for tag, y in (("(a)", upper), ("(b)", lower)):
-            sheet.text(0.06, y + size / 2, tag, va="center", fontsize=9)
+        model(f"$L$ = {error:.2f}", centre, middle, "#fdeed8")
+        under, right, back = 0.24, width - 0.08, noise_x + size / 2
+        loop = (
+            (centre, middle),
+            (right, middle),
+            (right, under),
+            (back, under),
+            (back, bottom - 0.2),
+        )
+        flow(*loop, style="--")
+        note = r"$\epsilon \leftarrow \epsilon + m\,\mathrm{sign}(\nabla L)$, kept in $\pm\tau$"
+        sheet.text((back + right) / 2, under - 0.04, note, ha="center", va="top", fontsize=8)
+        sheet.text(photo_x, top + size, "(a) The forger's edit of a photo", va="top")
+        words = (
+            "(b) The defence: the perturbation $\\epsilon$ grows\n"
+            "where the saliency map $M$ is high, until the\n"
+            "edit moves away from (a): $L$ is their MSE,\n"
+            "and above 0.05 the edit counts as broken"
+        )
+        sheet.text(photo_x, top + size - 0.3, words, va="top", linespacing=1.3)
     return figure

@@ -21,14 +21,12 @@ from ..experiments.table_1 import by_sample_size, table_1
 from ..generators.registry import GENERATORS
 from ..runtime.files import RESOURCES, written_whole
 from ..saliency import SALIENCY_MODELS
+from .captions import CAPTIONS, Caption
 from .tables import DAMAGE_CAPTION, ERRORS, TABLE_CAPTION, damage_table, paper_layout, shown_layout
 
 MARKS = {REPRODUCED: "●", ASSUMING: "◐", NOT: "○", UNTESTED: "–"}
 WIDGET = "application/vnd.jupyter.widget-view+json"  # an output that is dead without a kernel
 WIDTH = 1200  # pixels of a picture in the page; the files themselves are for print
-
-# Caption, description and notebook of each figure, in the paper's order; then those of our own.
-FIGURES = json.loads((RESOURCES / "figures.json").read_text(encoding="utf-8"))
 
 
 def tally(claims: pd.DataFrame) -> str:
@@ -100,7 +98,7 @@ def write_report(
     manifest = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
     written = manifest.get("outputs")  # other files are not this run's
     figures = [p for p in sorted(folder.glob("*.png")) if written is None or p.name in written]
-    figures.sort(key=lambda p: [*FIGURES, p.stem].index(p.stem))
+    figures.sort(key=lambda p: [*CAPTIONS, p.stem].index(p.stem))
     groups = claims.groupby("verdict", sort=False)
     models = (*GENERATORS.values(), *SALIENCY_MODELS.values())
     shipped = {model.file for model in models if model.shipped}
@@ -146,8 +144,8 @@ def _figure(path: Path) -> dict:
     with Image.open(path) as image:
         image.thumbnail((WIDTH, 4 * WIDTH), Image.Resampling.LANCZOS)
         uri, size = _small(image, "webp"), dict(zip(("width", "height"), image.size, strict=True))
-    known = FIGURES.get(path.stem, {"caption": name, "description": name})
-    return {**known, **size, "uri": f"data:image/webp;base64,{uri}"}
+    known = CAPTIONS.get(path.stem, Caption(name, name, ""))
+    return {**known._asdict(), **size, "uri": f"data:image/webp;base64,{uri}"}
 
 
 def _small(image: Image.Image, kind: str) -> str:

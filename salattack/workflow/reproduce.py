@@ -18,6 +18,7 @@ from .notebooks import checkout, find_notebook, known_parameters, run_notebook, 
 
 # The paper's order, then ours; each notebook is run with those of the common settings that it has.
 NOTEBOOKS = (
+    "walkthrough",
     "framework",
     "attribute_editing",
     "saliency_maps",
@@ -34,14 +35,6 @@ NOTEBOOKS = (
 # These run one after another, with one ledger, because they measure the same attacks in part. Any
 # other notebook has a ledger of its own: what it finds there must not depend on who was faster.
 SHARING = ("attack_comparison", "trade_off", "robustness", "paper_reading")
-DEMO = {  # the shipped default, beyond what CI affords
-    "attack_comparison": {"n_images": 20},
-    "attribute_visualization": {"n_samples": 20},
-    "trade_off": {"n_images": 8, "steps": 10},
-    "ablation": {"n_images": 4, "strength": [0.1, 0.02, 10], "steps": [1, 5, 10, 20, 50]},
-    "robustness": {"n_images": 8},
-    "transfer": {"n_images": 8, "made_from": 4},
-}
 
 
 def share_machine(jobs: int | None = None, device: str = "auto") -> int:
@@ -106,7 +99,7 @@ def reproduce(
         own = "" if name in SHARING else f"-{name}"
         given = {"ledger": str(place / f"ledger{own}.sqlite"), **settings, "output": str(place)}
         given = {key: value for key, value in given.items() if key in known[name]}
-        parameters[name] = DEMO.get(name, {}) | given
+        parameters[name] = dict(given)
 
     def run(name: str) -> float:
         began = time.perf_counter()

@@ -1,0 +1,148 @@
+"""nbval on small copies of the notebooks: numbers within a tolerance, pictures as thumbnails.
+
+``python tests/small_notebooks.py FOLDER [NAME ...]`` writes the copies, with the outputs that are
+kept in ``small_notebooks.json``.
+``pytest -p small_notebooks --nbval FOLDER`` runs and compares them.
+``python tests/small_notebooks.py --keep [NAME ...]`` runs them and keeps what they give.
+"""
+
+import base64
+import io
+import json
+import re
+import sys
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import numpy as np
+from PIL import Image
+
+NOTEBOOKS = Path(__file__).parents[1] / "notebooks"
+KEPT = Path(__file__).with_suffix(".json")
+TWO = ["i-fgsm", "saliency-aware"]
+SMALL = {
+    "walkthrough": {"steps": 3},
+    "framework": {"steps": 3},
+    "attribute_editing": {"n_images": 1},
+    "saliency_maps": {"n_images": 1, "steps": 3},
+    "attack_comparison": {"n_images": 2, "steps": 3, "attackers": TWO},
+    "attribute_visualization": {"n_images": 1, "steps": 3, "aimed_at": "Blond_Hair"},
+    "models": {"n_images": 4},
+    "trade_off": {"n_images": 2, "steps": 3, "attackers": TWO, "bounds": [0.02, 0.05]},
+    "ablation": {
+        "n_images": 1,
+        "questions": ["mask", "blur", "steps"],
+        "strength": [0.05, 0.02, 2],
+        "steps": [1, 2],
+        "transfer_strength": [0.05, 0.02, 2],
+    },
+    "robustness": {"n_images": 2, "steps": 3, "attackers": TWO},
+    "paper_reading": {
+        "n_images": 2,
+        "strengths": ["bound 0.05, step 0.01"],
+        "readings": ["in the ball"],
+        "attackers": TWO,
+    },
+    "transfer": {"n_images": 2, "made_from": 1, "strength": [0.1, 0.04, 2]},
+}
+# Other processors round otherwise, and sign() amplifies that.
+RELATIVE = 0.05  # of a number, and one unit of its last printed digit
+STEPS = 2.0  # mean absolute difference of two thumbnails in 8-bit steps
+SIDE = 48
+NUMBER = re.compile(r"(?<![\w.])-?\d+(?:\.\d+)?(?:e-?\d+)?")
+
+
+class Close(str):
+    """An output that equals another one up to rounding."""
+
+    __hash__ = None
+
+    def __eq__(self, other: str) -> bool:
+        if (mine := thumbnail(self)) is not None:
+            theirs = thumbnail(other)
+            return theirs is not None and bool(np.abs(mine - theirs).mean() <= STEPS)
+        texts = [re.sub(r"[\s\-:]+", " ", NUMBER.sub("#", text)) for text in (self, other)]
+        numbers = zip(NUMBER.findall(self), NUMBER.findall(other), strict=False)
+        return texts[0] == texts[1] and all(near(a, b) for a, b in numbers)
+
+    def __ne__(self, other: str) -> bool:
+        return not self == other
+
+
+def near(a: str, b: str) -> bool:
+    digit = 10.0 ** -len(a.partition("e")[0].partition(".")[2]) if "e" not in a else 0.0
+    integer = "." not in a and "e" not in a
+    slack = 0 if integer and abs(float(a)) < 20 else digit + RELATIVE * abs(float(a))  # counts
+    return abs(float(a) - float(b)) <= slack + 1e-12
+
+
+def thumbnail(text: str) -> np.ndarray | None:
+    """Return a picture's pixels, SIDE × SIDE × 3, or None for anything but base64 of one."""
+    if not text.startswith(("iVBOR", "/9j/")):
+        return None
+    picture = Image.open(io.BytesIO(base64.b64decode(text))).convert("RGB")
+    return np.asarray(picture.resize((SIDE, SIDE), Image.Resampling.BOX), float)
+
+
+def pytest_configure(config) -> None:
+    from nbval.plugin import IPyNbCell, IPyNbFile
+
+    IPyNbCell.sanitize = lambda self, text: Close(text) if isinstance(text, str) else text
+    setup = IPyNbFile.setup
+
+    def quieter(self) -> None:
+        setup(self)
+        self.skip_compare = (*self.skip_compare, "stderr")
+
+    IPyNbFile.setup = quieter
+
+
+def small(data: dict) -> dict:
+    for kind in set(data) & {"image/png", "image/jpeg"}:
+        buffer = io.BytesIO()
+        pixels = thumbnail("".join(data[kind])).astype("uint8")
+        Image.fromarray(pixels).save(buffer, "PNG", optimize=True)
+        data[kind] = base64.b64encode(buffer.getvalue()).decode()
+    return data
+
+
+def keep(names: list[str]) -> None:
+    import nbformat
+
+    from salattack.workflow.notebooks import run_notebook
+
+    kept = json.loads(KEPT.read_text()) if KEPT.exists() else {}
+    for name in names or SMALL:
+        with TemporaryDirectory() as place:
+            given = SMALL[name] | {"output": place}
+            run_notebook(NOTEBOOKS / f"{name}.ipynb", Path(place) / "out.ipynb", given)
+            cells = nbformat.read(Path(place) / "out.ipynb", 4).cells
+        outputs = [cell.outputs for cell in cells if cell.cell_type == "code"]
+        for output in (output for cell in outputs for output in cell if "data" in output):
+            output["data"] = small(output["data"])
+        kept[name] = outputs
+        KEPT.write_text(json.dumps(kept, indent=1, ensure_ascii=False, sort_keys=True) + "\n")
+
+
+def copies(folder: Path, names: list[str]) -> None:
+    import nbformat
+    from papermill.iorw import load_notebook_node
+    from papermill.parameterize import parameterize_notebook
+
+    kept = json.loads(KEPT.read_text())
+    for name in names or SMALL:
+        given = SMALL[name] | {"output": str(folder)}
+        notebook = load_notebook_node(str(NOTEBOOKS / f"{name}.ipynb"))
+        notebook = parameterize_notebook(notebook, given)
+        code = [cell for cell in notebook.cells if cell.cell_type == "code"]
+        for cell, outputs in zip(code, kept[name], strict=True):
+            cell.outputs = [nbformat.from_dict(output) for output in outputs]
+            cell.execution_count = 1
+        nbformat.write(notebook, folder / f"{name}.ipynb")
+
+
+if __name__ == "__main__":
+    if sys.argv[1:2] == ["--keep"]:
+        keep(sys.argv[2:])
+    else:
+        copies(Path(sys.argv[1]), sys.argv[2:])

@@ -18,9 +18,9 @@ reproduce: .venv/ready
 # For maintainers: regenerate what is committed, figures/ and the outputs in notebooks/.
 figures: .venv/ready
 	$(BIN)/salattack reproduce --output figures
-	for name in notebooks/*.ipynb; do \
-		$(BIN)/salattack run $$(basename $$name .ipynb) -o $$name || exit 1; \
-	done
+	$(BIN)/python -m salattack.workflow.notebooks results/notebooks notebooks
+	$(BIN)/salattack run protect -o notebooks/protect.ipynb
+	rm -f figures/ledger*.sqlite
 	$(MAKE) gallery
 
 gallery: .venv/ready

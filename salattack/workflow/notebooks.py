@@ -150,3 +150,20 @@ def _papermill() -> ModuleType:
         warnings.simplefilter("ignore")
         import papermill
     return papermill
+
+
+def adopt(executed: Path, source: Path) -> None:
+    """Write an executed notebook over its source, without the cell that papermill injected."""
+    import nbformat
+
+    notebook = nbformat.read(executed, as_version=4)
+    cells = (c for c in notebook.cells if "injected-parameters" not in c.metadata.get("tags", []))
+    notebook.cells = list(cells)
+    strip(notebook)
+    with written_whole(source) as beside:
+        nbformat.write(notebook, beside)
+
+
+if __name__ == "__main__":  # for maintainers: FOLDER of executed notebooks, FOLDER of sources
+    for path in Path(sys.argv[1]).glob("*.ipynb"):
+        adopt(path, Path(sys.argv[2]) / path.name)

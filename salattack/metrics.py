@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 from torchmetrics.functional.image import structural_similarity_index_measure
 
-SUCCESS = 0.05  # Ruiz et al.: a fake is broken when its MSE in [-1, 1] exceeds this
+from .objective import SUCCESS
+
 BACKGROUND = 0.5  # saliency below which a pixel counts as background
 Features = Callable[[Tensor], Sequence[Tensor]]
 

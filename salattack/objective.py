@@ -12,6 +12,8 @@ from .errors import SalattackError
 from .interfaces import Generator
 from .minimum_norm import damages, soft_minimum
 
+SUCCESS = 0.05  # Ruiz et al.: a fake is broken when its MSE in [-1, 1] exceeds this
+
 Features = Callable[[Tensor], Tensor]
 Loss = Callable[[Tensor], tuple[Tensor, Tensor]]  # what g sees → the loss, g's fake
 

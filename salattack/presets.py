@@ -5,7 +5,7 @@ from dataclasses import replace
 from .attacks import Attack
 from .blur import BLUR_FAMILY, GAUSSIAN
 from .errors import one_of
-from .metrics import SUCCESS
+from .objective import SUCCESS
 
 PLATEAU = 0.001  # a comment in Ruiz et al.'s code suggests this start for FGSM and I-FGSM
 

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from ..runtime.files import written_whole
+from ..runtime.files import write_text
 from .statistics import Estimate
 
 
@@ -55,5 +55,4 @@ def save_table(
         shown = text.reset_index().to_markdown(index=False, disable_numparse=True)
         files[f"{name}.md"] = f"{title}\n\n{shown}\n"
     for file, content in files.items():
-        with written_whole(Path(folder) / file) as beside:
-            beside.write_text(content, encoding="utf-8")
+        write_text(Path(folder) / file, content)

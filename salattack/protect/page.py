@@ -14,7 +14,7 @@ from PIL import Image, ImageChops, ImageFilter
 
 from ..images import to_pil
 from ..metrics import SUCCESS, fake_damage
-from ..runtime.files import RESOURCES, written_whole
+from ..runtime.files import RESOURCES, write_text
 from .disruption import Protector
 from .photo_file import read_photo
 from .protection import VIEW, FaceMeasure, Protected
@@ -25,7 +25,7 @@ AMPLIFIED = 10
 # How visible a change is: words for at least this SSIM and at most this tint in 8-bit steps.
 # They are for orientation and do not come from a study of viewers.
 WORDS = (
-    (0.98, 2, "changes invisible at normal viewing"),
+    (0.98, 2, "changes hard to see at normal viewing"),
     (0.95, 5, "changes faintly visible"),
     (0.9, 10, "changes visible"),
     (-1.0, 255, "changes plainly visible"),
@@ -73,8 +73,7 @@ def write_report(done: Protected, protector: Protector, path: Path) -> None:
         SalattackError: the photo or its protected file is gone, or ``path`` cannot be written to.
     """
     text = body(done, protector, page=True)
-    with written_whole(path) as beside:
-        beside.write_text(text, encoding="utf-8")
+    write_text(path, text)
 
 
 def body(done: Protected, protector: Protector, *, page: bool = False) -> str:

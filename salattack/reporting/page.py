@@ -19,7 +19,7 @@ from ..experiments.claims import ASSUMING, NOT, REPRODUCED, UNTESTED, VERDICTS
 from ..experiments.samples import premises, read_samples
 from ..experiments.table_1 import by_sample_size, table_1
 from ..generators.registry import GENERATORS
-from ..runtime.files import RESOURCES, written_whole
+from ..runtime.files import RESOURCES, write_text
 from ..saliency import SALIENCY_MODELS
 from .captions import CAPTIONS, Caption
 from .tables import DAMAGE_CAPTION, ERRORS, TABLE_CAPTION, damage_table, paper_layout, shown_layout
@@ -124,8 +124,7 @@ def write_report(
 
 
 def _write(path: Path, text: str) -> Path:
-    with written_whole(path) as beside:
-        beside.write_text(text, encoding="utf-8")
+    write_text(path, text)
     return path
 
 

@@ -8,7 +8,7 @@ import pandas as pd
 from ..experiments.statistics import Estimate
 from ..experiments.table_1 import PAPER_SIZES, by_kind, by_sample_size, printed_table_1, table_1
 from ..presets import label_of
-from ..runtime.files import written_whole
+from ..runtime.files import write_text
 
 ERRORS = {"l1": "L1", "l2_x100": "L2 × 100"}
 TITLES = {"tiny": "Tiny (100)", "small": "Small (500)", "middle": "Middle (1000)"}
@@ -165,6 +165,5 @@ def save_tables(
         files["table_1_kinds.csv"] = kinds.to_csv(float_format="%.6g")
         files["table_1_kinds.md"] = kinds_table(kinds).to_markdown() + "\n"
     for name, content in files.items():
-        with written_whole(folder / name) as beside:
-            beside.write_text(content, encoding="utf-8")
+        write_text(folder / name, content)
     return [folder / name for name in files]

@@ -27,7 +27,7 @@ from ..experiments.evaluation import attackers
 from ..generators import StarGAN
 from ..presets import TABLE, label_of
 from ..runtime.device import frozen, keep_freed_memory, pick_device
-from ..runtime.files import written_whole
+from ..runtime.files import write_text
 from ..saliency import load_saliency
 from .manifest import provenance
 
@@ -189,8 +189,7 @@ def main(
         ("benchmark.md", text + "\n"),
         ("benchmark.json", json.dumps(facts, indent=2) + "\n"),
     ):
-        with written_whole(output / name) as beside:
-            beside.write_text(content, encoding="utf-8")
+        write_text(output / name, content)
     typer.echo(text)
     typer.echo(json.dumps(facts, indent=2))
 

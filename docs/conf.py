@@ -45,6 +45,7 @@ CONTENTS = """
 docs/method
 docs/parameters
 docs/findings
+docs/seeds
 REPRODUCING
 docs/celeba
 docs/own_generator

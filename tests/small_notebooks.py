@@ -22,7 +22,7 @@ KEPT = Path(__file__).with_suffix(".json")
 TWO = ["i-fgsm", "saliency-aware"]
 SMALL = {
     "walkthrough": {"steps": 3},
-    "framework": {"steps": 3},
+    "framework": {"n_images": 1, "steps": 3},
     "attribute_editing": {"n_images": 1},
     "saliency_maps": {"n_images": 1, "steps": 3},
     "attack_comparison": {"n_images": 2, "steps": 3, "attackers": TWO},

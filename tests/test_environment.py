@@ -61,7 +61,7 @@ def test_make_test_runs_both_parts_and_tells_of_either(tmp_path, tests, notebook
         check=False,
     )
     assert done.returncode == code  # make's own for any that is not 0
-    assert done.stdout.count("ran ") == 2
+    assert done.stdout.count("ran -m pytest") == 2
     assert f"exit codes: tests {tests}, notebooks {notebooks}" in done.stdout
 
 

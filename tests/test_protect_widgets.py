@@ -79,6 +79,7 @@ def test_what_is_shown_is_what_was_computed(page, small, done):
     assert page.said.value.endswith("></span>") and not page.strength.disabled
 
 
+@pytest.mark.slow
 def test_another_strength_or_region_is_computed_anew(page, done):
     page.run()
     before = page.result.value
@@ -90,6 +91,7 @@ def test_another_strength_or_region_is_computed_anew(page, done):
     assert "The whole frame: " in page.result.value
 
 
+@pytest.mark.slow
 def test_an_upload_is_chosen_and_computed_once(page, small, done):
     upload(page, "../mine.png", small.read_bytes())
     assert page.photo.label == "mine.png" and len(done) == 1 and page.upload.value == ()

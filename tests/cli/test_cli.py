@@ -25,7 +25,7 @@ from salattack.protect.disruption import STRENGTHS
 from salattack.runtime.files import written_whole
 from salattack.runtime.progress import progress_bar
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 
 
 def salattack(*arguments):

@@ -28,7 +28,7 @@ from salattack.workflow.notebooks import (
 )
 from salattack.workflow.reproduce import NOTEBOOKS
 
-FOLDER = Path(__file__).parents[1] / "notebooks"
+FOLDER = Path(__file__).parents[2] / "notebooks"
 PATHS = sorted(FOLDER.glob("*.ipynb"))
 INTERACTIVE = "protect"  # regenerates nothing: it waits for a photo
 

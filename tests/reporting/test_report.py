@@ -19,7 +19,7 @@ from salattack.reporting import page as report
 from salattack.reporting.captions import CAPTIONS, gallery
 from salattack.workflow import reproduce
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 FIGURES = ROOT / "figures"
 NOTEBOOKS = [ROOT / "notebooks" / f"{name}.ipynb" for name in sorted(reproduce.NOTEBOOKS)]
 DOI = "https://doi.org/10.1109/TCSS.2023.3271121"

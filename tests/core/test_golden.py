@@ -2,7 +2,7 @@
 
 ``golden.json`` holds, for three shipped faces at 64 px, the checksum of each attacker's picture in
 double precision (rounded to 8 bits, so that it holds on other processors) and, for two faces, the
-means of the experiments in single precision. ``python -m tests.test_golden`` writes it again.
+means of the experiments in single precision. ``python tests/core/test_golden.py`` writes it again.
 """
 
 import json

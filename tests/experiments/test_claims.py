@@ -28,7 +28,7 @@ from salattack.experiments.samples import (
 from salattack.experiments.table_1 import printed_table_1
 from salattack.generators import ATTRIBUTES
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 PRINTED = printed_table_1().query("sample == 'average'").set_index("attacker")
 FLOAT = "precision == 'float32'"
 

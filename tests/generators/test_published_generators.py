@@ -31,7 +31,7 @@ from salattack.presets import attacker
 from salattack.runtime.device import frozen
 from salattack.runtime.files import sha256
 
-PUBLISHED = Path(__file__).parents[2] / "shared" / "weights" / "published"
+PUBLISHED = Path(__file__).parents[3] / "shared" / "weights" / "published"
 REFERENCE = PUBLISHED / "reference_outputs.npz"
 FILES = {
     AGING: "aging-cacd-128/generator.h5",

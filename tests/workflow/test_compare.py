@@ -16,7 +16,7 @@ from salattack.experiments.study import open_study
 from salattack.reporting import tables
 from salattack.workflow.compare import MEANS, as_text, compare, other_settings
 
-FIGURES = Path(__file__).parents[1] / "figures"
+FIGURES = Path(__file__).parents[2] / "figures"
 SAMPLES, TABLE = "table_1_samples.csv", "table_1.csv"
 
 

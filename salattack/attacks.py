@@ -21,7 +21,7 @@ from .images import checked_images, uniform_noise
 from .interfaces import Generator
 from .minimum_norm import Saved, Smallest
 from .objective import Features, gradient, losses
-from .regions import REGIONS, checked_map
+from .regions import REGIONS, checked_map, per_image, within_ball
 
 Tick = Callable[[int], object]
 Map = Callable[[Tensor], Tensor]  # of images
@@ -228,7 +228,7 @@ class Attack:
         if self.start > 0:
             noise = self.start * (mask if self.start_in == "region" else 1.0) * channels
             noise = noise * uniform_noise(images[: len(x)], self.seed)
-            x = _within(radius, clean, x + noise).clamp(low, high)
+            x = within_ball(radius, clean, x + noise).clamp(low, high)
         for t in range(self.steps):
             x, blurs = self._blurred(x, mask, t)
             views = [self._view(blur, decode, mask) for blur in blurs]
@@ -239,10 +239,10 @@ class Attack:
                 change = self.radius_step * left
                 radius = search.take(x, decode(x), change, fake if plain else None)
             if self.momentum:
-                velocity = self.momentum * velocity + nabla / _per_image(nabla.abs())
+                velocity = self.momentum * velocity + nabla / per_image(nabla.abs())
                 nabla = velocity
             x = x + left * m * self._direction(nabla, mask)  # Eq. 8–10
-            x = _within(radius, clean, x).clamp(low, high)  # Eq. 6
+            x = within_ball(radius, clean, x).clamp(low, high)  # Eq. 6
         if search is not None:
             x = search.result()
         return x, clean, decode
@@ -250,10 +250,8 @@ class Attack:
     def _mask(self, images: Tensor, saliency_map: Tensor | None) -> Tensor:
         if (self.region == "everywhere") != (saliency_map is None):
             found = "takes no" if saliency_map is not None else "needs a"
-            raise SalattackError(
-                f"region={self.region!r} {found} saliency_map; "
-                "dataclasses.replace(attack, region=...) switches"
-            )
+            switch = "dataclasses.replace(attack, region=...) switches"
+            raise SalattackError(f"region={self.region!r} {found} saliency_map; {switch}")
         return images.new_ones(1) if saliency_map is None else checked_map(saliency_map, images)
 
     def _space(self, images: Tensor) -> tuple[Tensor, Map, Tensor]:
@@ -296,7 +294,7 @@ class Attack:
         if self.direction == "sign":
             return nabla.sign() * mask
         nabla = nabla * mask
-        return nabla / _per_image(nabla.square()).sqrt()
+        return nabla / per_image(nabla.square()).sqrt()
 
 
 @cache
@@ -305,18 +303,6 @@ def _choices() -> dict[str, tuple[str, ...]]:
     hints = get_type_hints(Attack)
     literals = {name: get_args(hint) for name, hint in hints.items() if get_origin(hint) is Literal}
     return literals | {"region": ("everywhere", *REGIONS)}
-
-
-def _per_image(values: Tensor) -> Tensor:
-    return values.flatten(1).mean(1).clamp(min=1e-30)[:, None, None, None]
-
-
-def _within(radius: float | Tensor | None, clean: Tensor, x: Tensor) -> Tensor:
-    """Project x on the ball around ``clean``."""
-    if radius is None:
-        return x
-    size = _per_image((x - clean).square()).sqrt()
-    return torch.lerp(clean, x, (radius / size).clamp(max=1))
 
 
 def universal_perturbation(

@@ -68,3 +68,16 @@ def checked_map(saliency_map: Tensor, images: Tensor) -> Tensor:
     if not ((saliency_map >= 0) & (saliency_map <= 1)).all():
         raise SalattackError("the saliency_map must lie in [0, 1] without NaN")
     return saliency_map.detach().to(images)
+
+
+def per_image(values: Tensor) -> Tensor:
+    """Return each image's mean (N, 1, 1, 1), kept above zero."""
+    return values.flatten(1).mean(1).clamp(min=1e-30)[:, None, None, None]
+
+
+def within_ball(radius: float | Tensor | None, clean: Tensor, x: Tensor) -> Tensor:
+    """Project x on the L2 ball around ``clean``; the radius is a root mean square, or None."""
+    if radius is None:
+        return x
+    size = per_image((x - clean).square()).sqrt()
+    return torch.lerp(clean, x, (radius / size).clamp(max=1))

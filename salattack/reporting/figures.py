@@ -106,7 +106,7 @@ def teaser(
     """
     titles = ("Photo", "Saliency map", "Disrupted photo", "Fake of photo", "Fake of disrupted")
     rows = zip(photos, saliency_map, perturbed, fakes, broken, strict=True)
-    return picture_grid([list(row) for row in rows], column_labels=titles)
+    return picture_grid([list(row) for row in rows], columns=titles)
 
 
 def attribute_editing(photos: Tensor, fakes: Tensor, names: Sequence[str] = ATTRIBUTES) -> Figure:

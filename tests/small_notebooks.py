@@ -26,7 +26,12 @@ SMALL = {
     "attribute_editing": {"n_images": 1},
     "saliency_maps": {"n_images": 1, "steps": 3},
     "attack_comparison": {"n_images": 2, "steps": 3, "attackers": TWO},
-    "attribute_visualization": {"n_images": 1, "steps": 3, "aimed_at": "Blond_Hair"},
+    "attribute_visualization": {
+        "n_images": 1,
+        "n_samples": 2,
+        "steps": 3,
+        "aimed_at": "Blond_Hair",
+    },
     "models": {"n_images": 4},
     "trade_off": {"n_images": 2, "steps": 3, "attackers": TWO, "bounds": [0.02, 0.05]},
     "ablation": {

@@ -59,6 +59,7 @@ def test_any_callable(place):
     assert not torch.equal(g(names["disrupted"], None), g(names["photo"], None))
 
 
+@pytest.mark.slow
 def test_the_file_is_the_command_line(place, weights, monkeypatch, capsys):
     strength = ["--attacker", "fgsm", "--steps", "1", "--device", "cpu", "--batch-size", "20"]
     monkeypatch.setattr(sys, "argv", ["mine.py", *COMMAND, *strength])

@@ -99,7 +99,7 @@ def write_report(
     written = manifest.get("outputs")  # other files are not this run's
     figures = [p for p in sorted(folder.glob("*.png")) if written is None or p.name in written]
     figures.sort(key=lambda p: [*CAPTIONS, p.stem].index(p.stem))
-    groups = claims.groupby("verdict", sort=False)
+    groups = claims.groupby("group" if "group" in claims else "verdict", sort=False)
     models = (*GENERATORS.values(), *SALIENCY_MODELS.values())
     shipped = {model.file for model in models if model.shipped}
     rows = read_samples(folder)

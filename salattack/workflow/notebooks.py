@@ -100,9 +100,10 @@ def find_notebook(name: str, folder: Path) -> Path:
     return path
 
 
-def known_parameters(source: Path) -> set[str]:
-    """Return the names of a notebook's parameters."""
-    return set(_papermill().inspect_notebook(str(source)))
+def known_parameters(source: Path) -> dict[str, object]:
+    """Return a notebook's parameters with their defaults."""
+    found = _papermill().inspect_notebook(str(source))
+    return {name: ast.literal_eval(parameter["default"]) for name, parameter in found.items()}
 
 
 def run_notebook(source: Path, output: Path, parameters: Mapping) -> None:

@@ -99,7 +99,7 @@ def reproduce(
         own = "" if name in SHARING else f"-{name}"
         given = {"ledger": str(place / f"ledger{own}.sqlite"), **settings, "output": str(place)}
         given = {key: value for key, value in given.items() if key in known[name]}
-        parameters[name] = dict(given)
+        parameters[name] = given
 
     def run(name: str) -> float:
         began = time.perf_counter()
@@ -110,8 +110,8 @@ def reproduce(
     say(f"Running {len(NOTEBOOKS)} notebooks, {jobs} at once")
     for number, (name, seconds) in enumerate(_all_done(run, jobs), start=1):
         say(f"[{number}/{len(NOTEBOOKS)}] {name} done in {seconds:.0f} s")
-        runs[name] = {"parameters": parameters[name], "seconds": round(seconds, 1)}
-    strength = parameters["attack_comparison"]
+        runs[name] = {"parameters": known[name] | parameters[name], "seconds": round(seconds, 1)}
+    strength = runs["attack_comparison"]["parameters"]
     claims, given = verify(output), premises(output, strength)
     report.save_claims(claims, output, given)
     # The folder may hold files of other commands and of earlier runs.

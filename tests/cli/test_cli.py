@@ -51,6 +51,7 @@ print(most - pages() < 2**14)  # of 2^15 pages of 4 KiB
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(
     platform.libc_ver()[0] != "glibc" or resource.getpagesize() != 4096, reason="not glibc, 4 KiB"
 )
@@ -67,6 +68,7 @@ def test_only_the_command_line_keeps_freed_memory():
     assert held(f"{line}; subprocess.run([sys.executable, '-c', {child!r}])") == ["True", "True"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

@@ -347,6 +347,7 @@ def test_generator_is_left_alone(photos, target, generator):
     assert all(torch.equal(v, before[k]) for k, v in network.state_dict().items())
 
 
+@pytest.mark.slow
 def test_gradients_counted_are_gradients_taken(generator, photos, target, saliency_map):
     for name in ATTACKERS:
         attack, seen = quick(name), []

@@ -28,6 +28,8 @@ from salattack.metrics import unit_features
 from salattack.presets import ATTACKERS, attacker
 from salattack.saliency import load_saliency
 
+pytestmark = pytest.mark.slow
+
 GOLDEN = Path(__file__).with_name("golden.json")
 VARIANTS = {
     "saliency-aware, I × M": ("saliency-aware", {"gradient_at": "masked"}),

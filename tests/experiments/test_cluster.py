@@ -88,6 +88,7 @@ def test_back_pressure_and_every_item_once():
     assert len(list(done)) == 8 and taken == list(range(9))
 
 
+@pytest.mark.slow
 def test_refuses():
     with pytest.raises(SalattackError, match="workers must be ≥ 1"):
         next(cluster.map_on_ray(lambda: abs, [1], workers=0))

@@ -129,6 +129,7 @@ def settled(study, ledger, **change):
     return found
 
 
+@pytest.mark.slow
 def test_one_ledger_serves_any_settings(study, tmp_path):
     ledger = Ledger(tmp_path / "ledger.sqlite")
     two = first(study, 2)
@@ -189,6 +190,7 @@ def opened(folder, **options):
     return open_study(faces=str(folder), image_size=64, device="cpu", **options)
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:.*no attributes.csv")
 def test_photos_of_the_same_names_never_share_numbers(tmp_path):
     ledger = Ledger(tmp_path / "ledger.sqlite")

@@ -169,6 +169,7 @@ def test_the_table_does_not_depend_on_the_batches(study, attacks, rows):
     np.testing.assert_allclose(theirs, ours.loc[theirs.index], rtol=0.15)
 
 
+@pytest.mark.slow
 def test_several_edits_at_once_are_each_edited_again(study, attacks):
     attack = {"i-fgsm": attacks["i-fgsm"]}
     rows = robustness.remaining_damage(study, attack, FEW, targets="joint", progress=False)

@@ -558,6 +558,7 @@ def study_of(name, n_images=2):
     return replace(study, generator=small(name), edits=edits_of(name))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [STARGAN, *ADAPTERS, *published.SMALL])
 def test_tables_and_figures_ask_for_the_edits_that_a_generator_makes(name):
     study, names = study_of(name), edits_of(name).names

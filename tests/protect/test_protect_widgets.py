@@ -20,6 +20,8 @@ from salattack.protect import protection as protect
 from salattack.protect.page import in_words
 from salattack.protect.photo_file import read_photo
 
+pytestmark = pytest.mark.slow
+
 widgets = pytest.importorskip(
     "salattack.protect.widget", reason="pip install 'salattack[notebooks]'"
 )

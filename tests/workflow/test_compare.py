@@ -105,6 +105,7 @@ def test_a_value_that_became_no_number_does_not_agree(tmp_path):
     assert not compare(tmp_path, tmp_path / "reference")["agrees"].any()
 
 
+@pytest.mark.slow
 def test_the_command_ends_with_an_exit_code(reference, tmp_path, monkeypatch, capsys):
     def code(*arguments):
         monkeypatch.setattr("sys.argv", ["salattack", "compare", *map(str, arguments)])

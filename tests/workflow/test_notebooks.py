@@ -141,6 +141,7 @@ def test_an_unknown_parameter_is_refused_before_anything_runs(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 def test_a_wrong_value_fails_with_its_message_and_leaves_nothing(tmp_path):
     with pytest.raises(SalattackError, match=r"^framework: unknown attacker 'nobody'; known: fgsm"):
         run_notebook(FOLDER / "framework.ipynb", tmp_path / "out.ipynb", {"attacker": "nobody"})

@@ -114,7 +114,7 @@ def test_the_committed_figures_are_those_of_the_manifest():
     for name, digest in MANIFEST["outputs"].items():
         assert sha256((FIGURES / name).read_bytes()).hexdigest() == digest, name
     here = {p.name for p in FIGURES.iterdir() if p.is_file()}
-    assert here == {*MANIFEST["outputs"], "manifest.json"}
+    assert here == {*MANIFEST["outputs"], "manifest.json", "README.md"}
 
 
 def test_the_committed_figures_were_made_with_the_shipped_weights():

@@ -109,7 +109,7 @@ def evaluate(
     }
     with written_whole(output / "run.json") as beside:
         beside.write_text(json.dumps(run, indent=2) + "\n")
-    typer.echo((output / "table_1.md").read_text())
+    typer.echo((output / "table_1_damage.md").read_text())
     measured = f"{rows['place'].nunique()} of {len(study.faces)} images"
     typer.echo(f"{measured}; ledger {ledger}; tables in {output}/")
     report_failures(kept.failures(study.faces.sources))

@@ -202,13 +202,13 @@ def test_evaluate_says_what_it_left_out_and_goes_on(tmp_path):
     assert list(kept.failures()["face_id"]) == ["20.png"]
     assert len(kept.rows()) == 30  # 3 faces × 5 edits × 2 precisions
     assert "bound 0.05 and step 0.01 in [-1, 1], 10 steps" in samples.premises(out)
-    table = (out / "table_1.md").read_bytes()
+    table = (out / "table_1_damage.md").read_bytes()
     (album / "20.png").unlink()
     again = salattack(*arguments)  # all the rest is in the ledger
     assert len(kept.rows()) == 30
-    assert again.returncode == 0 and (out / "table_1.md").read_bytes() == table
+    assert again.returncode == 0 and (out / "table_1_damage.md").read_bytes() == table
     other = salattack(*arguments, "--bound", "0.1")
-    assert other.returncode == 0 and (out / "table_1.md").read_bytes() != table
+    assert other.returncode == 0 and (out / "table_1_damage.md").read_bytes() != table
     assert "bound 0.1 and" in samples.premises(out)
     assert salattack(*arguments, "--engine", "slurm").returncode == 2
 

@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from .edits import EditSet, Targets
-from .generators import GENERATORS, stargan
+from .edits import LABEL_EDITS, EditSet, Targets
+from .generators import GENERATORS
 from .interfaces import Generator, Saliency
 from .runtime.device import pick_device
 from .saliency import SALIENCY_MODELS
@@ -18,7 +18,7 @@ class Models:
     """The two networks, and what has to be known about them."""
 
     generator: Generator  # g(·)
-    edits: EditSet = stargan.EDITS  # what g can be asked for, and how
+    edits: EditSet = LABEL_EDITS  # what g can be asked for, and how
     saliency: Saliency  # f_sa(·), images to maps (Eq. 1)
     image_size: int = 128  # side in pixels that g was trained for
     device: torch.device  # of the two networks

@@ -9,11 +9,11 @@ from collections.abc import Mapping
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Size, Tensor, nn
 
 from ..edits import EditSet
-from ..runtime.weights import shape_of
-from .layers import ImageConv2d, require_sides, require_target
+from .editor import Editor, joined
+from .layers import ImageConv2d
 
 AGES = ("Age_10-19", "Age_20-29", "Age_30-39", "Age_40-49", "Age_50+")
 KERAS = {
@@ -45,7 +45,7 @@ class _Inverted(nn.Module):
         return x + self.project_BN(self.project(y))
 
 
-class AgingGAN(nn.Module):
+class AgingGAN(Editor):
     """AgingGAN's generator: an image and an age group to the face at that age.
 
     Args:
@@ -53,6 +53,8 @@ class AgingGAN(nn.Module):
         inside: channels inside the blocks that expand; 144 as published.
         blocks: inverted residuals; 6 as published.
     """
+
+    columns, asked = 1, "an age group from 0 to 4"  # in the order of `AGES`
 
     def __init__(self, width: int = 24, inside: int = 144, blocks: int = 6) -> None:
         super().__init__()
@@ -65,18 +67,8 @@ class AgingGAN(nn.Module):
             *(_Inverted(width, inside if i else width, i > 0) for i in range(blocks))
         )
 
-    def forward(self, images: Tensor, target: Tensor) -> Tensor:
-        """Edit (N, 3, H, W) images in [-1, 1], H and W divisible by 4; same shape and range.
-
-        ``target`` has (N, 1) age groups, 0 to 4 in the order of `AGES`.
-
-        Raises:
-            SalattackError: sides that 4 does not divide, a target of another shape.
-        """
-        require_sides("AgingGAN", images, 4)
-        require_target("AgingGAN", images, target, 1, "an age group from 0 to 4")
-        age = target.to(images)[:, :, None, None].expand(-1, -1, *images.shape[-2:])
-        x = skip = F.leaky_relu(self.norms[0](self.convs[0](torch.cat([images, age], 1))), 0.3)
+    def _edit(self, images: Tensor, target: Tensor) -> Tensor:
+        x = skip = F.leaky_relu(self.norms[0](self.convs[0](joined(images, target))), 0.3)
         for i in (1, 2):
             x = F.pad(x, (0, 1, 0, 1))  # as Keras' "same" pads where it halves
             x = F.leaky_relu(self.norms[i](self.convs[i](x)), 0.3)
@@ -85,17 +77,28 @@ class AgingGAN(nn.Module):
             x = F.leaky_relu(self.convs[i](F.interpolate(x, scale_factor=2)), 0.3)
         return torch.tanh(self.convs[5](x + skip))
 
+    def _target(self, labels: Tensor, edit: str) -> Tensor:
+        return labels.new_full((len(labels), 1), AGES.index(edit))
 
-def prepare(state: Mapping) -> Mapping:
-    """Return Keras' arrays under our names, and its kernels in torch's order."""
-    return dict(_renamed(*entry) for entry in state.items()) | {
-        f"{_layer(key)}.num_batches_tracked": torch.tensor(0)
-        for key in state
-        if "moving_mean" in key
-    }
+    edits = EditSet(AGES, _target)
+
+    @staticmethod
+    def prepare(state: Mapping) -> Mapping:
+        """Return Keras' arrays under our names, and its kernels in torch's order."""
+        return dict(_renamed(*entry) for entry in state.items()) | {
+            f"{_named(key)}.num_batches_tracked": torch.tensor(0)
+            for key in state
+            if "moving_mean" in key
+        }
+
+    @staticmethod
+    def _sizes(shapes: Mapping[str, Size]) -> tuple:
+        width = shapes["convs.0.weight"][0]
+        inside = shapes.get("blocks.1.expand.weight", (width,))[0]
+        return width, inside, sum(key.endswith(".project.weight") for key in shapes)
 
 
-def _layer(key: str) -> str:
+def _named(key: str) -> str:
     layer = key.split("/")[-2] if "/" in key else key
     layer = re.sub(r"^expanded_conv_", "blocks.0.", layer)
     return KERAS.get(layer, re.sub(r"^block_(\d+)_", r"blocks.\1.", layer))
@@ -107,19 +110,4 @@ def _renamed(key: str, value: Tensor) -> tuple[str, Tensor]:
     array = key.rsplit("/", 1)[1].removesuffix(":0")
     if value.ndim == 4:  # height, width, in, out; a depthwise kernel has its channels in "in"
         value = value.permute((2, 3, 0, 1) if "depthwise" in array else (3, 2, 0, 1)).contiguous()
-    return f"{_layer(key)}.{ARRAYS.get(array, array)}", value
-
-
-def like(state: Mapping) -> AgingGAN:
-    """Return the network of a state dict's widths and depth."""
-    first = shape_of(state, "convs.0.weight", 4)
-    inside = shape_of(state, "blocks.1.expand.weight", 4)
-    blocks = sum(key.endswith(".project.weight") for key in state)
-    return AgingGAN(first[0], inside[0] if inside else first[0], blocks) if first else AgingGAN()
-
-
-def _target(_: object, labels: Tensor, edit: str) -> Tensor:
-    return labels.new_full((len(labels), 1), AGES.index(edit))
-
-
-EDITS = EditSet(AGES, _target)
+    return f"{_named(key)}.{ARRAYS.get(array, array)}", value

@@ -11,17 +11,17 @@ from itertools import pairwise
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Size, Tensor, nn
 
-from ..runtime.weights import shape_of
-from .layers import ImageConv2d, InstanceNorm2d, require_sides
+from .editor import Editor
+from .layers import ImageConv2d, InstanceNorm2d
 
 INITIALISER = re.compile(
     r"generator/(base|main)/Conv(?:_(\d+))?/(?:Conv2D_)?(weight|bias)s?(?:_fused_bn|/read:0)"
 )
 
 
-def _conv(a: int, b: int, size: int = 3, stride: int = 1, bias: bool = True) -> nn.Conv2d:
+def _reflecting(a: int, b: int, size: int = 3, stride: int = 1, bias: bool = True) -> nn.Conv2d:
     kind = ImageConv2d if a == 3 else nn.Conv2d
     return kind(a, b, size, stride, size // 2, bias=bias, padding_mode="reflect")
 
@@ -37,37 +37,35 @@ def _doubled(x: Tensor) -> Tensor:
     return F.interpolate(x, (height, width), mode="bilinear", align_corners=True)[..., :-1, :-1]
 
 
-class AnimeGAN(nn.Module):
+class AnimeGAN(Editor):
     """AnimeGANv3's tiny generator: a portrait to its drawing.
 
     Args:
         width: channels of the first layer; 16 as published (605,670 parameters).
     """
 
+    divisor = 16
+
     def __init__(self, width: int = 16) -> None:
         super().__init__()
         w = [width, width, 2 * width, 4 * width, 8 * width]
-        base, main = [_conv(3, w[0], 7)], []
+        base, main = [_reflecting(3, w[0], 7)], []
         for a, b in pairwise(w):
-            base += [_conv(a, b, stride=2), _conv(b, b)]
+            base += [_reflecting(a, b, stride=2), _reflecting(b, b)]
         for _ in range(2):
-            base += [_conv(w[4], w[3], 1), _conv(w[3], w[3]), _conv(w[3], w[4], 1, bias=False)]
+            base += [
+                _reflecting(w[4], w[3], 1),
+                _reflecting(w[3], w[3]),
+                _reflecting(w[3], w[4], 1, bias=False),
+            ]
         for a, b in pairwise(w[:0:-1]):
-            main += [_conv(a, b), _conv(b, b), _conv(b, b)]
-        main += [_conv(w[1], w[0]), _conv(w[0], w[0], bias=False)]
-        main += [_conv(w[0], w[0], 1, bias=False), _conv(w[0], 3, 7, bias=False)]
+            main += [_reflecting(a, b), _reflecting(b, b), _reflecting(b, b)]
+        main += [_reflecting(w[1], w[0]), _reflecting(w[0], w[0], bias=False)]
+        main += [_reflecting(w[0], w[0], 1, bias=False), _reflecting(w[0], 3, 7, bias=False)]
         self.base, self.main = nn.ModuleList(base), nn.ModuleList(main)
         self.norm = InstanceNorm2d(width)
 
-    def forward(self, images: Tensor, target: Tensor | None = None) -> Tensor:
-        """Draw (N, 3, H, W) images in [-1, 1], H and W divisible by 16; same shape and range.
-
-        The ``target`` is ignored.
-
-        Raises:
-            SalattackError: sides that 16 does not divide.
-        """
-        require_sides("AnimeGANv3", images, 16)
+    def _edit(self, images: Tensor) -> Tensor:
         base, main = self.base, self.main
         seen = [_leaky(base[0](images))]
         for i in range(1, 9, 2):
@@ -84,18 +82,16 @@ class AnimeGAN(nn.Module):
         x = _leaky(self.norm(x) * (variance + self.norm.eps).sqrt() + mean)
         return torch.tanh(main[12](x))
 
+    @staticmethod
+    def prepare(state: Mapping) -> Mapping:
+        """Return the convolutions' initialisers under our names, and no other."""
+        found = {key: INITIALISER.fullmatch(key) for key in state}
+        return {
+            f"{m[1]}.{m[2] or 0}.{m[3]}" if m else key: state[key]
+            for key, m in found.items()
+            if m or key.startswith(("base.", "main."))
+        }
 
-def prepare(state: Mapping) -> Mapping:
-    """Return the convolutions' initialisers under our names, and no other."""
-    found = {key: INITIALISER.fullmatch(key) for key in state}
-    return {
-        f"{m[1]}.{m[2] or 0}.{m[3]}" if m else key: state[key]
-        for key, m in found.items()
-        if m or key.startswith(("base.", "main."))
-    }
-
-
-def like(state: Mapping) -> AnimeGAN:
-    """Return the network of a state dict's width."""
-    first = shape_of(state, "base.0.weight", 4)
-    return AnimeGAN(first[0]) if first else AnimeGAN()
+    @staticmethod
+    def _sizes(shapes: Mapping[str, Size]) -> tuple:
+        return shapes["base.0.weight"][:1]

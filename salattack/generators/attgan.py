@@ -9,14 +9,13 @@ from collections.abc import Mapping
 from itertools import pairwise
 
 import torch
-from torch import Tensor, nn
+from torch import Size, Tensor, nn
 
-from .. import edits
-from ..edits import EditSet
-from ..runtime.weights import shape_of, unwrapped
-from .layers import ImageConv2d, require_sides, require_target
+from ..edits import ATTRIBUTES, EditSet, edit_labels
+from .editor import Editor, joined, positive, unwrapped
+from .layers import ImageConv2d
 
-ATTRIBUTES = (  # of the published weights, in the order of a target
+PUBLISHED = (  # of the published weights, in the order of a target
     *("Bald", "Bangs", "Black_Hair", "Blond_Hair", "Brown_Hair", "Bushy_Eyebrows", "Eyeglasses"),
     *("Male", "Mouth_Slightly_Open", "Mustache", "No_Beard", "Pale_Skin", "Young"),
 )
@@ -27,12 +26,11 @@ def _layer(conv: nn.Module, *rest: nn.Module) -> nn.Module:
     return nn.Sequential(OrderedDict(layers=nn.Sequential(conv, *rest)))
 
 
-def _joined(x: Tensor, attributes: Tensor) -> Tensor:
-    return torch.cat([x, attributes[:, :, None, None].expand(-1, -1, *x.shape[-2:])], dim=1)
-
-
-class AttGAN(nn.Module):
+class AttGAN(Editor):
     """AttGAN's encoder and decoder.
+
+    A target holds `PUBLISHED` for the published weights: 0.5 for present and -0.5 for absent; the
+    port's tests give the edited one ±1.
 
     Batches are normalised by the running statistics of the file: in eval mode, as
     `load_generator` returns it, an image's edit does not depend on its batch.
@@ -43,9 +41,11 @@ class AttGAN(nn.Module):
         inject: whether the attributes are put in after the decoder's first layer too.
     """
 
+    divisor, asked = 2**LAYERS, "attributes of ±0.5"
+
     def __init__(self, width: int = 64, n_attrs: int = 13, inject: bool = True) -> None:
         super().__init__()
-        self.n_attrs, self.inject = n_attrs, inject
+        self.columns, self.inject = n_attrs, inject
         w = [3, *(min(width * 2**i, 1024) for i in range(LAYERS))]
         kinds = [ImageConv2d] + [nn.Conv2d] * (LAYERS - 1)
         self.enc_layers = nn.ModuleList(
@@ -60,55 +60,37 @@ class AttGAN(nn.Module):
         )
         self.dec_layers.append(_layer(nn.ConvTranspose2d(w[2], 3, 4, 2, 1), nn.Tanh()))
 
-    def forward(self, images: Tensor, target: Tensor) -> Tensor:
-        """Edit (N, 3, H, W) images in [-1, 1], H and W divisible by 32; same shape and range.
-
-        ``target`` is (N, n_attrs), `ATTRIBUTES` for the published weights: 0.5 for present and
-        -0.5 for absent; the port's tests give the edited one ±1.
-
-        Raises:
-            SalattackError: sides that 32 does not divide, a target of another shape.
-        """
-        require_sides("AttGAN", images, 2**LAYERS)
-        require_target("AttGAN", images, target, self.n_attrs, "attributes of ±0.5")
-        seen, attributes = [images], target.to(images)
+    def _edit(self, images: Tensor, target: Tensor) -> Tensor:
+        seen = [images]
         for layer in self.enc_layers:
             seen.append(layer(seen[-1]))
-        x = self.dec_layers[0](_joined(seen[-1], attributes))
+        x = self.dec_layers[0](joined(seen[-1], target))
         x = torch.cat([x, seen[-2]], dim=1)
-        x = _joined(x, attributes) if self.inject else x
+        x = joined(x, target) if self.inject else x
         for layer in self.dec_layers[1:]:
             x = layer(x)
         return x
 
+    def _target(self, labels: Tensor, edit: str) -> Tensor:
+        """The port's test targets; what the labels do not tell is absent, and so is a beard."""
+        target = labels.new_full((len(labels), len(PUBLISHED)), -0.5)
+        target[:, PUBLISHED.index("No_Beard")] = 0.5
+        target[:, [PUBLISHED.index(name) for name in ATTRIBUTES]] = edit_labels(labels, edit) - 0.5
+        target[:, PUBLISHED.index(edit)] *= 2
+        return target
 
-def prepare(state: Mapping) -> Mapping:
-    """Return the parameters and statistics; files of PyTorch 0.4.0 lack the (unused) counters."""
-    state = unwrapped(state)
-    means = [key for key in state if key.endswith("running_mean")]
-    counters = {key.replace("running_mean", "num_batches_tracked") for key in means}
-    return {counter: torch.tensor(0) for counter in counters} | state
+    edits = EditSet(ATTRIBUTES, _target)
 
+    @staticmethod
+    def prepare(state: Mapping) -> Mapping:
+        """Return parameters and statistics; files of PyTorch 0.4.0 lack the (unused) counters."""
+        state = unwrapped(state)
+        means = [key for key in state if key.endswith("running_mean")]
+        counters = {key.replace("running_mean", "num_batches_tracked") for key in means}
+        return {counter: torch.tensor(0) for counter in counters} | state
 
-def like(state: Mapping) -> AttGAN:
-    """Return the network of a state dict's width, number of attributes and injections."""
-    keys = ("enc_layers.0", "enc_layers.3", "enc_layers.4", "dec_layers.0", "dec_layers.1")
-    shapes = [shape_of(state, f"{key}.layers.0.weight", 4) for key in keys]
-    if None in shapes:
-        return AttGAN()
-    first, fourth, last, decoder, second = shapes
-    n_attrs = max(decoder[0] - last[0], 0)
-    return AttGAN(first[0], n_attrs, inject=second[0] > decoder[1] + fourth[0])
-
-
-def _target(_: object, labels: Tensor, edit: str) -> Tensor:
-    """The port's test targets; what the labels do not tell is absent, and so is a beard."""
-    target = labels.new_full((len(labels), len(ATTRIBUTES)), -0.5)
-    target[:, ATTRIBUTES.index("No_Beard")] = 0.5
-    known = [ATTRIBUTES.index(name) for name in edits.ATTRIBUTES]
-    target[:, known] = edits.edit_labels(labels, edit) - 0.5
-    target[:, ATTRIBUTES.index(edit)] *= 2
-    return target
-
-
-EDITS = EditSet(edits.ATTRIBUTES, _target)
+    @staticmethod
+    def _sizes(shapes: Mapping[str, Size]) -> tuple:
+        keys = ("enc_layers.0", "enc_layers.3", "enc_layers.4", "dec_layers.0", "dec_layers.1")
+        first, fourth, last, decoder, second = (shapes[f"{key}.layers.0.weight"] for key in keys)
+        return first[0], positive(decoder[0] - last[0]), second[0] > decoder[1] + fourth[0]

@@ -8,14 +8,14 @@ from collections.abc import Mapping
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Size, Tensor, nn
 
-from ..runtime.weights import shape_of
-from .layers import ImageConv2d, InstanceNorm2d, require_sides
+from .editor import Editor
+from .layers import ImageConv2d, InstanceNorm2d
 
 
-class CartoonGAN(nn.Module):
-    """CartoonGAN's generator: a photo to its cartoon.
+class CartoonGAN(Editor):
+    """CartoonGAN's generator, which works on BGR: a photo to its cartoon, both RGB.
 
     Args:
         width: channels of the first layer; 64 as published (11,129,667 parameters).
@@ -54,15 +54,7 @@ class CartoonGAN(nn.Module):
             w //= 2
         conv("deconv03_1", w, 3, 7)
 
-    def forward(self, images: Tensor, target: Tensor | None = None) -> Tensor:
-        """Draw (N, 3, H, W) images in [-1, 1], H and W divisible by 4; same shape and range.
-
-        The network works on BGR; images and results are RGB. The ``target`` is ignored.
-
-        Raises:
-            SalattackError: sides that 4 does not divide.
-        """
-        require_sides("CartoonGAN", images, 4)
+    def _edit(self, images: Tensor) -> Tensor:
         layer = self._modules
         x = F.relu(layer["in01_1"](layer["conv01_1"](images.flip(1))))
         for i in ("02", "03"):
@@ -76,15 +68,13 @@ class CartoonGAN(nn.Module):
             x = F.relu(layer[f"in{3 + self.blocks + i:02}_1"](x))
         return torch.tanh(layer["deconv03_1"](x)).flip(1)
 
+    @staticmethod
+    def prepare(state: Mapping) -> Mapping:
+        """Return the parameters, the normalisations' scale and shift under torch's names."""
+        ours = {".scale": ".weight", ".shift": ".bias"}
+        return {key[:-6] + ours.get(key[-6:], key[-6:]): value for key, value in state.items()}
 
-def prepare(state: Mapping) -> Mapping:
-    """Return the parameters, the normalisations' scale and shift under torch's names."""
-    ours = {".scale": ".weight", ".shift": ".bias"}
-    return {key[:-6] + ours.get(key[-6:], key[-6:]): value for key, value in state.items()}
-
-
-def like(state: Mapping) -> CartoonGAN:
-    """Return the network of a state dict's width and depth."""
-    first = shape_of(state, "conv01_1.weight", 4)
-    numbers = [int(key[4:6]) for key in state if key.startswith("conv") and key[4:6].isdigit()]
-    return CartoonGAN(first[0], max(numbers) - 3) if first else CartoonGAN()
+    @staticmethod
+    def _sizes(shapes: Mapping[str, Size]) -> tuple:
+        numbers = [int(key[4:6]) for key in shapes if key.startswith("conv")]
+        return shapes["conv01_1.weight"][0], max(numbers) - 3

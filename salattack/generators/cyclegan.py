@@ -6,14 +6,13 @@ dropout. It is unconditional: it makes the one edit that it was trained for.
 
 from collections.abc import Mapping
 
-from torch import Tensor, nn
+from torch import Size, Tensor, nn
 
-from ..edits import EditSet
-from ..runtime.weights import shape_of, unwrapped, without_statistics
-from .layers import ImageConv2d, InstanceNorm2d, require_sides
+from .editor import Editor, unwrapped, without_statistics
+from .layers import ImageConv2d, InstanceNorm2d
 
 
-class _Block(nn.Module):
+class _Residual(nn.Module):
     """Two reflected 3×3 convolutions with instance normalisation around an identity skip."""
 
     def __init__(self, channels: int) -> None:
@@ -30,7 +29,7 @@ class _Block(nn.Module):
         return x + self.conv_block(x)
 
 
-class CycleGAN(nn.Module):
+class CycleGAN(Editor):
     """CycleGAN's ResNet generator: an image to its translation.
 
     Args:
@@ -48,40 +47,21 @@ class CycleGAN(nn.Module):
         layers = [nn.ReflectionPad2d(3), *block(ImageConv2d(3, w, 7))]
         layers += block(nn.Conv2d(w, 2 * w, 3, 2, 1))
         layers += block(nn.Conv2d(2 * w, 4 * w, 3, 2, 1))
-        layers += [_Block(4 * w) for _ in range(blocks)]
+        layers += [_Residual(4 * w) for _ in range(blocks)]
         layers += block(nn.ConvTranspose2d(4 * w, 2 * w, 3, 2, 1, output_padding=1))
         layers += block(nn.ConvTranspose2d(2 * w, w, 3, 2, 1, output_padding=1))
         layers += [nn.ReflectionPad2d(3), nn.Conv2d(w, 3, 7), nn.Tanh()]
         self.model = nn.Sequential(*layers)
 
-    def forward(self, images: Tensor, target: Tensor | None = None) -> Tensor:
-        """Translate (N, 3, H, W) images in [-1, 1], H and W divisible by 4; same shape and range.
-
-        The ``target`` is ignored, so that every caller can ask it as it asks StarGAN.
-
-        Raises:
-            SalattackError: sides that 4 does not divide.
-        """
-        require_sides("CycleGAN", images, 4)
+    def _edit(self, images: Tensor) -> Tensor:
         return self.model(images)
 
+    @staticmethod
+    def prepare(state: Mapping) -> Mapping:
+        """Return the parameters alone: files of old PyTorch carry statistics never used."""
+        return without_statistics(unwrapped(state))
 
-def prepare(state: Mapping) -> Mapping:
-    """Return the parameters alone: files of old PyTorch carry statistics that were never used."""
-    return without_statistics(unwrapped(state))
-
-
-def like(state: Mapping) -> CycleGAN:
-    """Return the network of a state dict's width and depth."""
-    first = shape_of(state, "model.1.weight", 4)
-    blocks = sum(key.endswith(".conv_block.1.weight") for key in state)
-    return CycleGAN(first[0], blocks) if first else CycleGAN()
-
-
-def only(edit: str) -> EditSet:
-    """Return the one edit of an unconditional network; its target is ignored."""
-    return EditSet((edit,), _ignored)
-
-
-def _ignored(_: object, labels: Tensor, __: str) -> Tensor:
-    return labels
+    @staticmethod
+    def _sizes(shapes: Mapping[str, Size]) -> tuple:
+        blocks = sum(key.endswith(".conv_block.1.weight") for key in shapes)
+        return shapes["model.1.weight"][0], blocks

@@ -10,11 +10,11 @@ from collections.abc import Mapping, Sequence
 import torch
 import torch.nn.functional as F
 from kornia.color import lab_to_rgb, rgb_to_lab
-from torch import Tensor, nn
+from torch import Size, Tensor, nn
 
 from ..edits import EditSet
-from ..runtime.weights import shape_of
-from .layers import ImageConv2d, InstanceNorm2d, require_sides, require_target
+from .editor import Editor
+from .layers import ImageConv2d, InstanceNorm2d
 
 # Directions (right, up, towards the viewer) that the named lights come from.
 DIRECTIONS = {
@@ -80,7 +80,7 @@ class _Hourglass(nn.Module):
         return self.upper(x) + F.interpolate(low, scale_factor=2)
 
 
-class DPR(nn.Module):
+class DPR(Editor):
     """DPR's network: a photo and a light to the photo in that light.
 
     Args:
@@ -90,13 +90,16 @@ class DPR(nn.Module):
         hidden: between the light and these; 128 as published.
     """
 
+    columns, asked = 9, "spherical-harmonics coefficients"  # of the light, see `light`
+
     def __init__(
         self, widths: Sequence[int] = (16, 16, 32, 64, 155), lit: int = 27, hidden: int = 128
     ) -> None:
         super().__init__()
-        w, self.depth = widths[0], len(widths) - 1
+        w, depth = widths[0], len(widths) - 1
+        self.divisor = 2**depth
         middle = _Lighting(lit, hidden)
-        for i in range(self.depth - 1, -1, -1):
+        for i in range(depth - 1, -1, -1):
             middle = _Hourglass(widths[i], widths[i + 1], middle)
         self.pre_conv, self.pre_bn = ImageConv2d(1, w, 5, 1, 2), nn.BatchNorm2d(w)
         self.HG3 = middle
@@ -112,52 +115,38 @@ class DPR(nn.Module):
             x = F.relu(norm(conv(x)))
         return self.output(F.relu(self.bn_3(self.conv_3(x)))).sigmoid()
 
-    def forward(self, images: Tensor, target: Tensor) -> Tensor:
-        """Relight (N, 3, H, W) images in [-1, 1], H and W divisible by 16; same shape and range.
-
-        ``target`` has (N, 9) spherical-harmonics coefficients of the light, see `light`.
-
-        Raises:
-            SalattackError: sides that 16 does not divide, a target of another shape.
-        """
-        require_sides("DPR", images, 2**self.depth)
-        require_target("DPR", images, target, 9, "spherical-harmonics coefficients")
+    def _edit(self, images: Tensor, target: Tensor) -> Tensor:
         with torch.autocast(images.device.type, enabled=False):
             luminance, colours = rgb_to_lab((images + 1) / 2).split((1, 2), 1)
-        relit = self.relit(luminance / 100, target.to(images))
+        relit = self.relit(luminance / 100, target)
         with torch.autocast(images.device.type, enabled=False):
             return 2 * lab_to_rgb(torch.cat([100 * relit.to(colours), colours], 1)) - 1
 
+    def _target(self, labels: Tensor, edit: str) -> Tensor:
+        lit = labels.new_tensor(light(*DIRECTIONS[edit]), dtype=torch.float32)
+        return lit.repeat(len(labels), 1)
 
-def prepare(state: Mapping) -> Mapping:
-    """Return the parameters that make the picture.
+    edits = EditSet(tuple(DIRECTIONS), _target)
 
-    The file also holds the inner levels of the hourglass a second time, layers that estimate the
-    photo's light, and shortcuts of blocks that keep the number of channels, which go unused.
-    """
+    @staticmethod
+    def prepare(state: Mapping) -> Mapping:
+        """Return the parameters that make the picture.
 
-    def used(key: str) -> bool:
-        shape = shape_of(state, key, 4)
-        unused = key.endswith("shortcuts.weight") and shape and shape[0] == shape[1]
-        return not (unused or UNUSED.match(key))
+        The file also holds the inner levels of the hourglass a second time, layers that estimate
+        the photo's light, and shortcuts of blocks that keep the number of channels: all unused.
+        """
 
-    return {key: value for key, value in state.items() if used(str(key))}
+        def used(key: str, value: object) -> bool:
+            outputs, inputs = (*getattr(value, "shape", ()), 0, 0)[:2]
+            unused = key.endswith("shortcuts.weight") and outputs == inputs
+            return not (unused or UNUSED.match(key))
 
+        return {key: value for key, value in state.items() if used(str(key), value)}
 
-def like(state: Mapping) -> DPR:
-    """Return the network of a state dict's widths and depth."""
-    first = shape_of(state, "pre_conv.weight", 4)
-    depth = sum(bool(re.fullmatch(r"HG3\.(middle\.)*low1\.conv1\.weight", key)) for key in state)
-    levels = ["HG3." + "middle." * i for i in range(depth + 1)]
-    inner = [shape_of(state, f"{level}low1.conv1.weight", 4) for level in levels[:-1]]
-    lit = shape_of(state, f"{levels[-1]}post_FC2.weight", 4)
-    if first is None or lit is None or None in inner:
-        return DPR()
-    return DPR([first[0], *(shape[0] for shape in inner)], *lit[:2])
-
-
-def _target(_: object, labels: Tensor, edit: str) -> Tensor:
-    return labels.new_tensor(light(*DIRECTIONS[edit]), dtype=torch.float32).repeat(len(labels), 1)
-
-
-EDITS = EditSet(tuple(DIRECTIONS), _target)
+    @staticmethod
+    def _sizes(shapes: Mapping[str, Size]) -> tuple:
+        widths, level = [shapes["pre_conv.weight"][0]], "HG3."
+        while f"{level}low1.conv1.weight" in shapes:
+            widths.append(shapes[f"{level}low1.conv1.weight"][0])
+            level += "middle."
+        return widths, *shapes[f"{level}post_FC2.weight"][:2]

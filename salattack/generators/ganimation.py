@@ -10,8 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from ..edits import EditSet
-from ..runtime.weights import shape_of, unwrapped, without_statistics
-from .layers import require_sides, require_target
+from .editor import unwrapped, without_statistics
 from .stargan import StarGAN
 
 # OpenFace's 17 intensities, in the order of its columns and so of a target.
@@ -31,8 +30,11 @@ RENAMED = {  # of the reimplementation, to the authors'
 }
 
 
-class GANimation(nn.Module):
+class GANimation(StarGAN):
     """StarGAN's network up to its last layer, with one head for colour and one for attention.
+
+    The result is A · photo + (1 − A) · colour, as in the authors' code. A target holds activations
+    of `ACTION_UNITS` in [0, 1], OpenFace's 0 to 5 by 5.
 
     Args:
         conv_dim: channels of the first layer; 64 as published (8.47 M parameters).
@@ -40,64 +42,43 @@ class GANimation(nn.Module):
         repeat_num: residual blocks.
     """
 
+    asked = "action units in [0, 1]"
+
     def __init__(self, conv_dim: int = 64, c_dim: int = 17, repeat_num: int = 6) -> None:
-        super().__init__()
-        self.c_dim = c_dim
-        self.main = StarGAN(conv_dim, c_dim, repeat_num).main[:-2]
+        super().__init__(conv_dim, c_dim, repeat_num)
+        self.main = self.main[:-2]
         self.img_reg = nn.Sequential(nn.Conv2d(conv_dim, 3, 7, 1, 3, bias=False), nn.Tanh())
         # The authors' spelling, which is in every file.
         self.attetion_reg = nn.Sequential(nn.Conv2d(conv_dim, 1, 7, 1, 3, bias=False), nn.Sigmoid())
 
-    def forward(self, images: Tensor, target: Tensor) -> Tensor:
-        """Edit (N, 3, H, W) images in [-1, 1], H and W divisible by 4; same shape and range.
-
-        The result is A · photo + (1 − A) · colour, as in the authors' code. ``target`` has
-        (N, c_dim) activations of `ACTION_UNITS` in [0, 1], OpenFace's 0 to 5 by 5.
-
-        Raises:
-            SalattackError: sides that 4 does not divide, a target of another shape.
-        """
-        require_sides("GANimation", images, 4)
-        require_target("GANimation", images, target, self.c_dim, "action units in [0, 1]")
-        units = target.to(images)[:, :, None, None].expand(-1, -1, *images.shape[-2:])
-        features = self.main(torch.cat([images, units], dim=1))
+    def _edit(self, images: Tensor, target: Tensor) -> Tensor:
+        features = super()._edit(images, target)
         attention = self.attetion_reg(features)
         return attention * images + (1 - attention) * self.img_reg(features)
 
+    def _target(self, labels: Tensor, edit: str) -> Tensor:
+        units = [ACTIVATION * (unit in EXPRESSIONS[edit]) for unit in ACTION_UNITS]
+        return labels.new_tensor(units).expand(len(labels), -1)
 
-def prepare(state: Mapping) -> Mapping:
-    """Return the parameters under the authors' names, also those of the reimplementation.
+    edits = EditSet(tuple(EXPRESSIONS), _target)
 
-    It has biases before its normalisations, which these cancel, and none after them.
-    """
-    state = without_statistics(unwrapped(state))
-    if "color_top.0.weight" not in state:
-        return state
-    renamed = {}
-    for key, value in state.items():
-        for theirs, ours in RENAMED.items():
-            key = key.replace(theirs, ours)
-        if key.endswith(".bias"):
-            place, _, index = key.removesuffix(".bias").rpartition(".")
-            renamed[f"{place}.{int(index) + 1}.weight"] = torch.ones_like(value)
-            renamed[f"{place}.{int(index) + 1}.bias"] = torch.zeros_like(value)
-        else:
-            renamed[key] = value
-    return renamed
+    @staticmethod
+    def prepare(state: Mapping) -> Mapping:
+        """Return the parameters under the authors' names, also those of the reimplementation.
 
-
-def like(state: Mapping) -> GANimation:
-    """Return the network of a state dict's width, number of action units and depth."""
-    first = shape_of(state, "main.0.weight", 4)
-    if first is None or first[1] <= 3:
-        return GANimation()
-    blocks = sum(key.endswith(".main.0.weight") for key in state)
-    return GANimation(first[0], first[1] - 3, blocks)
-
-
-def _target(_: object, labels: Tensor, edit: str) -> Tensor:
-    units = [ACTIVATION * (unit in EXPRESSIONS[edit]) for unit in ACTION_UNITS]
-    return labels.new_tensor(units).expand(len(labels), -1)
-
-
-EDITS = EditSet(tuple(EXPRESSIONS), _target)
+        It has biases before its normalisations, which these cancel, and none after them.
+        """
+        state = without_statistics(unwrapped(state))
+        if "color_top.0.weight" not in state:
+            return state
+        renamed = {}
+        for key, value in state.items():
+            for theirs, ours in RENAMED.items():
+                key = key.replace(theirs, ours)
+            if key.endswith(".bias"):
+                place, _, index = key.removesuffix(".bias").rpartition(".")
+                renamed[f"{place}.{int(index) + 1}.weight"] = torch.ones_like(value)
+                renamed[f"{place}.{int(index) + 1}.bias"] = torch.zeros_like(value)
+            else:
+                renamed[key] = value
+        return renamed

@@ -4,8 +4,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..errors import SalattackError
-
 
 class InstanceNorm2d(nn.InstanceNorm2d):
     """torch's own, by another way where the channels of a pixel lie together on a CPU.
@@ -42,20 +40,3 @@ class ImageConv2d(nn.Conv2d):
         """Convolve (N, C, H, W)."""
         with torch.autocast(x.device.type, enabled=False):
             return super().forward(x)
-
-
-def require_sides(name: str, images: Tensor, divisor: int) -> None:
-    """Refuse images (N, 3, H, W) with a side that ``divisor`` does not divide."""
-    height, width = images.shape[-2:]
-    if height % divisor or width % divisor:
-        wanted = f"{name} takes images whose sides are multiples of {divisor}"
-        raise SalattackError(f"{wanted}, got {width}×{height}; choose another image_size")
-
-
-def require_target(name: str, images: Tensor, target: Tensor, columns: int, what: str) -> None:
-    """Refuse a target that is not one row of ``columns`` numbers (``what``) for each image."""
-    wanted = (len(images), columns)
-    if getattr(target, "shape", None) != wanted:
-        found = tuple(getattr(target, "shape", ())) or type(target).__name__
-        advice = "see docs/own_generator.md for generators with targets of their own"
-        raise SalattackError(f"{name} takes a target of {wanted}, {what}, got {found}; {advice}")

@@ -4,14 +4,23 @@ import warnings
 from collections.abc import Iterator
 from functools import cached_property
 from importlib.metadata import EntryPoint, entry_points
-from types import ModuleType
+
+from torch import Tensor
 
 from ..edits import EditSet
 from ..runtime import assets
 from ..runtime.weights import Entry, Registry
-from . import aging, animegan, attgan, cartoongan, cyclegan, dpr, ganimation, stargan, stargan_v2
-from .cyclegan import only
+from .aging import AgingGAN
+from .animegan import AnimeGAN
+from .attgan import AttGAN
+from .cartoongan import CartoonGAN
+from .cyclegan import CycleGAN
+from .dpr import DPR
+from .editor import Editor
+from .ganimation import GANimation
 from .onnx_model import OnnxEntry
+from .stargan import StarGAN
+from .stargan_v2 import StarGANv2
 
 
 class _Generators(Registry):
@@ -52,12 +61,23 @@ class _Generators(Registry):
         return len(list(iter(self)))
 
 
-def _entry(name: str, size: int, adapter: ModuleType, source: str, *edits: EditSet) -> Entry:
-    """Return the entry of a generator that is shipped or that `salattack assets fetch` brings."""
+def _only(edit: str) -> EditSet:
+    return EditSet((edit,), _ignored)
+
+
+def _ignored(_: object, labels: Tensor, __: str) -> Tensor:
+    return labels
+
+
+def _entry(name: str, size: int, network: type[Editor], source: str, edit: str = "") -> Entry:
+    """Return the entry of a generator that is shipped or that `salattack assets fetch` brings.
+
+    ``edit`` is the one edit of a network that ignores its target.
+    """
     asset = assets.ASSETS.get(name)
     return Entry(
-        build=adapter.like,
-        prepare=adapter.prepare,
+        build=network.like,
+        prepare=network.prepare,
         file=asset.path.name if asset else f"{name}.safetensors",
         sha256=(asset.checksum.removeprefix("sha256:") or None) if asset else CHECKSUMS[name],
         licence=asset.licence if asset else LICENCE,
@@ -65,7 +85,7 @@ def _entry(name: str, size: int, adapter: ModuleType, source: str, *edits: EditS
         shipped=asset is None,
         asset=name if asset else None,
         image_size=size,
-        edits=edits[0] if edits else adapter.EDITS,
+        edits=network.edits or _only(edit),
     )
 
 
@@ -75,19 +95,19 @@ CHECKSUMS = {
 }
 LICENCE = "research use: trained on CelebA crops (non-commercial)"
 _TABLE = (
-    ("stargan-celeba128-w32", 128, stargan, "this package"),
-    ("cyclegan-blond128-w32", 128, cyclegan, "this package", only("Blond_Hair")),
-    ("stargan-celeba-128", 128, stargan, "StarGAN's celeba-128x128-5attrs.zip"),
-    ("stargan-celeba-256", 256, stargan, "StarGAN's celeba-256x256-5attrs.zip"),
-    ("stargan-v2-celeba-hq-256", 256, stargan_v2, "StarGAN v2's CelebA-HQ networks"),
-    ("attgan-celeba-128", 128, attgan, "AttGAN-PyTorch's 128_shortcut1_inject1_none"),
-    ("ganimation-celeba-128", 128, ganimation, "ganimation_replicate's ckpts/celebA"),
-    ("cyclegan-vangogh-256", 256, cyclegan, "CycleGAN's style_vangogh", only("Van_Gogh")),
-    ("aging-cacd-128", 128, aging, "Fast-AgingGAN's generator.h5"),
-    ("cartoongan-shinkai", 128, cartoongan, "CartoonGAN's Shinkai style", only("Shinkai")),
-    ("cartoongan-hosoda", 128, cartoongan, "CartoonGAN's Hosoda style", only("Hosoda")),
-    ("animeganv3-cute", 256, animegan, "AnimeGANv3_tiny_Cute.onnx", only("Cute")),
-    ("dpr-512", 512, dpr, "DPR's trained_model_03.t7"),
+    ("stargan-celeba128-w32", 128, StarGAN, "this package"),
+    ("cyclegan-blond128-w32", 128, CycleGAN, "this package", "Blond_Hair"),
+    ("stargan-celeba-128", 128, StarGAN, "StarGAN's celeba-128x128-5attrs.zip"),
+    ("stargan-celeba-256", 256, StarGAN, "StarGAN's celeba-256x256-5attrs.zip"),
+    ("stargan-v2-celeba-hq-256", 256, StarGANv2, "StarGAN v2's CelebA-HQ networks"),
+    ("attgan-celeba-128", 128, AttGAN, "AttGAN-PyTorch's 128_shortcut1_inject1_none"),
+    ("ganimation-celeba-128", 128, GANimation, "ganimation_replicate's ckpts/celebA"),
+    ("cyclegan-vangogh-256", 256, CycleGAN, "CycleGAN's style_vangogh", "Van_Gogh"),
+    ("aging-cacd-128", 128, AgingGAN, "Fast-AgingGAN's generator.h5"),
+    ("cartoongan-shinkai", 128, CartoonGAN, "CartoonGAN's Shinkai style", "Shinkai"),
+    ("cartoongan-hosoda", 128, CartoonGAN, "CartoonGAN's Hosoda style", "Hosoda"),
+    ("animeganv3-cute", 256, AnimeGAN, "AnimeGANv3_tiny_Cute.onnx", "Cute"),
+    ("dpr-512", 512, DPR, "DPR's trained_model_03.t7"),
 )
 _OWN = {row[0]: _entry(*row) for row in _TABLE}
-GENERATORS = _Generators("generator", _OWN | {"onnx": OnnxEntry(edits=only("Edit"))})
+GENERATORS = _Generators("generator", _OWN | {"onnx": OnnxEntry(edits=_only("Edit"))})

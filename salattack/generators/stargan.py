@@ -2,12 +2,11 @@
 
 from collections.abc import Mapping
 
-import torch
-from torch import Tensor, nn
+from torch import Size, Tensor, nn
 
 from ..edits import LABEL_EDITS
-from ..runtime.weights import shape_of, without_statistics
-from .layers import ImageConv2d, InstanceNorm2d, require_sides, require_target
+from .editor import Editor, joined, positive, without_statistics
+from .layers import ImageConv2d, InstanceNorm2d
 
 
 class ResidualBlock(nn.Module):
@@ -28,11 +27,11 @@ class ResidualBlock(nn.Module):
         return x + self.main(x)
 
 
-class StarGAN(nn.Module):
+class StarGAN(Editor):
     """StarGAN's generator: an image and a target label vector to the edited image.
 
     Instance statistics are always used. The published checkpoint carries running statistics,
-    which the authors' test code never uses either; loading drops them.
+    which the authors' test code never uses either.
 
     Args:
         conv_dim: channels of the first layer; 64 as published (8.43 M parameters).
@@ -40,9 +39,13 @@ class StarGAN(nn.Module):
         repeat_num: residual blocks.
     """
 
+    asked = "labels, 0 or 1"  # in the order of `ATTRIBUTES`
+    edits = LABEL_EDITS
+    prepare = staticmethod(without_statistics)
+
     def __init__(self, conv_dim: int = 64, c_dim: int = 5, repeat_num: int = 6) -> None:
         super().__init__()
-        self.c_dim = c_dim
+        self.columns = c_dim
 
         def block(conv: nn.Module) -> list[nn.Module]:
             norm = InstanceNorm2d(conv.out_channels, affine=True)
@@ -58,28 +61,11 @@ class StarGAN(nn.Module):
         layers += [nn.Conv2d(d, 3, 7, 1, 3, bias=False), nn.Tanh()]
         self.main = nn.Sequential(*layers)
 
-    def forward(self, images: Tensor, target: Tensor) -> Tensor:
-        """Edit (N, 3, H, W) images in [-1, 1], H and W divisible by 4; same shape and range.
+    def _edit(self, images: Tensor, target: Tensor) -> Tensor:
+        return self.main(joined(images, target))
 
-        ``target`` has (N, c_dim) labels, 0 or 1, in the order of `salattack.edits.ATTRIBUTES`.
-
-        Raises:
-            SalattackError: sides that 4 does not divide, a target of another shape.
-        """
-        require_sides("StarGAN", images, 4)
-        require_target("StarGAN", images, target, self.c_dim, "labels, 0 or 1")
-        labels = target.to(images)[:, :, None, None].expand(-1, -1, *images.shape[-2:])
-        return self.main(torch.cat([images, labels], dim=1))
-
-
-def like(state: Mapping) -> StarGAN:
-    """Return a network of the widths that a state dict has."""
-    first = shape_of(state, "main.0.weight", 4)
-    if first is None or first[1] <= 3:
-        return StarGAN()  # does not fit, and `fit` says how
-    return StarGAN(conv_dim=first[0], c_dim=first[1] - 3)
-
-
-prepare = without_statistics  # the authors' test code never uses them either
-
-EDITS = LABEL_EDITS
+    @staticmethod
+    def _sizes(shapes: Mapping[str, Size]) -> tuple:
+        width, channels, _, _ = shapes["main.0.weight"]
+        blocks = sum(key.endswith(".main.0.weight") for key in shapes)
+        return width, positive(channels - 3), blocks

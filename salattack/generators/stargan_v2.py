@@ -8,12 +8,12 @@ from itertools import pairwise
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Size, Tensor, nn
 
 from ..edits import EditSet
 from ..errors import SalattackError
-from ..runtime.weights import shape_of
-from .layers import ImageConv2d, InstanceNorm2d, require_sides, require_target
+from .editor import Editor
+from .layers import ImageConv2d, InstanceNorm2d
 
 PARTS = ("generator", "mapping_network", "style_encoder")
 DOMAINS = ("Female", "Male")  # of the CelebA-HQ networks, in their order
@@ -126,11 +126,13 @@ def _mlp(*widths: int) -> list[nn.Module]:
     return [layer for a, b in pairwise(widths) for layer in (nn.Linear(a, b), nn.ReLU())]
 
 
-class StarGANv2(nn.Module):
+class StarGANv2(Editor):
     """StarGAN v2, as published for CelebA-HQ by default.
 
     A target is a style code: `style_of_latent` and `style_of_reference` make them.
     """
+
+    asked = "style codes (see StarGANv2.style_of_latent and style_of_reference)"
 
     def __init__(
         self,
@@ -145,11 +147,12 @@ class StarGANv2(nn.Module):
     ) -> None:
         super().__init__()
         self.latent_dim = latent_dim
-        self.image_size, self.style_dim = image_size, style_dim
+        self.image_size, self.columns = image_size, style_dim
         halvings = image_size.bit_length() - 3  # down to 4×4
         widths = [min(width * 2**i, max_width) for i in range(halvings + 1)]
-        self.depth = halvings - 2 + high_pass
-        self.generator = _Generator(widths[: self.depth + 1], style_dim, high_pass)
+        depth = halvings - 2 + high_pass
+        self.divisor = 2**depth
+        self.generator = _Generator(widths[: depth + 1], style_dim, high_pass)
         heads = [
             nn.Sequential(*_mlp(*[hidden] * 4), nn.Linear(hidden, style_dim))
             for _ in range(domains)
@@ -161,28 +164,25 @@ class StarGANv2(nn.Module):
         heads = [nn.Linear(widths[-1], style_dim) for _ in range(domains)]
         self.style_encoder = _OfDomain(nn.Sequential(*trunk), heads)
 
-    def forward(
+    def _edit(
         self, images: Tensor, target: Tensor, masks: Sequence[Tensor] | None = None
     ) -> Tensor:
-        """Edit (N, 3, H, W) images in [-1, 1]; same shape and range, clipped as the authors' code.
+        """Return the edit, clipped as in the authors' code.
 
         Args:
-            images: sides divisible by 32 (by 16 without ``high_pass``).
-            target: (N, style_dim) style codes.
+            images: see `forward`.
+            target: style codes.
             masks: where the CelebA-HQ model passes on the photo's details: two (N, 1, h, w) heat
                 maps in [0, 1], for 32 px and for 64 and 128 px. The authors take them from a
                 landmark network (FAN) that this package does not have; functools.partial binds
                 them for an attack. None, as in their code, passes nothing.
 
         Raises:
-            SalattackError: sides or a target that do not fit; masks for a model without high pass.
+            SalattackError: masks for a model without high pass.
         """
-        require_sides("StarGAN v2", images, 2**self.depth)
-        what = "style codes (see StarGANv2.style_of_latent and style_of_reference)"
-        require_target("StarGAN v2", images, target, self.style_dim, what)
         if masks is not None and not hasattr(self.generator, "hpf"):
             raise SalattackError("this StarGAN v2 has no high pass: leave out the masks")
-        return self.generator(images, target.to(images), masks).clamp(-1, 1)
+        return self.generator(images, target, masks).clamp(-1, 1)
 
     def style_of_latent(self, latent: Tensor, domain: Tensor) -> Tensor:
         """Return (N, style_dim) style codes of (N, latent_dim) normal noise and N domains."""
@@ -195,47 +195,35 @@ class StarGANv2(nn.Module):
             raise SalattackError(f"reference images must be {size}, got {tuple(images.shape)}")
         return self.style_encoder(images, domain)
 
+    @torch.no_grad()
+    def _target(self, labels: Tensor, edit: str) -> Tensor:
+        """Latent-guided: one style of that domain, the same for every face."""
+        noise = torch.randn(1, self.latent_dim, generator=torch.Generator().manual_seed(0))
+        domain = torch.full((len(labels),), DOMAINS.index(edit), device=labels.device)
+        return self.style_of_latent(noise.to(labels).expand(len(labels), -1), domain)
 
-def prepare(state: Mapping) -> Mapping:
-    """Return the three networks' parameters under their names, "generator." and so on.
+    edits = EditSet(DOMAINS, _target)
 
-    The landmark network and the discriminator that a file also holds make no picture.
-    """
-    if not any(isinstance(state.get(part), Mapping) for part in PARTS):
-        return state
-    return {
-        f"{part}.{str(key).removeprefix('module.')}": value
-        for part in PARTS
-        for key, value in dict(state.get(part) or {}).items()
-    }
+    @staticmethod
+    def prepare(state: Mapping) -> Mapping:
+        """Return the three networks' parameters under their names, "generator." and so on.
 
+        The landmark network and the discriminator that a file also holds make no picture.
+        """
+        if not any(isinstance(state.get(part), Mapping) for part in PARTS):
+            return state
+        return {
+            f"{part}.{str(key).removeprefix('module.')}": value
+            for part in PARTS
+            for key, value in dict(state.get(part) or {}).items()
+        }
 
-def like(state: Mapping) -> StarGANv2:
-    """Return the networks of a state dict's widths, depth and domains."""
-    first = shape_of(state, "generator.from_rgb.weight", 4)
-    latent = shape_of(state, "mapping_network.shared.0.weight", 2)
-    head = shape_of(state, "style_encoder.unshared.0.weight", 2)
-    if first is None or latent is None or head is None:
-        return StarGANv2()
-    encoder = [key for key in state if key.startswith("style_encoder.")]
-    return StarGANv2(
-        width=first[0],
-        max_width=head[1],
-        image_size=2 ** (2 + sum(key.endswith(".conv1.weight") for key in encoder)),
-        style_dim=head[0],
-        domains=sum(".unshared." in key and key.endswith(".weight") for key in encoder),
-        latent_dim=latent[1],
-        hidden=latent[0],
-        high_pass="generator.hpf.filter" in state,
-    )
-
-
-@torch.no_grad()
-def _target(generator: StarGANv2, labels: Tensor, edit: str) -> Tensor:
-    """Latent-guided: one style of that domain, the same for every face."""
-    noise = torch.randn(1, generator.latent_dim, generator=torch.Generator().manual_seed(0))
-    domain = torch.full((len(labels),), DOMAINS.index(edit), device=labels.device)
-    return generator.style_of_latent(noise.to(labels).expand(len(labels), -1), domain)
-
-
-EDITS = EditSet(DOMAINS, _target)
+    @staticmethod
+    def _sizes(shapes: Mapping[str, Size]) -> tuple:
+        hidden, latent_dim = shapes["mapping_network.shared.0.weight"]
+        style_dim, max_width = shapes["style_encoder.unshared.0.weight"]
+        encoder = [key for key in shapes if key.startswith("style_encoder.")]
+        image_size = 2 ** (2 + sum(key.endswith(".conv1.weight") for key in encoder))
+        domains = sum(".unshared." in key and key.endswith(".weight") for key in encoder)
+        width, high_pass = shapes["generator.from_rgb.weight"][0], "generator.hpf.filter" in shapes
+        return width, max_width, image_size, style_dim, domains, latent_dim, hidden, high_pass

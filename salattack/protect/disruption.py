@@ -15,7 +15,7 @@ from ..attacks import Attack
 from ..errors import one_of
 from ..faces.alignment import Point
 from ..faces.sets import DEFAULT_LABELS
-from ..generators import ATTRIBUTES, EditSet, edits_of, load_generator, stargan
+from ..generators import ATTRIBUTES, EditSet, StarGAN, edits_of, load_generator
 from ..generators.registry import GENERATORS
 from ..interfaces import Generator, Saliency
 from ..presets import attacker
@@ -48,7 +48,7 @@ class Protector:
     strength: str  # a key of `STRENGTHS`
     attack: Attack  # the attacker of that strength, or your own
     device: torch.device  # of the two networks
-    edits: EditSet = stargan.EDITS  # all that g can be asked for; attacked together
+    edits: EditSet = StarGAN.edits  # all that g can be asked for; attacked together
 
     def targets(self) -> Tensor:
         """Return the (K, …) targets of g's K edits for a face labelled `DEFAULT_LABELS`."""

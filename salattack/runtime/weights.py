@@ -194,24 +194,3 @@ def _source_of(copy: Path) -> str | None:
             return (file.metadata() or {}).get("source_sha256")
     except (SafetensorError, OSError):
         return None
-
-
-WRAPPERS = ("generator", "G", "netG", "state_dict")
-
-
-def unwrapped(state: Mapping) -> dict:
-    """Return the generator's parameters of a checkpoint, without DataParallel's "module."."""
-    inner = next((state[w] for w in WRAPPERS if isinstance(state.get(w), Mapping)), state)
-    return {str(key).removeprefix("module."): value for key, value in inner.items()}
-
-
-def without_statistics(state: Mapping) -> dict:
-    """Drop running statistics, for networks that always normalise by the instance's own."""
-    statistics = ("running_mean", "running_var", "num_batches_tracked")
-    return {key: value for key, value in state.items() if not str(key).endswith(statistics)}
-
-
-def shape_of(state: Mapping, key: str, dimensions: int) -> tuple[int, ...] | None:
-    """Return the shape of a tensor of a state dict; None if there is none of ``dimensions``."""
-    shape = getattr(state.get(key), "shape", ())
-    return tuple(shape) if len(shape) == dimensions else None

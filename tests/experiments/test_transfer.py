@@ -4,7 +4,7 @@ import torch
 from salattack.errors import SalattackError
 from salattack.experiments.study import open_study
 from salattack.experiments.transfer import ENSEMBLE, across, asked, load
-from salattack.generators import CycleGAN, attgan, edits_of, load_generator, stargan
+from salattack.generators import AttGAN, CycleGAN, StarGAN, edits_of, load_generator
 from salattack.presets import attacker
 from salattack.reporting import charts, style
 
@@ -18,7 +18,7 @@ def study():
 def generators():
     torch.manual_seed(0)
     other = CycleGAN(8, 1).requires_grad_(False)
-    one = asked(load_generator(device="cpu"), stargan.EDITS, "Male")
+    one = asked(load_generator(device="cpu"), StarGAN.edits, "Male")
     return {"one": one, "other": asked(other, edits_of("cyclegan-blond128-w32"), "Blond_Hair")}
 
 
@@ -59,11 +59,11 @@ def test_what_does_not_go_together_is_refused(study, generators):
 def test_each_is_asked_for_an_edit_of_its_own(study, generators):
     photos, labels, _ = next(study.batches(3))
     plain = load_generator(device="cpu")
-    expected = plain(photos, stargan.EDITS.targets(plain, labels, ["Male"] * 3))
+    expected = plain(photos, StarGAN.edits.targets(plain, labels, ["Male"] * 3))
     assert torch.equal(generators["one"](photos, labels), expected)
     torch.manual_seed(0)
-    third = attgan.AttGAN(4).requires_grad_(False).eval()
-    both = {**generators, "third": asked(third, attgan.EDITS, "Young")}  # 13 attributes, not five
+    third = AttGAN(4).requires_grad_(False).eval()
+    both = {**generators, "third": asked(third, AttGAN.edits, "Young")}  # 13 attributes, not five
     matrix = across(study, both, attacker("saliency-aware", steps=1), progress=False)
     assert matrix.shape == (4, 3) and matrix.notna().all(axis=None)
     with pytest.raises(SalattackError, match=r"edit of cyclegan-blond128-w32 .*Blond_Hair"):

@@ -356,7 +356,7 @@ def test_stargan_v2_s_depth_follows_the_file(high_pass, tmp_path, photos):
     network = StarGANv2(4, 8, 128, style_dim=8, domains=3, hidden=8, high_pass=high_pass)
     torch.save(as_published(STARGAN_V2, network), tmp_path / "nets.ckpt")
     loaded = load_generator(STARGAN_V2, tmp_path / "nets.ckpt", "cpu")
-    assert (loaded.depth, loaded.image_size) == (3 + high_pass, 128)
+    assert (loaded.divisor, loaded.image_size) == (8 * 2**high_pass, 128)
     assert loaded.style_of_latent(torch.randn(2, 16), torch.tensor([0, 2])).shape == (2, 8)
 
 
@@ -585,7 +585,7 @@ def test_tables_and_figures_ask_for_the_edits_that_a_generator_makes(name):
 def test_the_targets_of_each_kind():
     labels = torch.tensor([[1.0, 0, 0, 0, 1], [0.0, 0, 1, 1, 1]])  # black hair; a brown-haired man
     columns = edits_of(ATTGAN).targets(None, labels, ["Blond_Hair", "Male"]).T
-    row = dict(zip(attgan.ATTRIBUTES, columns, strict=True))
+    row = dict(zip(attgan.PUBLISHED, columns, strict=True))
     assert row["Blond_Hair"].tolist() == [1.0, -0.5] and row["Brown_Hair"].tolist() == [-0.5, 0.5]
     assert row["Black_Hair"].tolist() == [-0.5, -0.5] and row["Male"].tolist() == [-0.5, -1.0]
     assert row["Young"].tolist() == [0.5, 0.5] and row["Bald"].tolist() == [-0.5, -0.5]

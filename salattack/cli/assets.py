@@ -10,13 +10,13 @@ from tabulate import tabulate
 
 from ..runtime import assets
 
-app = typer.Typer(help=__doc__, no_args_is_help=True)
+assets_app = typer.Typer(help=__doc__, no_args_is_help=True)
 Name = Annotated[
     str, typer.Argument(help="Name from `salattack assets list`; fetch takes a group too.")
 ]
 
 
-@app.command("list")
+@assets_app.command("list")
 def list_assets() -> None:
     """Show every asset: size, whether it is in the cache, licence, address."""
     rows = []
@@ -28,27 +28,27 @@ def list_assets() -> None:
     typer.echo(f"Cache: {assets.cache()} (set SALATTACK_CACHE to use another folder)")
 
 
-@app.command()
-def fetch(name: Name) -> None:
+@assets_app.command("fetch")
+def fetch_asset(name: Name) -> None:
     """Download an asset, or a group of them, into the cache; an interrupted download resumes."""
     names = [asset.name for asset in assets.ASSETS.values() if asset.group == name] or [name]
     for asset in map(assets.known, names):
         typer.echo(f"{asset.name}: {asset.licence}; see {asset.source}", err=True)
     for each in names:
-        _report(assets.fetch, each)
+        _told(assets.fetch, each)
 
 
-@app.command()
-def add(
+@assets_app.command("add")
+def add_asset(
     name: Name,
     file: Annotated[Path, typer.Argument(help="The file, its zip or its folder.")],
 ) -> None:
     """Verify a file that you downloaded yourself and copy it into the cache."""
-    _report(assets.add, name, file)
+    _told(assets.add, name, file)
 
 
-@app.command()
-def verify() -> None:
+@assets_app.command("verify")
+def verify_assets() -> None:
     """Verify every file in the cache; the exit code is 1 if one is wrong."""
     found = assets.verify()
     for name, problem in found.items():
@@ -59,13 +59,13 @@ def verify() -> None:
     raise typer.Exit(any(found.values()))
 
 
-@app.command()
-def path(name: Name) -> None:
+@assets_app.command("path")
+def asset_path(name: Name) -> None:
     """Verify an asset in the cache and print its path."""
     typer.echo(assets.checked(name)[0])
 
 
-def _report(bring: Callable[..., Path], *arguments: object) -> None:
+def _told(bring: Callable[..., Path], *arguments: object) -> None:
     """Print the path that a call returns, and its warnings as plain lines."""
     with warnings.catch_warnings():
         warnings.simplefilter("always", UserWarning)

@@ -1,24 +1,17 @@
 """`salattack evaluate`: Table I on a sample of any size."""
 
-import json
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import Annotated, Literal
 
 import typer
 
-if TYPE_CHECKING:
-    import pandas as pd
-
-BAD_IMAGES = 3  # exit code
-Profile = Literal["demo", "tiny", "small", "middle", "large", "all"]
-PROFILE = "Sample: 20, 100, 500, 1000 or 2000 faces, or all."
-FACES = '"openpeople" (shipped), CelebA\'s folder, or a folder of photos.'
+from . import options
 
 
-def evaluate(
-    faces: Annotated[str, typer.Argument(help=FACES)],
-    profile: Annotated[Profile, typer.Option(help=PROFILE)] = "demo",
+def evaluate_sample(
+    faces: Annotated[str, typer.Argument(help=options.FACES)],
+    profile: Annotated[options.Profile, typer.Option(help=options.PROFILE)] = "demo",
     split: Annotated[
         str | None,
         typer.Option(help='Part of CelebA (stargan, train, valid, test, all), or "shuffled".'),
@@ -36,9 +29,7 @@ def evaluate(
     generator: Annotated[
         str, typer.Option(help="Generator's name; a wrong name lists those known.")
     ] = "stargan-celeba128-w32",
-    generator_weights: Annotated[
-        str | None, typer.Option(help="Weights file of the generator.")
-    ] = None,
+    generator_weights: options.Weights = None,
     saliency: Annotated[
         str, typer.Option(help="Saliency model's name; a wrong name lists those known.")
     ] = "pfan-light",
@@ -52,28 +43,25 @@ def evaluate(
         Literal["float32", "bfloat16"], typer.Option(help="Arithmetic inside the attack.")
     ] = "float32",
     batch_size: Annotated[int, typer.Option(help="Faces that are attacked together.")] = 10,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1 or mps.")] = "auto",
+    device: options.Device = "auto",
     seed: Annotated[int, typer.Option(help="Seed of starting noise, sample and intervals.")] = 0,
     ledger: Annotated[
         Path | None,
         typer.Option(help="File that keeps measurements.  [default: OUTPUT/ledger.sqlite]"),
     ] = None,
     output: Annotated[Path, typer.Option(help="Folder of the tables.")] = Path("results"),
-    engine: Annotated[
-        Literal["local", "ray"], typer.Option(help="This process, or a Ray cluster.")
-    ] = "local",
-    workers: Annotated[
-        int | None, typer.Option(help="Number of processes, with --engine ray.")
-    ] = None,
+    engine: options.Engine = "local",
+    workers: options.Workers = None,
 ) -> None:
     """Measure Table I on a sample of any size. A run that was stopped resumes."""
     from ..experiments import evaluation, samples
     from ..experiments.ledger import Ledger
     from ..experiments.study import open_study
     from ..reporting.tables import save_tables
-    from ..runtime.files import sha256, written_whole
+    from ..runtime.files import sha256, write_json
     from ..workflow.manifest import provenance
 
+    options.check_workers(workers, engine)
     opened = partial(
         open_study,
         faces=faces,
@@ -107,19 +95,8 @@ def evaluate(
         "faces": study.faces.ids,
         "outputs": {samples.TABLE: sha256(output / samples.TABLE)},
     }
-    with written_whole(output / "run.json") as beside:
-        beside.write_text(json.dumps(run, indent=2) + "\n")
+    write_json(output / "run.json", run)
     typer.echo((output / "table_1_damage.md").read_text())
     measured = f"{rows['place'].nunique()} of {len(study.faces)} images"
     typer.echo(f"{measured}; ledger {ledger}; tables in {output}/")
-    report_failures(kept.failures(study.faces.sources))
-
-
-def report_failures(failures: "pd.DataFrame") -> None:
-    """End with exit code 3 if images could not be read."""
-    if failures.empty:
-        return
-    for face_id, reason in zip(failures["face_id"], failures["failure"], strict=True):
-        typer.echo(f"left out: {face_id}: {reason}", err=True)
-    typer.echo(f"salattack: {len(failures)} images could not be read", err=True)
-    raise typer.Exit(BAD_IMAGES)
+    options.end_unread(kept.failures(study.faces.sources))

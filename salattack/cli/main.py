@@ -11,8 +11,9 @@ import typer
 from .. import __version__
 from ..errors import SalattackError
 from ..runtime.device import keep_freed_memory
-from .assets import app as assets_app
-from .evaluate import FACES, PROFILE, Profile, evaluate, report_failures
+from . import options
+from .assets import assets_app
+from .evaluate import evaluate_sample
 from .protect import protect
 
 app = typer.Typer(
@@ -21,15 +22,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-Notebooks = Annotated[Path, typer.Option(help="Folder of the notebooks.")]
-Parameters = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--parameter", "-p", metavar="NAME=VALUE", help="Notebook parameter; may be repeated."
-    ),
-]
-Executed = Annotated[Path, typer.Option(help="Folder of the executed notebooks.")]
-EXECUTED = Path("results/notebooks")
 
 
 def _version(wanted: bool) -> None:
@@ -66,55 +58,57 @@ def _parameters(pairs: list[str] | None) -> dict:
     return chosen
 
 
-@app.command()
-def reproduce(
-    profile: Annotated[Profile | None, typer.Option(help=PROFILE + "  [default: demo]")] = None,
-    faces: Annotated[str | None, typer.Option(help=FACES + "  [default: openpeople]")] = None,
+@app.command("reproduce")
+def reproduce_all(
+    profile: Annotated[
+        options.Profile | None, typer.Option(help=options.PROFILE + "  [default: demo]")
+    ] = None,
+    faces: Annotated[
+        str | None, typer.Option(help=options.FACES + "  [default: openpeople]")
+    ] = None,
     jobs: Annotated[
         int | None,
         typer.Option(
             min=1, help="Notebooks to run at once.  [default: one per core; with a GPU one]"
         ),
     ] = None,
-    parameter: Parameters = None,
+    parameter: options.Parameters = None,
     output: Annotated[
         Path | None, typer.Option(help="Folder of figures and tables.  [default: results]")
     ] = None,
-    notebooks: Notebooks = Path("notebooks"),
-    executed: Executed = EXECUTED,
+    notebooks: options.Notebooks = Path("notebooks"),
+    executed: options.Executed = options.EXECUTED,
 ) -> None:
     """Run all experiments and write a report. A run that was stopped resumes."""
     from ..experiments.ledger import Ledger
-    from ..workflow.reproduce import reproduce as run
-    from ..workflow.reproduce import share_machine
+    from ..workflow.reproduce import reproduce, share_machine
 
     named = {"profile": profile, "faces": faces}
     settings = _parameters([*(f"{k}={v}" for k, v in named.items() if v), *(parameter or [])])
     chosen = settings.pop("output", "results")
     place = output or Path(chosen)
     jobs = share_machine(jobs, settings.get("device", "auto"))
-    typer.echo(run(notebooks, place, executed, settings, jobs))
+    typer.echo(reproduce(notebooks, place, executed, settings, jobs))
     typer.echo(f"Figures, tables and manifest: {place}/")
-    report_failures(Ledger(settings.get("ledger") or place / "ledger.sqlite").failures())
+    options.end_unread(Ledger(settings.get("ledger") or place / "ledger.sqlite").failures())
 
 
-@app.command()
-def verify(
+@app.command("verify")
+def verify_claims(
     folder: Annotated[
         Path, typer.Argument(help="Folder of a run, with table_1_samples.csv.")
     ] = Path("figures"),
     report: Annotated[
         Path | None, typer.Option(help="Folder to which the HTML report is written too.")
     ] = None,
-    executed: Executed = EXECUTED,
+    executed: options.Executed = options.EXECUTED,
 ) -> None:
     """Judge the paper's claims by a run's tables. A verdict never changes the exit code."""
-    from ..experiments.claims import UNTESTED
-    from ..experiments.claims import verify as judge
+    from ..experiments.claims import UNTESTED, verify
     from ..experiments.samples import premises
     from ..reporting.page import as_text, write_report
 
-    claims = judge(folder)
+    claims = verify(folder)
     typer.echo(as_text(claims, premises(folder)))
     if report is not None:
         page = write_report(claims, folder, sorted(executed.glob("*.ipynb")), report)
@@ -123,42 +117,41 @@ def verify(
         raise SalattackError("this run has nothing to judge: none of the paper's attackers")
 
 
-@app.command()
-def compare(
+@app.command("compare")
+def compare_runs(
     run: Annotated[Path, typer.Argument(help="Folder of a run's tables and pictures.")],
     reference: Annotated[Path, typer.Argument(help="Folder of those expected.")] = Path("figures"),
 ) -> None:
     """Compare a run with a reference run. Exit code 1: an output is missing or differs."""
-    from ..workflow.compare import as_text, other_settings
-    from ..workflow.compare import compare as compared
+    from ..workflow.compare import as_lines, compare, other_settings
 
-    result = compared(run, reference)
+    result = compare(run, reference)
     if why := other_settings(run, reference):
         raise SalattackError(f"no comparison, because {why}")
-    typer.echo(as_text(result))
+    typer.echo(as_lines(result))
     raise typer.Exit(int(not result["agrees"].all()))
 
 
-@app.command()
-def run(
+@app.command("run")
+def run_one(
     notebook: Annotated[str, typer.Argument(help="Name, e.g. attack_comparison.")],
-    parameter: Parameters = None,
+    parameter: options.Parameters = None,
     output: Annotated[
         Path | None,
         typer.Option("--output", "-o", help="Executed notebook.  [default: results/notebooks/]"),
     ] = None,
-    notebooks: Notebooks = Path("notebooks"),
+    notebooks: options.Notebooks = Path("notebooks"),
 ) -> None:
     """Run one notebook."""
     from ..workflow.notebooks import find_notebook, run_notebook
 
     source = find_notebook(notebook, notebooks)
-    target = output or EXECUTED / source.name
+    target = output or options.EXECUTED / source.name
     run_notebook(source, target, _parameters(parameter))
     typer.echo(f"Executed: {target}")
 
 
-app.command()(evaluate)
+app.command("evaluate")(evaluate_sample)
 app.command()(protect)
 app.add_typer(assets_app, name="assets")
 

@@ -8,8 +8,7 @@ from typing import Annotated, Literal
 import typer
 
 from ..errors import SalattackError
-
-BAD_PHOTOS = 3  # exit code when some photos of several could not be protected
+from . import options
 
 
 def protect(
@@ -35,20 +34,14 @@ def protect(
     generator: Annotated[
         str, typer.Option(help="Generator to protect against; a wrong name lists those known.")
     ] = "stargan-celeba128-w32",
-    generator_weights: Annotated[
-        Path | None, typer.Option(help="Weights file of the generator.")
-    ] = None,
+    generator_weights: options.Weights = None,
     whole_frame: Annotated[
         bool, typer.Option("--whole-frame", help="Protect the centre square, not the faces.")
     ] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace what exists.")] = False,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1 or mps.")] = "auto",
-    engine: Annotated[
-        Literal["local", "ray"], typer.Option(help="This process, or a Ray cluster.")
-    ] = "local",
-    workers: Annotated[
-        int | None, typer.Option(help="Number of processes, with --engine ray.")
-    ] = None,
+    device: options.Device = "auto",
+    engine: options.Engine = "local",
+    workers: options.Workers = None,
 ) -> None:
     """Protect photos against face edits. The faces change so that one generator's edits break.
 
@@ -66,18 +59,17 @@ def protect(
     from ..protect.photo_file import FORMATS
     from ..runtime.files import sha256
 
-    if workers is not None and engine == "local":
-        raise SalattackError("--workers goes with --engine ray; pass both or neither")
-    weights = generator_weights and str(generator_weights.absolute())
+    options.check_workers(workers, engine)
+    weights = generator_weights and Path(generator_weights).absolute()
     models = {"generator": generator, "generator_weights": weights, "device": device}
     load = partial(load_protector, strength, **models)
-    options = {"report": report, "whole_frame": whole_frame}
+    how = {"report": report, "whole_frame": whole_frame}
     one_file = len(photos) == 1 and not photos[0].is_dir() and not output.is_dir()
     if one_file and output.suffix.lower() in FORMATS:
         if engine == "ray":
             raise SalattackError("--engine ray is for several photos; give a folder with -o")
-        options |= {"mask": mask, "overwrite": overwrite}
-        _, said = batch.protect_one(photos[0], output, load(), photos[0].name, **options)
+        how |= {"mask": mask, "overwrite": overwrite}
+        _, said = batch.protect_one(photos[0], output, load(), photos[0].name, **how)
         typer.echo("\n".join(said))
         return
     if mask is not None:
@@ -88,20 +80,17 @@ def protect(
         "strength": strength,
         "whole_frame": whole_frame,
         "generator": protector.generator_name,
-        "weights": sha256(generator_weights) if generator_weights else GENERATORS[generator].sha256,
+        "weights": sha256(weights) if weights else GENERATORS[generator].sha256,
         "attack": repr(protector.attack),
     }
-    options |= {"total": len(pairs)}
-    run = partial(map, partial(batch.work, protector, **options))
+    how |= {"total": len(pairs)}
+    run = partial(map, partial(batch.work, protector, **how))
     if engine == "ray":
-        make = partial(batch.worker, load, protector.attack, options)
+        make = partial(batch.worker, load, protector.attack, how)
         run = partial(batch.on_ray, make, workers, protector.device.type == "cuda")
     again = {"overwrite": overwrite, "report": report}
     hidden = engine == "local" or not sys.stderr.isatty()  # locally each photo shows its own bar
     skipped, failed = batch.protect_all(pairs, output, settings, run, **again, hidden=hidden)
     if skipped:
         typer.echo(f"{skipped} photos were done before and are unchanged: skipped")
-    if failed:
-        typer.echo(f"{len(failed)} of {len(pairs)} photos are not protected:", err=True)
-        typer.echo("\n".join(f"  {message}" for message in failed), err=True)
-        raise typer.Exit(BAD_PHOTOS)
+    options.end_with(failed, f"of {len(pairs)} photos are not protected")

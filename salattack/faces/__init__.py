@@ -24,7 +24,7 @@ def load_faces(
     Args:
         source: "openpeople", a folder in CelebA's layout (it has ``list_attr_celeba.txt``, or the
             pictures' folder or zip), or a plain folder of photos.
-        kind: of `KINDS`, for openpeople only.
+        kind: of `FACE_KINDS`, for openpeople only.
         n_images: take the first so many, or all there are if fewer; all when None.
         first: ids of faces to put first, where the set has them.
         image_size: side of the images in pixels.

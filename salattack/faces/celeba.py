@@ -63,7 +63,7 @@ def celeba(root: str | Path, image_size: int = 128, split: str = "stargan", seed
         except (OSError, BadZipFile) as error:
             raise _again(f"{images} is not a readable zip ({error})") from error
         images /= PICTURES[0]
-    rows = _read_attributes(listing)
+    rows = _read_list(listing)
     if split == "stargan":
         if len(rows) != N_ROWS:
             seen = "the published generator may have seen the faces of split 'stargan'"
@@ -105,7 +105,7 @@ def _lines(path: Path) -> list[list[str]]:
     return [line.split() for line in text.rstrip().split("\n")]
 
 
-def _read_attributes(path: Path) -> dict[str, list[int]]:
+def _read_list(path: Path) -> dict[str, list[int]]:
     """Return the labels of each name, 0 or 1 in the order of `ATTRIBUTES`, in the list's order."""
     lines = _lines(path)
     try:

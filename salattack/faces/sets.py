@@ -144,30 +144,46 @@ def folder(
         random.Random(seed).shuffle(photos)
     names = [photo.name for photo in photos]
     if (path / "attributes.csv").exists():
-        labels = _read_attributes(path / "attributes.csv", names)
+        labels = read_labels(path / "attributes.csv", "file", names)
     else:
         given = ", ".join(f"{name}={value}" for name, value in DEFAULT_LABELS.items())
         warnings.warn(f"{path} has no attributes.csv: every face gets {given}", stacklevel=2)
         labels = pd.DataFrame(DEFAULT_LABELS, index=range(len(names)))
     table = labels.assign(face_id=names, source=[os.fspath(photo) for photo in photos])
-    return Faces(table, _read_folder, image_size)
+    return Faces(table, _read_photo, image_size)
 
 
-def _read_attributes(path: Path, names: list[str]) -> pd.DataFrame:
+def read_labels(
+    path: Path, index: str | list[str], rows: Sequence, *, exactly: bool = False
+) -> pd.DataFrame:
+    """Return labels, 0 or 1 in the columns `ATTRIBUTES`, of the ``rows`` of a CSV file.
+
+    Args:
+        path: the file.
+        index: its columns that name a row.
+        rows: the rows to return, in that order.
+        exactly: refuse a file with other rows besides.
+
+    Raises:
+        SalattackError: an unreadable file, a missing column or row, or another label.
+    """
     try:
-        table = pd.read_csv(path, dtype={"file": str}).set_index("file")
-        labels = table[list(ATTRIBUTES)].reindex(names)
+        table = pd.read_csv(path, dtype={"file": str}).set_index(index)[list(ATTRIBUTES)]
+        labels = table.reindex(rows)
     except (KeyError, ValueError, OSError) as error:
-        columns = ", ".join(("file", *ATTRIBUTES))
-        needs = f"{path} needs the columns {columns} and one row for each photo"
+        columns = ", ".join((*([index] if isinstance(index, str) else index), *ATTRIBUTES))
+        needs = f"{path} needs the columns {columns} and one row for each picture"
         raise SalattackError(f"{needs} ({error}); mend it") from error
     wrong = labels.index[~labels.isin([0, 1]).all(axis=1)]
     if len(wrong):
         raise SalattackError(f"{path} has no row of 0 and 1 for {wrong[0]}; add or correct it")
+    if exactly and len(table) > len(labels):
+        other = table.index.difference(labels.index)[0]
+        raise SalattackError(f"{path} has a row for {other}, which is missing; restore its picture")
     return labels
 
 
-def _read_folder(row: pd.Series, image_size: int) -> Tensor:
+def _read_photo(row: pd.Series, image_size: int) -> Tensor:
     photo = open_photo(row["source"])
     require_sides(photo, image_size, row["source"])
     return preprocess(photo, image_size, min(photo.size))

@@ -16,11 +16,11 @@ from .alignment import CELEBA_SIZE, CROP, align, preprocess, similarity
 from .reading import open_photo
 from .sets import Faces
 
-KINDS = ("selfie", "portrait", "expression")
+FACE_KINDS = ("selfie", "portrait", "expression")
 MANIFEST = RESOURCES / "openpeople.csv"
 PEOPLE = Path(openpeople_package.__file__).parent / "data" / "curated"
 BOX = ["cell_left", "cell_top", "cell_right", "cell_bottom"]
-POINTS = ["left_eye_x", "left_eye_y", "right_eye_x", "right_eye_y", "chin_x", "chin_y"]
+LANDMARKS = ["left_eye_x", "left_eye_y", "right_eye_x", "right_eye_y", "chin_x", "chin_y"]
 
 
 class OpenPeople(Faces):
@@ -28,7 +28,7 @@ class OpenPeople(Faces):
 
     def landmarks(self, index: int) -> Tensor:
         """Return left eye, right eye and chin of ``self[index].image``: (3, 2) pixels."""
-        points = self.table.iloc[index][POINTS].to_numpy("float64").reshape(3, 2)
+        points = self.table.iloc[index][LANDMARKS].to_numpy("float64").reshape(3, 2)
         a, b = similarity(tuple(points[0]), tuple(points[1]))
         aligned = (points @ (1, 1j) - b) / a
         top = (CELEBA_SIZE[1] - CROP) / 2
@@ -55,22 +55,22 @@ class OpenPeople(Faces):
 def openpeople(kind: str | Sequence[str] | None = None, image_size: int = 128) -> OpenPeople:
     """Return the 180 faces of ten synthetic adults in the `openpeople` package.
 
-    They are ordered by ``kind``, of `KINDS`: 10 selfies, 10 portraits, 16 expressions of 10. Each
+    They are ordered by ``kind``, of `FACE_KINDS`: 10 selfies, 10 portraits, 16 expressions of 10. Each
     ten holds every person once, so that the first n are balanced over the people. Selfies have real
     backgrounds. The expressions are framed tighter than CelebA: up to a third of the image, mostly
     above the hair, is filled with their background.
     """
-    kinds = KINDS if kind is None else (kind,) if isinstance(kind, str) else tuple(kind)
+    kinds = FACE_KINDS if kind is None else (kind,) if isinstance(kind, str) else tuple(kind)
     for name in kinds:
-        if name not in KINDS:
-            raise one_of("kind of face", name, KINDS)
+        if name not in FACE_KINDS:
+            raise one_of("kind of face", name, FACE_KINDS)
     table = pd.read_csv(MANIFEST)
     table["source"] = [os.fspath(PEOPLE / source) for source in table["source"]]
     return OpenPeople(table[table["kind"].isin(kinds)], _read_openpeople, image_size)
 
 
 def _read_openpeople(row: pd.Series, image_size: int) -> Tensor:
-    left_x, left_y, right_x, right_y = row[POINTS[:4]]
+    left_x, left_y, right_x, right_y = row[LANDMARKS[:4]]
     photo = open_photo(row["source"])
     face = align(photo, (left_x, left_y), (right_x, right_y), tuple(row[BOX]))
     return preprocess(face, image_size)

@@ -85,11 +85,7 @@ class AgingGAN(Editor):
     @staticmethod
     def prepare(state: Mapping) -> Mapping:
         """Return Keras' arrays under our names, and its kernels in torch's order."""
-        return dict(_renamed(*entry) for entry in state.items()) | {
-            f"{_named(key)}.num_batches_tracked": torch.tensor(0)
-            for key in state
-            if "moving_mean" in key
-        }
+        return dict(_renamed(*entry) for entry in state.items())
 
     @staticmethod
     def _sizes(shapes: Mapping[str, Size]) -> tuple:
@@ -98,16 +94,12 @@ class AgingGAN(Editor):
         return width, inside, sum(key.endswith(".project.weight") for key in shapes)
 
 
-def _named(key: str) -> str:
-    layer = key.split("/")[-2] if "/" in key else key
-    layer = re.sub(r"^expanded_conv_", "blocks.0.", layer)
-    return KERAS.get(layer, re.sub(r"^block_(\d+)_", r"blocks.\1.", layer))
-
-
 def _renamed(key: str, value: Tensor) -> tuple[str, Tensor]:
     if "/" not in key:
         return key, value
-    array = key.rsplit("/", 1)[1].removesuffix(":0")
+    *_, layer, array = key.removesuffix(":0").split("/")
+    layer = re.sub(r"^expanded_conv_", "blocks.0.", layer)
+    layer = KERAS.get(layer, re.sub(r"^block_(\d+)_", r"blocks.\1.", layer))
     if value.ndim == 4:  # height, width, in, out; a depthwise kernel has its channels in "in"
         value = value.permute((2, 3, 0, 1) if "depthwise" in array else (3, 2, 0, 1)).contiguous()
-    return f"{_named(key)}.{ARRAYS.get(array, array)}", value
+    return f"{layer}.{ARRAYS.get(array, array)}", value

@@ -83,11 +83,8 @@ class AttGAN(Editor):
 
     @staticmethod
     def prepare(state: Mapping) -> Mapping:
-        """Return parameters and statistics; files of PyTorch 0.4.0 lack the (unused) counters."""
-        state = unwrapped(state)
-        means = [key for key in state if key.endswith("running_mean")]
-        counters = {key.replace("running_mean", "num_batches_tracked") for key in means}
-        return {counter: torch.tensor(0) for counter in counters} | state
+        """Return the parameters and statistics."""
+        return unwrapped(state)
 
     @staticmethod
     def _sizes(shapes: Mapping[str, Size]) -> tuple:

@@ -1,6 +1,7 @@
 """Files written whole or not at all, and their checksums."""
 
 import hashlib
+import json
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -38,6 +39,11 @@ def write_text(path: str | Path, text: str) -> None:
     """Write a text in UTF-8 by way of `written_whole`."""
     with written_whole(path) as beside:
         beside.write_text(text, encoding="utf-8")
+
+
+def write_json(path: str | Path, value: object) -> None:
+    """Write a value as indented JSON."""
+    write_text(path, json.dumps(value, indent=2) + "\n")
 
 
 def sha256(path: Path) -> str:

@@ -6,6 +6,7 @@ from collections import UserDict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from textwrap import shorten
 from typing import NamedTuple
 
 import torch
@@ -66,20 +67,12 @@ def read_state_dict(path: str | Path, *, expected_sha256: str | None = None) -> 
 
 
 def fit(module: nn.Module, state: Mapping, source: str) -> nn.Module:
-    """Load ``state`` into ``module``; the first three keys that do not fit are a SalattackError."""
-    own = module.state_dict()
-    misfits = [f"{k}: missing" for k in own if k not in state]
-    misfits += [f"{k}: not in {type(module).__name__}" for k in state if k not in own]
-    misfits += [
-        f"{k}: shape {tuple(getattr(state[k], 'shape', ()))} instead of {tuple(own[k].shape)}"
-        for k in own
-        if k in state and getattr(state[k], "shape", None) != own[k].shape
-    ]
-    if misfits:
-        more = f" and {len(misfits) - 3} more" if len(misfits) > 3 else ""
-        first = "; ".join(misfits[:3])
-        raise SalattackError(f"{source} does not fit {type(module).__name__}: {first}{more}")
-    module.load_state_dict(dict(state))
+    """Load ``state`` into ``module``; a SalattackError says what does not fit."""
+    try:
+        module.load_state_dict(dict(state))
+    except RuntimeError as error:
+        misfits = shorten(str(error).partition("\n")[2], 300, placeholder=" …")
+        raise SalattackError(f"{source} does not fit {type(module).__name__}: {misfits}") from error
     return module
 
 

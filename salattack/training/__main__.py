@@ -1,8 +1,8 @@
 """Train and measure the shipped networks."""
 
 import inspect
+from collections.abc import Callable
 from pathlib import Path
-from types import ModuleType
 from typing import get_type_hints
 
 import pandas as pd
@@ -11,43 +11,40 @@ import typer
 from ..errors import SalattackError
 from ..generators import load_generator
 from ..saliency import load_saliency
-from . import saliency, stargan
 from .bars import bars
 from .grids import load_grids
 from .quality import flip_rates, generator_quality, saliency_quality, train_classifier
 from .resumable import export
+from .saliency import train_saliency, weak_labels
+from .stargan import train_stargan
 
-app = typer.Typer(help=__doc__, add_completion=False, result_callback=typer.echo)
+training_app = typer.Typer(help=__doc__, add_completion=False, result_callback=typer.echo)
 
 
-def add(module: ModuleType) -> None:
-    """Add the training of a module as a command; its options are the fields of its settings."""
+def _training(train: Callable[..., Path]) -> Callable[..., Path]:
+    """Return a training as a command, whose options are the fields of its settings."""
+    kind = get_type_hints(train)["settings"]
 
     def command(**settings: object) -> Path:
-        return module.train(module.Settings(**settings))
+        return train(kind(**settings))
 
-    command.__signature__ = inspect.signature(module.Settings)
-    command.__annotations__ = get_type_hints(module.Settings)
-    app.command(module.__name__.rpartition(".")[2], help=module.__doc__.splitlines()[0])(command)
-
-
-add(stargan)
+    command.__signature__, command.__doc__ = inspect.signature(kind), train.__doc__
+    command.__annotations__ = get_type_hints(kind)
+    return command
 
 
-add(saliency)
+for _name, _command in {
+    "stargan": _training(train_stargan),
+    "saliency": _training(train_saliency),
+    "weak-labels": weak_labels,
+    "export": export,
+    "bars": bars,
+}.items():
+    training_app.command(_name)(_command)
 
 
-app.command("weak-labels")(saliency.weak_labels)
-
-
-app.command()(export)
-
-
-app.command()(bars)
-
-
-@app.command()
-def evaluate(data: Path, weights: Path | None = None) -> str:
+@training_app.command("evaluate")
+def evaluate_model(data: Path, weights: Path | None = None) -> str:
     """Measure a generator on a folder of grids, or a saliency model on a tar of pairs."""
     if not data.is_dir():
         found = saliency_quality(load_saliency(weights=weights, device="cpu"), data)
@@ -61,6 +58,6 @@ def evaluate(data: Path, weights: Path | None = None) -> str:
 
 if __name__ == "__main__":
     try:
-        app()
+        training_app()
     except (SalattackError, ImportError) as error:
         raise SystemExit(str(error)) from None

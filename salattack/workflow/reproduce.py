@@ -1,6 +1,5 @@
 """Run the notebooks by papermill; write what they regenerate, and a manifest of how."""
 
-import json
 import os
 import sys
 import time
@@ -11,8 +10,8 @@ from threading import Thread
 
 from ..errors import SalattackError
 from ..runtime.device import pick_device
-from ..runtime.files import written_whole
-from .compare import as_text, compare, other_settings
+from ..runtime.files import write_json
+from .compare import as_lines, compare, other_settings
 from .manifest import manifest
 from .notebooks import checkout, find_notebook, known_parameters, run_notebook, unknown_parameters
 
@@ -116,9 +115,7 @@ def reproduce(
     report.save_claims(claims, output, given)
     # The folder may hold files of other commands and of earlier runs.
     made = [output / name for name, stamp in _stamps(output).items() if before.get(name) != stamp]
-    with written_whole(output / "manifest.json") as beside:
-        facts = manifest(runs, made, settings, jobs)
-        beside.write_text(json.dumps(facts, indent=2) + "\n")
+    write_json(output / "manifest.json", manifest(runs, made, settings, jobs))
     committed = root / "figures"
     place = (executed.parent if output == committed else output) / "report"
     index = report.write_report(
@@ -137,7 +134,7 @@ def _agreement(output: Path, committed: Path) -> str:
         return f"not compared, because {committed} holds no manifest"
     if why := other_settings(output, committed):
         return f"not compared, because {why}"
-    return as_text(compare(output, committed)).splitlines()[-1]
+    return as_lines(compare(output, committed)).splitlines()[-1]
 
 
 def _chains(jobs: int) -> Sequence[Sequence[str]]:

@@ -13,8 +13,8 @@ import pytest
 
 import salattack as salattack_package
 from salattack.cli import main as cli
-from salattack.cli.evaluate import Profile
 from salattack.cli.main import _parameters
+from salattack.cli.options import Profile
 from salattack.cli.protect import protect
 from salattack.errors import SalattackError
 from salattack.experiments import evaluation, samples
@@ -194,7 +194,7 @@ def test_evaluate_says_what_it_left_out_and_goes_on(tmp_path):
     arguments += ["--output", str(out)]
     done = salattack(*arguments)
     assert done.returncode == 3
-    assert "left out: 20.png" in done.stderr and "1 images could not be read" in done.stderr
+    assert "salattack: 1 images could not be read:\n  20.png: " in done.stderr
     assert "20 of 21 images" in done.stdout and "| FGSM" in done.stdout
     run = json.loads((out / "run.json").read_text())
     assert len(run["faces"]) == 21 and run["settings"]["fgsm.bound"] == 0.05

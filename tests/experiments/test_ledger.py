@@ -251,7 +251,7 @@ def test_growing_past_a_short_batch_changes_that_batch_only_by_rounding(study, r
 
 def test_every_profile_grows_by_whole_batches():
     default = inspect.signature(evaluation.evaluate).parameters["batch_size"].default
-    assert inspect.signature(cli.evaluate).parameters["batch_size"].default == default
+    assert inspect.signature(cli.evaluate_sample).parameters["batch_size"].default == default
     assert not any(n % default for n in evaluation.PROFILES.values() if n)
 
 

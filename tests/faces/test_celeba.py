@@ -16,7 +16,7 @@ from salattack.faces import load_faces
 from salattack.faces.alignment import align, preprocess
 from salattack.faces.celeba import celeba
 from salattack.faces.reading import open_photo
-from salattack.faces.shipped import BOX, POINTS, openpeople
+from salattack.faces.shipped import BOX, LANDMARKS, openpeople
 
 # As in CelebA, ours are not the first columns and not in our order.
 COLUMNS = ["Smiling", "Young", "Male", "Brown_Hair", "Blond_Hair", "Black_Hair", "Bald"]
@@ -35,8 +35,8 @@ def pictures():
     return [
         align(
             open_photo(row["source"]),
-            (row[POINTS[0]], row[POINTS[1]]),
-            (row[POINTS[2]], row[POINTS[3]]),
+            (row[LANDMARKS[0]], row[LANDMARKS[1]]),
+            (row[LANDMARKS[2]], row[LANDMARKS[3]]),
             tuple(row[BOX]),
         )
         for row in rows

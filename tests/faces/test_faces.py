@@ -131,7 +131,7 @@ def test_manifest_is_complete_and_balanced(manifest):
     }
     for start in range(0, 180, 10):
         assert manifest["person"][start : start + 10].nunique() == 10
-    assert list(manifest["kind"].unique()) == list(shipped.KINDS)
+    assert list(manifest["kind"].unique()) == list(shipped.FACE_KINDS)
     assert manifest["face_id"].iloc[[0, 19, 20, 179]].tolist() == [
         "P001-selfie",
         "P010-portrait",
@@ -394,7 +394,7 @@ def test_folder_takes_labels_from_its_table(tmp_path, recwarn):
     [
         ("file,Male\na.png,1\n", "needs the columns file, Black_Hair"),
         ("", "needs the columns"),
-        ("file,{all}\na.png,0,0,0,0,0\na.png,0,0,0,0,0\n", "one row for each photo"),
+        ("file,{all}\na.png,0,0,0,0,0\na.png,0,0,0,0,0\n", "one row for each picture"),
         ("file,{all}\nb.png,0,0,0,0,0\n", "no row of 0 and 1 for a.png"),
         ("file,{all}\na.png,0,0,0,-1,0\n", "no row of 0 and 1 for a.png"),
         ("file,{all}\na.png,0,0,0,yes,0\n", "no row of 0 and 1 for a.png"),

@@ -167,16 +167,17 @@ def test_unusable_files_are_refused(door, tmp_path):
     with pytest.raises(SalattackError, match="does not hold a state dict but a list"):
         door(tmp_path / "list.ckpt")
     torch.save({f"{key}.weight": torch.zeros(1) for key in "abcd"}, tmp_path / "bad.ckpt")
-    with pytest.raises(SalattackError, match=r"bad.ckpt does not fit .*: missing.* and \d+ more"):
+    with pytest.raises(SalattackError, match=r"bad.ckpt does not fit .*: Missing key.* …"):
         door(tmp_path / "bad.ckpt")
 
 
 def test_misfits_are_named():
     state = StarGAN(conv_dim=8).state_dict()
     state["main.6.weight"] = state.pop("main.3.weight")
-    with pytest.raises(SalattackError, match=r"3.weight: missing; main.6.weight: shape \(16, "):
+    misfits = r'Missing key.*: "main.3.weight". size mismatch for main.6.weight: '
+    with pytest.raises(SalattackError, match=misfits):
         fit(StarGAN(conv_dim=8), state, "small")
-    with pytest.raises(SalattackError, match=r"head: not in StarGAN"):
+    with pytest.raises(SalattackError, match='Unexpected key.* "head"'):
         fit(StarGAN(), StarGAN().state_dict() | {"head": torch.zeros(1)}, "small")
 
 
@@ -363,7 +364,7 @@ def test_stargan_v2_s_depth_follows_the_file(high_pass, tmp_path, photos):
 def test_a_file_of_another_architecture_is_refused(tmp_path):
     save_file(StarGAN(conv_dim=8).state_dict(), tmp_path / "stargan.safetensors")
     for name in (CYCLEGAN, GANIMATION):
-        with pytest.raises(SalattackError, match=r"stargan.safetensors does not fit .*: missing"):
+        with pytest.raises(SalattackError, match=r"stargan.safetensors does not fit .*: Missing"):
             load_generator(name, weights=tmp_path / "stargan.safetensors", device="cpu")
 
 

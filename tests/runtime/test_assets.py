@@ -492,7 +492,7 @@ def test_a_generator_loads_from_the_cache_and_is_converted_and_hashed_once(
 def test_a_cached_file_that_does_not_fit_is_named_and_not_converted(tmp_path):
     source = checkpoint(tmp_path / "g.ckpt", StarGAN(conv_dim=8), head=torch.zeros(1))
     place = assets.add("stargan-celeba-128", source)
-    with pytest.raises(SalattackError, match=r"200000-G\.ckpt does not fit StarGAN: head: not in"):
+    with pytest.raises(SalattackError, match=r"200000-G\.ckpt does not fit StarGAN: Unexpected"):
         load_generator("stargan-celeba-128", device="cpu")
     assert not place.with_name("stargan-celeba-128.safetensors").exists()
 

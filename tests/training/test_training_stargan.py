@@ -15,7 +15,7 @@ from salattack.generators.stargan import StarGAN
 from salattack.images import from_uint8
 from salattack.training import grids, quality, resumable
 from salattack.training import stargan as training
-from salattack.training.__main__ import app
+from salattack.training.__main__ import training_app
 
 ROWS = 2
 
@@ -61,7 +61,7 @@ def run(data, out, **changes):
     """Train, and return the checkpoint's path."""
     settings = {"steps": 4, "batch_size": 2, "conv_dim": 4, "held_out": 1}
     settings |= {"perceptual": 0, "classification": 0}
-    training.train(training.Settings(data=data, out=out, **settings | changes))
+    training.train_stargan(training.StarGANSettings(data=data, out=out, **settings | changes))
     return out / "checkpoint.pt"
 
 
@@ -257,14 +257,14 @@ def cut_grids(folder):
 @pytest.mark.parametrize(
     ("spoil", "message"),
     [
-        (drop_labels, "no labels.csv"),
-        (drop_column, "lacks the column Male"),
-        (drop_row, "10.jpg is 768×256 px, but 1 labelled rows"),
-        (drop_first_row, "1.jpg: labels.csv misses"),
-        (spoil_label, "not 0 or 1"),
-        (drop_grid, "2.jpg: only labels"),
+        (drop_labels, "labels.csv needs the columns grid, row, Black_Hair.*No such file"),
+        (drop_column, "labels.csv needs the columns .*Male"),
+        (drop_row, r"labels.csv has no row of 0 and 1 for \(10, 1\)"),
+        (drop_first_row, r"labels.csv has no row of 0 and 1 for \(1, 0\)"),
+        (spoil_label, r"no row of 0 and 1 for \(1, 1\)"),
+        (drop_grid, r"has a row for \(2, 0\), which is missing"),
         (drop_grids, "no grids"),
-        (cut_grids, "2 of 3 grids cannot be decoded: 1.jpg, 10.jpg"),
+        (cut_grids, "1.jpg is not a readable grid"),
     ],
 )
 def test_bad_data_is_named_and_refused(data, spoil, message):
@@ -297,12 +297,12 @@ def test_a_loss_that_is_not_finite_stops_the_training(data, tmp_path, unmeasured
 def test_commands_train_and_export(data, tmp_path):
     out = tmp_path / "out"
     options = "--steps 1 --batch-size 1 --conv-dim 4 --held-out 1 --perceptual 0 --classification 0"
-    result = CliRunner().invoke(app, ["stargan", str(data), str(out), *options.split()])
+    result = CliRunner().invoke(training_app, ["stargan", str(data), str(out), *options.split()])
     assert result.exit_code == 0 and result.output.split()[-1].endswith("generator.safetensors")
     curve = pd.read_csv(out / "evaluation.csv")
     assert curve["weights"].tolist() == ["raw", "average"] * 2 and curve["damage"].min() > 0
     arguments = ["export", str(out / "checkpoint.pt"), str(tmp_path / "w.safetensors"), "--raw"]
-    assert CliRunner().invoke(app, arguments).exit_code == 0
+    assert CliRunner().invoke(training_app, arguments).exit_code == 0
     assert load_file(tmp_path / "w.safetensors").keys() == StarGAN(4).state_dict().keys()
 
 

@@ -27,12 +27,12 @@ def test_every_row_is_measured(monkeypatch):
     monkeypatch.setattr(benchmark, "MATRIX", 128)
     monkeypatch.setattr(benchmark, "STRENGTH", (0.05, 0.01, 2))
     names = ["i-fgsm", "saliency-aware"]
-    rows = pd.DataFrame(benchmark.measure(32, 8, 2, names, torch.device("cpu")))
+    rows = pd.DataFrame(benchmark.timings(32, 8, 2, names, torch.device("cpu")))
     assert list(rows["what"]) == ["I-FGSM", "Saliency-Aware", "mask alone", "reference loop"]
     assert (rows[["forward_ms", "iteration_ms", "forwards", "process_peak_mb"]] > 0).all(axis=None)
     first = rows.iloc[0]
     assert first["forwards"] == pytest.approx(first["iteration_ms"] / first["forward_ms"])
     assert (rows["plain_forwards"] > 0).all()
     assert math.isnan(rows.iloc[2]["rate"]) and first["rate"] > 0
-    shown = benchmark.presentable(rows.assign(rate=[0.5, 1.25, math.nan, 0.5]))
+    shown = benchmark.as_markdown(rows.assign(rate=[0.5, 1.25, math.nan, 0.5]))
     assert "1.25" not in shown and shown.count("0.5 ") == 2

@@ -14,7 +14,7 @@ from salattack.errors import SalattackError
 from salattack.experiments import evaluation
 from salattack.experiments.study import open_study
 from salattack.reporting import tables
-from salattack.workflow.compare import MEANS, as_text, compare, other_settings
+from salattack.workflow.compare import MEANS, as_lines, compare, other_settings
 
 FIGURES = Path(__file__).parents[2] / "figures"
 SAMPLES, TABLE = "table_1_samples.csv", "table_1.csv"
@@ -48,15 +48,15 @@ def reference(tmp_path_factory):
 def test_another_number_of_threads_agrees(reference, tmp_path):
     result = compare(run(tmp_path, threads=2), reference)
     assert list(result["output"]) == [TABLE, SAMPLES]
-    assert result["agrees"].all(), as_text(result)
-    assert as_text(result).endswith("2 of 2 outputs agree with the reference within rounding")
+    assert result["agrees"].all(), as_lines(result)
+    assert as_lines(result).endswith("2 of 2 outputs agree with the reference within rounding")
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("mistake", [{"seed": 1}, {"steps": 9}, {"damaged": True}])
 def test_a_mistake_does_not_agree(reference, tmp_path, mistake):
     result = compare(run(tmp_path, **mistake), reference).set_index("output")
-    assert not result.loc[SAMPLES, "agrees"], as_text(result.reset_index())
+    assert not result.loc[SAMPLES, "agrees"], as_lines(result.reset_index())
     assert result.loc[SAMPLES, "difference"] > 1.5 * result.loc[SAMPLES, "tolerance"]
 
 
@@ -92,7 +92,7 @@ def test_values_beyond_the_tolerance_are_named(tmp_path):
     }
     assert not result["agrees"].any()
     (tmp_path / TABLE).unlink()
-    text = as_text(compare(tmp_path, tmp_path / "reference"))
+    text = as_lines(compare(tmp_path, tmp_path / "reference"))
     assert "DIFFERS table_1.csv: missing" in text
     assert "0 of 4 outputs agree" in text and "these do not: ablation.csv, " in text
 

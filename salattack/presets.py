@@ -44,19 +44,12 @@ TABLE = tuple(ATTACKERS)[:7]
 
 # Bound and step relative to the others', where all are run at one strength.
 RELATIVE = {"l2-pgd": (4.0, 1.0)}
-LABELS = {
+LABELS = {name: name.title() for name in ATTACKERS} | {
     "fgsm": "FGSM",
     "i-fgsm": "I-FGSM",
     "pgd": "PGD",
-    "spread-spectrum": "Spread-Spectrum",
     "eot-blur": "EoT-Blur",
-    "saliency-aware": "Saliency-Aware",
     "l2-pgd": "L2-PGD",
-    "nullifying": "Nullifying",
-    "class-iterative": "Class-Iterative",
-    "anti-forgery": "Anti-Forgery",
-    "universal": "Universal",
-    "minimum-norm": "Minimum-Norm",
     "minimum-norm-everywhere": "Minimum-Norm everywhere",
 }
 
@@ -72,10 +65,8 @@ def at_strength(name: str, bound: float, step_size: float, steps: int) -> Attack
     Raises:
         SalattackError: an unknown attacker, or a value out of range.
     """
-    if name not in ATTACKERS:
-        raise one_of("attacker", name, ATTACKERS)
     by_bound, by_step = RELATIVE.get(name, (1.0, 1.0))
-    return ATTACKERS[name].with_strength(by_bound * bound, by_step * step_size, steps)
+    return attacker(name).with_strength(by_bound * bound, by_step * step_size, steps)
 
 
 def attacker(name: str, **changes: object) -> Attack:

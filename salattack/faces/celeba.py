@@ -6,6 +6,7 @@ Liu et al., ICCV 2015; for non-commercial research. 202,599 aligned pictures of 
 import os
 import random
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 from zipfile import BadZipFile
 
@@ -19,7 +20,7 @@ from .reading import open_photo, open_zip
 from .sets import Faces
 
 SPLITS = ("stargan", "train", "valid", "test", "all")
-PARTITIONS = {"train": "0", "valid": "1", "test": "2"}  # in list_eval_partition.txt
+PARTITIONS = ("train", "valid", "test")  # 0, 1, 2 in list_eval_partition.txt
 PICTURES = ("img_align_celeba", "img_align_celeba.zip")
 N_ROWS = 202_599
 STARGAN_SEED, STARGAN_TEST = 1234, 1999  # the authors' loop ends one before 2,000
@@ -68,14 +69,15 @@ def celeba(root: str | Path, image_size: int = 128, split: str = "stargan", seed
         if len(rows) != N_ROWS:
             seen = "the published generator may have seen the faces of split 'stargan'"
             warnings.warn(f"{listing} has {len(rows)} rows and not {N_ROWS}: {seen}", stacklevel=2)
-        names = list(rows)
+        names = list(rows.index)
         random.Random(STARGAN_SEED).shuffle(names)
         names = names[:STARGAN_TEST]
     else:
-        names = list(rows) if split == "all" else _official(root, split, rows, listing)
+        names = list(rows.index) if split == "all" else _official(root, split, rows, listing)
         random.Random(seed).shuffle(names)
-    table = pd.DataFrame([rows[name] for name in names], columns=list(ATTRIBUTES))
-    table = table.assign(face_id=names, source=[f"{images}{os.sep}{name}" for name in names])
+    table = rows.loc[names].assign(
+        face_id=names, source=[f"{images}{os.sep}{name}" for name in names]
+    )
     faces = Faces(table, _read_celeba, image_size)
     _warn_of_enlarging(faces)
     return faces
@@ -96,55 +98,49 @@ def _again(problem: str) -> SalattackError:
     return SalattackError(f"{problem}; download it again")
 
 
-def _lines(path: Path) -> list[list[str]]:
-    """Return the fields of each line, split at white space; blank lines at the end are dropped."""
+def _table(path: Path, **how: object) -> pd.DataFrame:
     try:
-        text = path.read_text(encoding="utf-8-sig")
+        return pd.read_csv(path, sep=r"\s+", encoding="utf-8-sig", **how)
     except (OSError, ValueError) as error:
-        raise _again(f"{path} is not readable ({error})") from error
-    return [line.split() for line in text.rstrip().split("\n")]
+        raise _again(f"{path} is not readable ({' '.join(str(error).split())})") from error
 
 
-def _read_list(path: Path) -> dict[str, list[int]]:
-    """Return the labels of each name, 0 or 1 in the order of `ATTRIBUTES`, in the list's order."""
-    lines = _lines(path)
-    try:
-        (count,), names, *lines = lines
-        count, columns = int(count), [1 + names.index(name) for name in ATTRIBUTES]
-    except ValueError as error:
-        lacking = f"{path} does not begin with a count and the attributes' names ({error})"
-        raise SalattackError(f"{lacking}; use CelebA's own file") from error
-    rows = {}
-    for number, fields in enumerate(lines, 3):
-        values = [fields[c] for c in columns] if len(fields) == len(names) + 1 else []
-        if not values or not {"1", "-1"}.issuperset(values):
-            raise _again(f"{path} is damaged in line {number}")
-        if fields[0] in rows:
-            raise _again(f"{path} has a second row for {fields[0]} in line {number}")
-        rows[fields[0]] = [int(value == "1") for value in values]
-    if len(rows) != count:
-        raise _again(f"{path} announces {count} rows in line 1 and holds {len(rows)}")
-    return rows
+def _checked(path: Path, table: pd.DataFrame, allowed: Sequence[int]) -> pd.DataFrame:
+    """Return a table with one row for each name, and no value but those."""
+    wrong = table.index.duplicated() | ~table.isin(allowed).all(axis=1)
+    if wrong.any():
+        raise _again(f"{path} is damaged in a row of {table.index[wrong][0]}")
+    return table
 
 
-def _official(root: str | Path, split: str, rows: dict, listing: Path) -> list[str]:
+def _read_list(path: Path) -> pd.DataFrame:
+    """Return the labels, 0 or 1 in the columns `ATTRIBUTES`, by name in the list's order."""
+    count = str(_table(path, nrows=1, header=None).iat[0, 0])
+    table = _table(path, skiprows=1)
+    if not count.isdecimal() or not set(ATTRIBUTES) <= set(table):
+        lacking = f"{path} does not begin with a count and the attributes' names"
+        raise SalattackError(f"{lacking}; use CelebA's own file")
+    labels = _checked(path, table, (1, -1))[list(ATTRIBUTES)]
+    if len(labels) != int(count):
+        raise _again(f"{path} announces {count} rows in line 1 and holds {len(labels)}")
+    return (labels == 1).astype(int)
+
+
+def _official(root: str | Path, split: str, rows: pd.DataFrame, listing: Path) -> list[str]:
     """Return the names of an official split, in the order of the attribute list."""
     needs = f"split {split!r} needs it: put CelebA's partition there"
     path = _need(root, "Eval", "list_eval_partition.txt", needs)
-    parts = {}
-    for number, fields in enumerate(_lines(path), 1):
-        if len(fields) != 2 or fields[1] not in PARTITIONS.values() or fields[0] in parts:
-            raise _again(f"{path} is damaged in line {number}")
-        parts[fields[0]] = fields[1]
-    if strays := rows.keys() ^ parts.keys():
-        name = min(strays)
-        has, lacks = (listing, path) if name in rows else (path, listing)
+    table = _table(path, header=None, names=["name", "part"], index_col="name")
+    parts = _checked(path, table, range(3))["part"]
+    if len(strays := rows.index.symmetric_difference(parts.index)):
+        name = strays[0]
+        has, lacks = (listing, path) if name in rows.index else (path, listing)
         stray = f"{name} is in {has} and not in {lacks} ({len(strays)} such names)"
         raise SalattackError(f"{stray}; take both from one copy of CelebA")
-    names = [name for name in rows if parts[name] == PARTITIONS[split]]
-    if not names:
+    names = rows.index[parts[rows.index] == PARTITIONS.index(split)]
+    if names.empty:
         raise SalattackError(f"{path} has no face of split {split!r}; choose another split")
-    return names
+    return list(names)
 
 
 def _crop(width: int, height: int) -> int:

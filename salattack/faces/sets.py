@@ -174,12 +174,12 @@ def read_labels(
         columns = ", ".join((*([index] if isinstance(index, str) else index), *ATTRIBUTES))
         needs = f"{path} needs the columns {columns} and one row for each picture"
         raise SalattackError(f"{needs} ({error}); mend it") from error
-    wrong = labels.index[~labels.isin([0, 1]).all(axis=1)]
-    if len(wrong):
-        raise SalattackError(f"{path} has no row of 0 and 1 for {wrong[0]}; add or correct it")
-    if exactly and len(table) > len(labels):
-        other = table.index.difference(labels.index)[0]
-        raise SalattackError(f"{path} has a row for {other}, which is missing; restore its picture")
+    wrong = labels[~labels.isin([0, 1]).all(axis=1)]
+    other = table.drop(labels.index) if exactly and wrong.empty else table[:0]
+    for odd, problem in ((wrong, "has no row of 0 and 1"), (other, "has a row, but no picture")):
+        if not odd.empty:
+            name = " ".join(map(str, odd.reset_index().iloc[0, : odd.index.nlevels]))
+            raise SalattackError(f"{path} {problem} for {name}; add or correct it")
     return labels
 
 

@@ -55,10 +55,10 @@ class OpenPeople(Faces):
 def openpeople(kind: str | Sequence[str] | None = None, image_size: int = 128) -> OpenPeople:
     """Return the 180 faces of ten synthetic adults in the `openpeople` package.
 
-    They are ordered by ``kind``, of `FACE_KINDS`: 10 selfies, 10 portraits, 16 expressions of 10. Each
-    ten holds every person once, so that the first n are balanced over the people. Selfies have real
-    backgrounds. The expressions are framed tighter than CelebA: up to a third of the image, mostly
-    above the hair, is filled with their background.
+    They are ordered by ``kind``, of `FACE_KINDS`: 10 selfies, 10 portraits, 16 expressions of 10.
+    Each ten holds every person once, so that the first n are balanced over the people. Selfies have
+    real backgrounds. The expressions are framed tighter than CelebA: up to a third of the image,
+    mostly above the hair, is filled with their background.
     """
     kinds = FACE_KINDS if kind is None else (kind,) if isinstance(kind, str) else tuple(kind)
     for name in kinds:

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from torch import Size, Tensor, nn
 
 from .editor import Editor, unwrapped, without_statistics
-from .layers import ImageConv2d, InstanceNorm2d
+from .layers import ImageConv2d, normalised
 
 
 class _Residual(nn.Module):
@@ -17,12 +17,10 @@ class _Residual(nn.Module):
 
     def __init__(self, channels: int) -> None:
         super().__init__()
-
-        def half() -> list[nn.Module]:
-            convolution = nn.Conv2d(channels, channels, 3)
-            return [nn.ReflectionPad2d(1), convolution, InstanceNorm2d(channels)]
-
-        self.conv_block = nn.Sequential(*half(), nn.ReLU(), *half())
+        one, two = (normalised(nn.Conv2d(channels, channels, 3)) for _ in range(2))
+        self.conv_block = nn.Sequential(
+            nn.ReflectionPad2d(1), *one, nn.ReflectionPad2d(1), *two[:2]
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (N, C, H, W) to the same shape."""
@@ -39,17 +37,13 @@ class CycleGAN(Editor):
 
     def __init__(self, width: int = 64, blocks: int = 9) -> None:
         super().__init__()
-
-        def block(conv: nn.Module) -> list[nn.Module]:
-            return [conv, InstanceNorm2d(conv.out_channels), nn.ReLU()]
-
         w = width
-        layers = [nn.ReflectionPad2d(3), *block(ImageConv2d(3, w, 7))]
-        layers += block(nn.Conv2d(w, 2 * w, 3, 2, 1))
-        layers += block(nn.Conv2d(2 * w, 4 * w, 3, 2, 1))
+        layers = [nn.ReflectionPad2d(3), *normalised(ImageConv2d(3, w, 7))]
+        layers += normalised(nn.Conv2d(w, 2 * w, 3, 2, 1))
+        layers += normalised(nn.Conv2d(2 * w, 4 * w, 3, 2, 1))
         layers += [_Residual(4 * w) for _ in range(blocks)]
-        layers += block(nn.ConvTranspose2d(4 * w, 2 * w, 3, 2, 1, output_padding=1))
-        layers += block(nn.ConvTranspose2d(2 * w, w, 3, 2, 1, output_padding=1))
+        layers += normalised(nn.ConvTranspose2d(4 * w, 2 * w, 3, 2, 1, output_padding=1))
+        layers += normalised(nn.ConvTranspose2d(2 * w, w, 3, 2, 1, output_padding=1))
         layers += [nn.ReflectionPad2d(3), nn.Conv2d(w, 3, 7), nn.Tanh()]
         self.model = nn.Sequential(*layers)
 

@@ -40,3 +40,8 @@ class ImageConv2d(nn.Conv2d):
         """Convolve (N, C, H, W)."""
         with torch.autocast(x.device.type, enabled=False):
             return super().forward(x)
+
+
+def normalised(conv: nn.Module, affine: bool = False) -> list[nn.Module]:
+    """Return a convolution with the instance normalisation and the ReLU behind it."""
+    return [conv, InstanceNorm2d(conv.out_channels, affine=affine), nn.ReLU()]

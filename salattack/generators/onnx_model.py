@@ -69,11 +69,8 @@ class OnnxEntry(Entry):
 
     build: Callable[..., nn.Module] = OnnxGenerator
     file: str = "model.onnx"
-    sha256: str | None = None
     licence: str = "the file's own"
     source: str = "any export of an image-to-image model"
-    shipped: bool = False
-    image_size: int = TRIAL_SIDE
 
     def load(
         self,

@@ -2,8 +2,7 @@
 
 import warnings
 from collections.abc import Iterator
-from functools import cached_property
-from importlib.metadata import EntryPoint, entry_points
+from importlib.metadata import entry_points
 
 from torch import Tensor
 
@@ -26,39 +25,34 @@ from .stargan_v2 import StarGANv2
 class _Generators(Registry):
     """The package's own and those of installed packages: entry points "salattack.generators".
 
-    A package's entry is loaded when its name, or the list of all names, is first asked for. It may
-    import this module, which is complete by then.
+    Packages are loaded when the list of all names, or one that is not ours, is first asked for.
+    They may import this module, which is complete by then.
     """
 
-    @cached_property
-    def _installed(self) -> dict[str, EntryPoint]:
-        return {found.name: found for found in entry_points(group="salattack.generators")}
+    loaded = False
 
-    def _load(self, *names: str) -> None:
-        for name in names:
-            if name in self.data or name not in self._installed:
-                continue
-            found = self._installed.pop(name)  # its module may look into the registry itself
-            try:
-                self.data[name] = found.load()
-            except Exception as error:  # another package's fault must not stop this one
-                self._installed[name] = found
-                text = f"the generator {name!r} of an installed package cannot be used: {error}"
-                warnings.warn(text, stacklevel=3)
+    def _all(self) -> dict[str, Entry]:
+        if not self.loaded:
+            self.loaded = True  # at once: a package may look into the registry itself
+            for found in entry_points(group="salattack.generators"):
+                try:
+                    self.data.setdefault(found.name, found.load())
+                except Exception as error:  # another package's fault must not stop this one
+                    what = f"the generator {found.name!r} of an installed package"
+                    warnings.warn(f"{what} cannot be used: {error}", stacklevel=3)
+        return self.data
 
     def __contains__(self, name: object) -> bool:
-        self._load(name)
-        return name in self.data
+        return name in self.data or name in self._all()
 
     def __missing__(self, name: str) -> Entry:
         return self.data[name] if name in self else super().__missing__(name)
 
     def __iter__(self) -> Iterator[str]:
-        self._load(*self._installed)
-        return iter(self.data)
+        return iter(self._all())
 
     def __len__(self) -> int:
-        return len(list(iter(self)))
+        return len(self._all())
 
 
 def _only(edit: str) -> EditSet:

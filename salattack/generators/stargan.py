@@ -1,12 +1,13 @@
 """StarGAN's generator exactly as published (Choi et al., CVPR 2018), at any width."""
 
 from collections.abc import Mapping
+from functools import partial
 
 from torch import Size, Tensor, nn
 
 from ..edits import LABEL_EDITS
 from .editor import Editor, joined, positive, without_statistics
-from .layers import ImageConv2d, InstanceNorm2d
+from .layers import ImageConv2d, normalised
 
 
 class ResidualBlock(nn.Module):
@@ -14,13 +15,9 @@ class ResidualBlock(nn.Module):
 
     def __init__(self, channels: int) -> None:
         super().__init__()
-        self.main = nn.Sequential(
-            nn.Conv2d(channels, channels, 3, 1, 1, bias=False),
-            InstanceNorm2d(channels, affine=True),
-            nn.ReLU(),
-            nn.Conv2d(channels, channels, 3, 1, 1, bias=False),
-            InstanceNorm2d(channels, affine=True),
-        )
+        convs = (nn.Conv2d(channels, channels, 3, 1, 1, bias=False) for _ in range(2))
+        one, two = (normalised(conv, affine=True) for conv in convs)
+        self.main = nn.Sequential(*one, *two[:2])
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (N, C, H, W) to the same shape."""
@@ -46,12 +43,7 @@ class StarGAN(Editor):
     def __init__(self, conv_dim: int = 64, c_dim: int = 5, repeat_num: int = 6) -> None:
         super().__init__()
         self.columns = c_dim
-
-        def block(conv: nn.Module) -> list[nn.Module]:
-            norm = InstanceNorm2d(conv.out_channels, affine=True)
-            return [conv, norm, nn.ReLU()]
-
-        d = conv_dim
+        block, d = partial(normalised, affine=True), conv_dim
         layers = block(ImageConv2d(3 + c_dim, d, 7, 1, 3, bias=False))
         layers += block(nn.Conv2d(d, 2 * d, 4, 2, 1, bias=False))
         layers += block(nn.Conv2d(2 * d, 4 * d, 4, 2, 1, bias=False))

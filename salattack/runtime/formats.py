@@ -34,7 +34,7 @@ def read_arrays(path: Path) -> dict[str, Tensor]:
 
     Names are an HDF5 dataset's path, an ONNX initialiser's name, or a ``.npy`` file's stem.
     """
-    read = _read_folder if path.is_dir() else READERS[path.suffix]
+    read = _read_npy if path.is_dir() else READERS[path.suffix]
     try:
         arrays = {name: np.array(value, np.float32) for name, value in read(path).items()}
     except SalattackError:
@@ -45,7 +45,7 @@ def read_arrays(path: Path) -> dict[str, Tensor]:
     return {name: torch.from_numpy(array) for name, array in arrays.items()}
 
 
-def _read_folder(path: Path) -> dict[str, Any]:
+def _read_npy(path: Path) -> dict[str, Any]:
     found = {}
     for file in sorted(path.glob("*.npy")):
         try:

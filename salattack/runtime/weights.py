@@ -92,12 +92,12 @@ class Entry:
     build: Callable[[Mapping], nn.Module]  # from the prepared state dict, whose widths it takes
     prepare: Callable[[Mapping], Mapping] = dict  # from what the file holds to a state dict
     file: str  # the weight file's name; in the package when ``shipped``
-    sha256: str | None  # a shipped file must have it; another file is warned about
+    sha256: str | None = None  # a shipped file must have it; another file is warned about
     licence: str  # of the weights
     source: str  # where the file comes from
-    shipped: bool  # whether the package holds the file
+    shipped: bool = False  # whether the package holds the file
     asset: str | None = None  # what `salattack.runtime.assets` knows it by, where it does not
-    image_size: int  # side in pixels that the network was trained for
+    image_size: int = 128  # side in pixels that the network was trained for
     read: Callable[[Path], dict] = read_state_dict  # from the file to what it holds
     edits: EditSet = LABEL_EDITS  # what a generator can be asked for
 

@@ -35,8 +35,7 @@ def manifest(runs: Mapping, made: Iterable[Path], settings: Mapping, jobs: int =
     """
     models = [GENERATORS[settings.get("generator", "stargan-celeba128-w32")]]
     models += [SALIENCY_MODELS[settings.get("saliency", "pfan-light")]]
-    known = (*GENERATORS.values(), *SALIENCY_MODELS.values())  # transfer.ipynb takes several
-    weights = {m.file: sha256(SHIPPED / m.file) for m in known if m.shipped}
+    weights = {path.name: sha256(path) for path in sorted(SHIPPED.glob("*.safetensors"))}
     for key, model in zip(("generator_weights", "saliency_weights"), models, strict=True):
         if path := settings.get(key):
             weights[Path(path).name] = sha256(Path(path))

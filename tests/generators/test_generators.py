@@ -177,7 +177,7 @@ def test_misfits_are_named():
     misfits = r'Missing key.*: "main.3.weight". size mismatch for main.6.weight: '
     with pytest.raises(SalattackError, match=misfits):
         fit(StarGAN(conv_dim=8), state, "small")
-    with pytest.raises(SalattackError, match='Unexpected key.* "head"'):
+    with pytest.raises(SalattackError, match=r'Unexpected key.* "head"'):
         fit(StarGAN(), StarGAN().state_dict() | {"head": torch.zeros(1)}, "small")
 
 

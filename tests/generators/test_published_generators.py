@@ -229,7 +229,7 @@ def test_the_wrong_file_of_a_folder_is_named(tmp_path):
 def test_a_folder_that_lacks_an_array(tmp_path):
     folder = written(SHINKAI, small(SHINKAI), tmp_path)
     (folder / "conv05_2.weight.npy").unlink()
-    with pytest.raises(SalattackError, match='CartoonGAN: Missing key.*: "conv05_2.weight". $'):
+    with pytest.raises(SalattackError, match=r'CartoonGAN: Missing key.*: "conv05_2.weight"\.$'):
         load_generator(SHINKAI, folder, "cpu")
     shutil.rmtree(folder)
     folder.mkdir()

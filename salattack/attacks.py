@@ -20,11 +20,10 @@ from .errors import SalattackError, one_of
 from .images import checked_images, uniform_noise
 from .interfaces import Generator
 from .minimum_norm import Saved, Smallest
-from .objective import Features, gradient, losses
+from .objective import Map, gradient, losses
 from .regions import REGIONS, checked_map, per_image, within_ball
 
 Tick = Callable[[int], object]
-Map = Callable[[Tensor], Tensor]  # of images
 
 
 class UnmovedWarning(UserWarning):
@@ -162,7 +161,7 @@ class Attack:
         target: Targets,
         saliency_map: Tensor | None = None,
         *,
-        features: Features | None = None,
+        features: Map | None = None,
         on_gradient: Tick | None = None,
     ) -> Tensor:
         """Disrupt a batch: the perturbed images I_ptb of Algorithm 1.
@@ -204,7 +203,7 @@ class Attack:
         images: Tensor,
         target: Targets,
         saliency_map: Tensor | None = None,
-        features: Features | None = None,
+        features: Map | None = None,
         on_gradient: Tick | None = None,
     ) -> tuple[Tensor, Tensor, Map]:
         """Algorithm 1: the last iterate, where it started from, and the way back to images.

@@ -62,7 +62,7 @@ def fake_damage(
     Args:
         fake: g(I_org), (N, 3 K, H, W) for K edits.
         broken: g(I_ptb), the same.
-        photo: I_org, (N, 3, H, W), for what concerns the edit; left out without it.
+        photo: I_org, for what concerns the edit; left out without it.
         features: for ``damage_features``, which is left out without them.
 
     Returns:

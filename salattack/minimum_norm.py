@@ -32,14 +32,8 @@ class UnbrokenWarning(UserWarning):
 class Smallest:
     """The iterate that is kept of each image: the smallest change of those that broke the fake.
 
-    Where none did, it is the most damaging one.
-
-    Args:
-        generator: g.
-        images: I_org.
-        target: see `Attack`; of several edits the least damaged one counts.
-        until: the damage to exceed.
-        radius: to start from, as root mean square over the image.
+    Where none did, it is the most damaging one. The arguments are those of
+    `salattack.attacks.Attack`; of several edits the least damaged one counts.
     """
 
     def __init__(

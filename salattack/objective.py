@@ -14,7 +14,7 @@ from .minimum_norm import damages, soft_minimum
 
 SUCCESS = 0.05  # Ruiz et al.: a fake is broken when its MSE in [-1, 1] exceeds this
 
-Features = Callable[[Tensor], Tensor]
+Map = Callable[[Tensor], Tensor]  # of images
 Loss = Callable[[Tensor], tuple[Tensor, Tensor]]  # what g sees → the loss, g's fake
 
 
@@ -24,19 +24,13 @@ def losses(
     ways: Sequence[Targets],
     kind: str,
     goal: str,
-    features: Features | None = None,
+    features: Map | None = None,
     until: float | None = None,
 ) -> list[Loss]:
-    """Return J of Eq. 7: one loss for each way in which g is asked.
+    """Return J of Eq. 7: one loss for each of the ``ways`` in which g is asked.
 
-    Args:
-        generator: g.
-        images: I_org, (N, 3, H, W) in [-1, 1].
-        ways: targets.
-        kind: "mse", "l1" or "features".
-        goal: "break" or "nullify".
-        features: of g's images, for "features".
-        until: of a minimum-norm attack, which takes the least damaged edit.
+    ``images`` are I_org, (N, 3, H, W) in [-1, 1]; ``kind``, ``goal``, ``features`` and ``until``
+    are those of `salattack.attacks.Attack`. With ``until`` the least damaged edit counts.
 
     Raises:
         SalattackError: features without the loss "features", or the other way round.
@@ -67,16 +61,13 @@ def losses(
 def gradient(
     loss: Loss,
     x: Tensor,
-    views: Sequence[Callable[[Tensor], Tensor]],
+    views: Sequence[Map],
     on_gradient: Callable[[int], object] | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """Return the gradient at x of the loss, summed over the views, and g's last fake.
+    """Return the gradient at x of a loss of `losses`, summed over the views, and g's last fake.
 
-    Args:
-        loss: from `losses`.
-        x: the iterate.
-        views: from the iterate to what g sees of it: a way back from a colour space, a blur.
-        on_gradient: called with N after every gradient.
+    ``views`` lead from the iterate x to what g sees of it: a way back from a colour space, a blur.
+    ``on_gradient`` is called with N after every gradient.
     """
     total = torch.zeros_like(x)
     for view in views:

@@ -50,7 +50,7 @@ def add_asset(
 @assets_app.command("verify")
 def verify_assets() -> None:
     """Verify every file in the cache; the exit code is 1 if one is wrong."""
-    found = assets.verify()
+    found = assets.problems()
     for name, problem in found.items():
         path = assets.known(name).path
         typer.echo(f"{name}: {f'{path} {problem}' if problem else 'intact'}")

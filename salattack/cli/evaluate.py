@@ -50,7 +50,7 @@ def evaluate_sample(
         typer.Option(help="File that keeps measurements.  [default: OUTPUT/ledger.sqlite]"),
     ] = None,
     output: Annotated[Path, typer.Option(help="Folder of the tables.")] = Path("results"),
-    engine: options.Engine = "local",
+    engine: options.EngineName = "local",
     workers: options.Workers = None,
 ) -> None:
     """Measure Table I on a sample of any size. A run that was stopped resumes."""

@@ -17,7 +17,9 @@ PROFILE = "Sample: 20, 100, 500, 1000 or 2000 faces, or all."
 Profile = Literal["demo", "tiny", "small", "middle", "large", "all"]
 Weights = Annotated[str | None, typer.Option(help="Weights file of the generator.")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1 or mps.")]
-Engine = Annotated[Literal["local", "ray"], typer.Option(help="This process, or a Ray cluster.")]
+EngineName = Annotated[
+    Literal["local", "ray"], typer.Option(help="This process, or a Ray cluster.")
+]
 Workers = Annotated[int | None, typer.Option(help="Number of processes, with --engine ray.")]
 Notebooks = Annotated[Path, typer.Option(help="Folder of the notebooks.")]
 Executed = Annotated[Path, typer.Option(help="Folder of the executed notebooks.")]

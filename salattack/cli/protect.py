@@ -40,7 +40,7 @@ def protect(
     ] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace what exists.")] = False,
     device: options.Device = "auto",
-    engine: options.Engine = "local",
+    engine: options.EngineName = "local",
     workers: options.Workers = None,
 ) -> None:
     """Protect photos against face edits. The faces change so that one generator's edits break.

@@ -98,7 +98,7 @@ def _again(problem: str) -> SalattackError:
     return SalattackError(f"{problem}; download it again")
 
 
-def _table(path: Path, **how: object) -> pd.DataFrame:
+def _csv(path: Path, **how: object) -> pd.DataFrame:
     try:
         return pd.read_csv(path, sep=r"\s+", encoding="utf-8-sig", **how)
     except (OSError, ValueError) as error:
@@ -115,8 +115,8 @@ def _checked(path: Path, table: pd.DataFrame, allowed: Sequence[int]) -> pd.Data
 
 def _read_list(path: Path) -> pd.DataFrame:
     """Return the labels, 0 or 1 in the columns `ATTRIBUTES`, by name in the list's order."""
-    count = str(_table(path, nrows=1, header=None).iat[0, 0])
-    table = _table(path, skiprows=1)
+    count = str(_csv(path, nrows=1, header=None).iat[0, 0])
+    table = _csv(path, skiprows=1)
     if not count.isdecimal() or not set(ATTRIBUTES) <= set(table):
         lacking = f"{path} does not begin with a count and the attributes' names"
         raise SalattackError(f"{lacking}; use CelebA's own file")
@@ -130,7 +130,7 @@ def _official(root: str | Path, split: str, rows: pd.DataFrame, listing: Path) -
     """Return the names of an official split, in the order of the attribute list."""
     needs = f"split {split!r} needs it: put CelebA's partition there"
     path = _need(root, "Eval", "list_eval_partition.txt", needs)
-    table = _table(path, header=None, names=["name", "part"], index_col="name")
+    table = _csv(path, header=None, names=["name", "part"], index_col="name")
     parts = _checked(path, table, range(3))["part"]
     if len(strays := rows.index.symmetric_difference(parts.index)):
         name = strays[0]

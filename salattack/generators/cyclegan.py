@@ -17,10 +17,9 @@ class _Residual(nn.Module):
 
     def __init__(self, channels: int) -> None:
         super().__init__()
-        one, two = (normalised(nn.Conv2d(channels, channels, 3)) for _ in range(2))
-        self.conv_block = nn.Sequential(
-            nn.ReflectionPad2d(1), *one, nn.ReflectionPad2d(1), *two[:2]
-        )
+        layers = [nn.ReflectionPad2d(1), *normalised(nn.Conv2d(channels, channels, 3))]
+        layers += [nn.ReflectionPad2d(1), *normalised(nn.Conv2d(channels, channels, 3))]
+        self.conv_block = nn.Sequential(*layers[:-1])  # no ReLU behind the second
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (N, C, H, W) to the same shape."""

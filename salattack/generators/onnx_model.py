@@ -21,24 +21,15 @@ TRIAL_SIDE = 128  # of the image that a model of any size is tried with
 
 
 class OnnxGenerator(nn.Module):
-    """A converted ONNX graph, asked as every other generator.
-
-    Args:
-        network: what the converter made of the graph.
-        name: of the file, for messages.
-        sides: (H, W) that the graph is fixed to; None where it takes any.
-        single: whether the graph takes one image at a time.
-        layout: "nchw" or "nhwc", of the graph's input and output.
-        value_range: lowest and highest value of a pixel, in and out.
-    """
+    """A converted ONNX graph, asked as every other generator."""
 
     def __init__(
         self,
-        network: nn.Module,
-        name: str,
-        sides: tuple[int, int] | None,
-        single: bool,
-        layout: str,
+        network: nn.Module,  # what the converter made of the graph
+        name: str,  # of the file, for messages
+        sides: tuple[int, int] | None,  # (H, W) that the graph is fixed to; None for any
+        single: bool,  # whether the graph takes one image at a time
+        layout: str,  # as `OnnxEntry.load`
         value_range: Sequence[float],
     ) -> None:
         super().__init__()
@@ -100,20 +91,20 @@ class OnnxEntry(Entry):
         if weights is None:
             raise SalattackError("give the ONNX file: load_generator('onnx', weights='model.onnx')")
         path, chosen = Path(weights), pick_device(device)
-        model = _read(path)
+        model = _opened(path)
         batch, *shape = _image_shape(model, path.name)
         channels, *sides = shape if layout == "nchw" else (shape[2], *shape[:2])
         if channels != 3 and (channels or 3 in sides):
             lacking = f"{path.name} does not take RGB images in layout {layout}"
             raise SalattackError(f"{lacking}; choose the other layout or another model")
-        network = _converted(model, path.name)
+        network = _in_torch(model, path.name)
         fixed = tuple(sides) if all(sides) else None
         generator = OnnxGenerator(network, path.name, fixed, batch == 1, layout, value_range)
         _try(frozen(generator, torch.device("cpu")), model)
         return self._loaded(frozen(generator, chosen), sha256(path))
 
 
-def _read(path: Path) -> Any:
+def _opened(path: Path) -> Any:
     """Return the ModelProto of a file, in `OPSET` or older where onnx can convert it."""
     onnx = needed("onnx", f"reading {path.name}")
     if not path.is_file():
@@ -145,7 +136,7 @@ def _image_shape(model: Any, name: str) -> list[int]:
     return shape
 
 
-def _converted(model: Any, name: str) -> nn.Module:
+def _in_torch(model: Any, name: str) -> nn.Module:
     """Return a model as a torch module; where that fails, the message names the operator."""
     convert = needed("onnx2torch", f"converting {name}").convert
     from onnx2torch.node_converters import get_converter

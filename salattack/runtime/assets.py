@@ -105,7 +105,7 @@ def checked(name: str) -> tuple[Path, str]:
     return asset.path, found
 
 
-def verify() -> dict[str, str | None]:
+def problems() -> dict[str, str | None]:
     """Return, for each asset in the cache, what is wrong with it (None: nothing), by name."""
     return {name: _inspect(asset)[1] for name, asset in ASSETS.items() if asset.path.exists()}
 

@@ -36,7 +36,7 @@ def generator_quality(
     """Measure how near a generator is to the published one, and how an attack breaks it.
 
     Args:
-        generator: images (N, 3, 128, 128) in [-1, 1] and labels (N, 5) to images.
+        generator: g, for images (N, 3, 128, 128) and labels (N, 5).
         held: faces that the generator was not trained on.
         edits: those the generator makes.
         faces: how many faces to use, spread evenly; all by default.
@@ -90,14 +90,8 @@ def train_classifier(
 ) -> nn.Module:
     """Train a small classifier of the five attributes, which judges whether an edit shows.
 
-    It takes images (N, 3, H, W) in [-1, 1], of any size, and returns (N, 5) logits.
-
-    Args:
-        images: (N, 3, H, W) uint8 crops framed as StarGAN's, of 64 px or more.
-        labels: (N, 5) labels, 0 or 1.
-        steps: over which the learning rate falls to 0.
-        batch_size: faces per step.
-        seed: of weights and draws.
+    It takes images (N, 3, H, W) in [-1, 1], of any size, and returns (N, 5) logits. It learns from
+    (N, 3, H, W) uint8 crops framed as StarGAN's, of 64 px or more, and (N, 5) labels, 0 or 1.
     """
     torch.manual_seed(seed)
     rng = torch.Generator().manual_seed(seed)

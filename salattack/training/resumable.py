@@ -100,11 +100,11 @@ class Resumable:
             message = f"the loss is not finite at step {self.step}; lower the learning rate and "
             raise SalattackError(message + "choose another folder")
         if (self.step + 1) % LOG_EVERY == 0:
-            self.record(LOSSES, self.step + 1, self.sums)
+            self.append(LOSSES, self.step + 1, self.sums)
             self.bar.set_postfix({k: f"{v:.3f}" for k, v in self.sums.items()}, refresh=False)
             self.sums = {}
 
-    def record(self, log: str, step: int, row: Mapping[str, object]) -> None:
+    def append(self, log: str, step: int, row: Mapping[str, object]) -> None:
         """Append a row to the CSV file ``log``; a new file gets a header."""
         path = self.folder / log
         pd.DataFrame([{"step": step, **row}]).to_csv(

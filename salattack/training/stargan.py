@@ -166,7 +166,7 @@ def train_stargan(settings: StarGANSettings) -> Path:
             row = generator_quality(
                 network, held, edits=edits, faces=EVALUATED, attacked=ATTACKED, bfloat16=True
             )
-            run.record(EVALUATION, step, {"weights": name, **row})
+            run.append(EVALUATION, step, {"weights": name, **row})
 
     if run.step == 0:
         evaluate(0)

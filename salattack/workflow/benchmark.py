@@ -10,6 +10,7 @@ import resource
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from itertools import product
 from pathlib import Path
 from typing import Annotated
 
@@ -175,12 +176,10 @@ def benchmark(
     keep_freed_memory()
     place, names = pick_device(device), attacker or TABLE
     rows = []
-    for size in map(int, sizes.split(",")):
-        for width in map(int, widths.split(",")):
-            for batch in map(int, batches.split(",")):
-                for row in timings(size, width, batch, names, place):
-                    rows.append(row)
-                    print(json.dumps(row), file=sys.stderr, flush=True)
+    for sizing in product(*(map(int, one.split(",")) for one in (sizes, widths, batches))):
+        for row in timings(*sizing, names, place):
+            rows.append(row)
+            print(json.dumps(row), file=sys.stderr, flush=True)
     table = pd.DataFrame(rows)
     text = as_markdown(table)
     facts = provenance() | {"import_s": import_seconds()}

@@ -25,13 +25,9 @@ PACKAGES = ("torch", "torchvision", "torchmetrics", "numpy", "scipy", "pillow", 
 
 
 def manifest(runs: Mapping, made: Iterable[Path], settings: Mapping, jobs: int = 1) -> dict:
-    """Return what is needed to repeat a run: versions, hardware, checksums, durations.
+    """Return what is needed to repeat a run that wrote the files ``made``.
 
-    Args:
-        runs: notebook name → its parameters and seconds.
-        made: the files that the run wrote.
-        settings: the common parameters.
-        jobs: how many notebooks ran at once.
+    ``runs`` holds each notebook's parameters and seconds, ``settings`` the common parameters.
     """
     models = [GENERATORS[settings.get("generator", "stargan-celeba128-w32")]]
     models += [SALIENCY_MODELS[settings.get("saliency", "pfan-light")]]

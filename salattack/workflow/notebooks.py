@@ -26,11 +26,7 @@ def assigned(source: str) -> set[str]:
 
 
 def unknown_parameters(given: Iterable[str], known: Iterable[str]) -> None:
-    """Refuse parameters that a notebook does not have.
-
-    Raises:
-        SalattackError: names the first one, and lists the known ones.
-    """
+    """Refuse parameters that a notebook does not have: a SalattackError lists those known."""
     known = list(known)
     for name in given:
         if name not in known:
@@ -40,13 +36,8 @@ def unknown_parameters(given: Iterable[str], known: Iterable[str]) -> None:
 def check_parameters(cells: Sequence[str]) -> None:
     """Refuse what papermill injected if no cell before it had a parameter of that name.
 
-    Papermill itself only warns, and a mistyped ``-p n_image 8`` would run the default.
-
-    Args:
-        cells: the sources executed so far, IPython's ``In``.
-
-    Raises:
-        SalattackError: see `unknown_parameters`.
+    Papermill itself only warns, and a mistyped ``-p n_image 8`` would run the default. ``cells``
+    are the sources executed so far, IPython's ``In``.
     """
     for place, cell in enumerate(cells):
         if cell.lstrip().startswith("# Parameters"):  # how papermill marks its cell
@@ -71,11 +62,7 @@ def output_folder(name: str) -> Path:
 
 
 def begin(output: str = "results") -> Path:
-    """Check the parameters of the notebook that calls this, and return its output folder.
-
-    Raises:
-        SalattackError: see `check_parameters`.
-    """
+    """Check the parameters of the notebook that calls this, and return its output folder."""
     from IPython import get_ipython
 
     if shell := get_ipython():
@@ -84,18 +71,13 @@ def begin(output: str = "results") -> Path:
 
 
 def find_notebook(name: str, folder: Path) -> Path:
-    """Return the path of a notebook by name.
-
-    Raises:
-        SalattackError: no such notebook; lists the known ones.
-    """
+    """Return the path of a notebook by name; a SalattackError lists the known ones."""
     path = folder / f"{name}.ipynb"
     if not path.is_file():
         known = sorted(p.stem for p in folder.glob("*.ipynb"))
         if not known:
-            raise SalattackError(
-                f"no notebooks in {folder}; run from a checkout or pass --notebooks"
-            )
+            advice = "run from a checkout or pass --notebooks"
+            raise SalattackError(f"no notebooks in {folder}; {advice}")
         raise one_of("notebook", name, known)
     return path
 
@@ -110,11 +92,6 @@ def run_notebook(source: Path, output: Path, parameters: Mapping) -> None:
     """Execute a notebook from its own folder and write the result without machine traces.
 
     What the cells print to stderr is passed on. Several threads may call this at the same time.
-
-    Args:
-        source: the notebook.
-        output: where the executed one goes, written beside and renamed.
-        parameters: for papermill.
 
     Raises:
         SalattackError: an unknown parameter, or a cell that failed (its error's message).

@@ -17,18 +17,9 @@ from .notebooks import checkout, find_notebook, known_parameters, run_notebook, 
 
 # The paper's order, then ours; each notebook is run with those of the common settings that it has.
 NOTEBOOKS = (
-    "walkthrough",
-    "framework",
-    "attribute_editing",
-    "saliency_maps",
-    "attack_comparison",
-    "attribute_visualization",
-    "models",
-    "trade_off",
-    "ablation",
-    "robustness",
-    "paper_reading",
-    "transfer",
+    *("walkthrough", "framework", "attribute_editing", "saliency_maps", "attack_comparison"),
+    *("attribute_visualization", "models", "trade_off", "ablation", "robustness"),
+    *("paper_reading", "transfer"),
 )
 
 # These run one after another, with one ledger, because they measure the same attacks in part. Any
@@ -74,7 +65,7 @@ def reproduce(
         output: where figures and tables go.
         executed: where the executed notebooks go.
         settings: common parameters; each notebook gets those that it has.
-        jobs: how many notebooks run at once, see `share_machine`.
+        jobs: see `share_machine`.
 
     Returns:
         What to tell a user: the tally of verdicts, Table I in short, how far the run agrees with

@@ -156,7 +156,7 @@ def test_the_table_is_complete():
 def test_a_file_is_fetched_once(server, thing, cache):
     place = assets.fetch("thing")
     assert place == cache / "things" / "thing.txt" and place.read_bytes() == CONTENT
-    assert assets.checked("thing") == (place, sha256(CONTENT)) and assets.verify() == {
+    assert assets.checked("thing") == (place, sha256(CONTENT)) and assets.problems() == {
         "thing": None
     }
     assert assets.fetch("thing") == place
@@ -251,12 +251,12 @@ def test_a_first_checksum_is_recorded_and_finds_later_damage(thing, cache):
     place = assets.fetch("thing")
     assert assets.checked("thing") == (place, sha256(CONTENT))
     place.write_bytes(CONTENT[:-1])
-    assert f"expected {sha256(CONTENT)}" in assets.verify()["thing"]
+    assert f"expected {sha256(CONTENT)}" in assets.problems()["thing"]
     place.write_bytes(CONTENT)
     place.with_name("thing.txt.sha256").unlink()
-    assert assets.verify() == {"thing": "was never verified"}
+    assert assets.problems() == {"thing": "was never verified"}
     assets.add("thing", place)
-    assert assets.verify() == {"thing": None}
+    assert assets.problems() == {"thing": None}
 
 
 def test_two_processes_fetch_once(server, thing, cache):
@@ -372,12 +372,12 @@ def test_a_folder_is_fetched_and_verified_as_a_whole(server, folder, cache, tmp_
     assert assets.checked("thing") == (place, folder.checksum.removeprefix("sha256:"))
     shutil.copytree(place, tmp_path / "mine")
     (place / "b.npy").write_bytes(b"damaged")
-    assert re.match(r"is damaged: b\.npy has sha256", assets.verify()["thing"])
-    assert assets.add("thing", tmp_path / "mine") == place and assets.verify() == {"thing": None}
+    assert re.match(r"is damaged: b\.npy has sha256", assets.problems()["thing"])
+    assert assets.add("thing", tmp_path / "mine") == place and assets.problems() == {"thing": None}
     (place / "c.npy").unlink()
-    assert assets.verify() == {"thing": "is damaged: c.npy is missing"}
+    assert assets.problems() == {"thing": "is damaged: c.npy is missing"}
     assets.fetch("thing")
-    assert assets.verify() == {"thing": None}
+    assert assets.problems() == {"thing": None}
     (tmp_path / "mine" / "c.npy").unlink()
     with pytest.raises(SalattackError, match=r"mine/c\.npy is not a file; give the path of folder"):
         assets.add("thing", tmp_path / "mine")
@@ -387,11 +387,11 @@ def test_a_folder_that_lacks_a_file_is_not_cached_and_resumes(server, folder, ca
     third = server.contents.pop("/folder/c.npy")
     with pytest.raises(SalattackError, match=r"folder/c\.npy was not downloaded \(404"):
         assets.fetch("thing")
-    assert not (cache / "things").exists() and assets.verify() == {}
+    assert not (cache / "things").exists() and assets.problems() == {}
     server.contents["/folder/c.npy"] = third
     assets.fetch("thing")
     files = [path for path, _ in server.log]
-    assert assets.verify() == {"thing": None} and files.count("/folder/a.npy") == 1
+    assert assets.problems() == {"thing": None} and files.count("/folder/a.npy") == 1
     assert cached(cache) == [f"things/folder/{file}" for file in FOLDER]
 
 
@@ -406,7 +406,7 @@ def test_a_folder_with_one_wrong_file_is_not_cached(server, folder, cache, conte
     assert not (cache / "things").exists()
     server.contents["/folder/b.npy"] = FOLDER["b.npy"]
     assets.fetch("thing")
-    assert assets.verify() == {"thing": None}
+    assert assets.problems() == {"thing": None}
 
 
 def test_the_commands(server, thing, cache, tmp_path, monkeypatch):

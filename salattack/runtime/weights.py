@@ -10,15 +10,15 @@ from textwrap import shorten
 from typing import NamedTuple
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file, save_file
+from safetensors import SafetensorError
+from safetensors.torch import load_file
 from torch import nn
 
 from ..edits import LABEL_EDITS, EditSet
 from ..errors import SalattackError, one_of
 from . import assets
 from .device import frozen, pick_device
-from .files import RESOURCES, sha256, written_whole
+from .files import RESOURCES, sha256
 from .formats import READERS, read_arrays
 
 SHIPPED = RESOURCES / "weights"
@@ -113,16 +113,14 @@ class Entry:
                 fit, an unknown device. Another checksum than the published one is a warning.
         """
         chosen = pick_device(device)
-        if weights is not None:
-            source = Path(weights)
-            network = self._filled(self.read(source), source)
-            found = sha256(source)
-        elif self.shipped:
+        if weights is None and self.shipped:
             source, found = SHIPPED / self.file, self.sha256
-            network = self._filled(read_state_dict(source, expected_sha256=found), source)
+            state = read_state_dict(source, expected_sha256=found)
         else:
-            source, found = self._cached()
-            network = self._converted(source, found)
+            source, found = (Path(weights), "") if weights is not None else self._cached()
+            state, found = self.read(source), found or sha256(source)
+        state = self.prepare(state)
+        network = fit(self.build(state), state, source.name)
         if not self.shipped and self.sha256 not in (None, found):
             warnings.warn(
                 f"{source.name} is not the published {self._differs(source, found)}", stacklevel=3
@@ -140,10 +138,6 @@ class Entry:
                 return f"{self.file}: {name} is another file"
         return f"{self.file}: sha256 {found[:12]}…, expected {self.sha256[:12]}…"
 
-    def _filled(self, state: Mapping, source: Path) -> nn.Module:
-        state = self.prepare(state)
-        return fit(self.build(state), state, source.name)
-
     def _cached(self) -> tuple[Path, str]:
         lacking = f"{self.file} is not in the package"
         if self.asset is None:
@@ -152,17 +146,6 @@ class Entry:
             fetch = f"run `salattack assets fetch {self.asset}`, or pass its path"
             raise SalattackError(f"{lacking}; get it from {self.source}: {fetch}")
         return assets.checked(self.asset)
-
-    def _converted(self, source: Path, found: str) -> nn.Module:
-        """Fill the network from a cached file's safetensors copy, made once and kept beside it."""
-        copy = source.with_name(f"{self.asset}.safetensors")
-        if _source_of(copy) == found:
-            return self._filled(read_state_dict(copy), copy)
-        network = self._filled(self.read(source), source)
-        state = {key: value.contiguous() for key, value in network.state_dict().items()}
-        with written_whole(copy) as beside:
-            save_file(state, beside, {"source": source.name, "source_sha256": found})
-        return network
 
 
 class Registry(UserDict[str, Entry]):
@@ -178,12 +161,3 @@ class Registry(UserDict[str, Entry]):
     def get(self, name: str, default: Entry | None = None) -> Entry | None:
         """Return the entry of that name, or the default; Python 3.11 expects a KeyError here."""
         return self[name] if name in self else default  # noqa: SIM401
-
-
-def _source_of(copy: Path) -> str | None:
-    """Return the checksum of what a safetensors file was made from; None if that is unknown."""
-    try:
-        with safe_open(copy, "pt") as file:
-            return (file.metadata() or {}).get("source_sha256")
-    except (SafetensorError, OSError):
-        return None

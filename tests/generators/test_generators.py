@@ -323,7 +323,7 @@ def test_published_files_load(name, legacy, tmp_path, photos):
     loaded = load_generator(name, weights=file, device="cpu")
     target = targets(name, 3)
     state = {key: value.contiguous() for key, value in network.state_dict().items()}
-    save_file(state, tmp_path / "own.safetensors")  # as the cache keeps a copy
+    save_file(state, tmp_path / "own.safetensors")
     network = frozen(network, torch.device("cpu"))
     with torch.no_grad():
         assert torch.equal(loaded(photos, target), network(photos, target))

@@ -102,7 +102,7 @@ def test_a_file_of_that_format_gives_the_same_edits(name, tmp_path, photos):
         assert torch.equal(loaded(photos, target), network(photos, target))
     assert not loaded.training and not any(p.requires_grad for p in loaded.parameters())
     state = {key: value.contiguous() for key, value in network.state_dict().items()}
-    save_file(state, tmp_path / "own.safetensors")  # as the cache keeps a copy
+    save_file(state, tmp_path / "own.safetensors")
     with pytest.warns(UserWarning, match="own.safetensors is not the published"):
         again = load_generator(name, tmp_path / "own.safetensors", "cpu")
     with torch.no_grad():

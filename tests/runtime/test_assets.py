@@ -452,7 +452,7 @@ def checkpoint(path, network, **extra):
 
 
 @pytest.mark.filterwarnings("ignore:stargan-celeba-128 may not be")
-def test_a_generator_loads_from_the_cache_and_is_converted_and_hashed_once(
+def test_a_generator_loads_from_the_cache_and_is_hashed_once(
     cache, tmp_path, photos, target, monkeypatch
 ):
     first, second = StarGAN(conv_dim=8), StarGAN(conv_dim=8)
@@ -464,21 +464,18 @@ def test_a_generator_loads_from_the_cache_and_is_converted_and_hashed_once(
     ):
         load_generator("stargan-celeba-128", device="cpu")
     place = assets.add("stargan-celeba-128", archive)
-    copy = place.with_name("stargan-celeba-128.safetensors")
 
     def load():
         with pytest.warns(UserWarning, match="200000-G.ckpt is not the published"):
             return load_generator("stargan-celeba-128", device="cpu")
 
     torch.testing.assert_close(load()(photos, target), first(photos, target), atol=1e-5, rtol=0)
-    made, hashed, digest = copy.stat().st_mtime_ns, [], hashlib.file_digest
+    hashed, digest = [], hashlib.file_digest
     monkeypatch.setattr(
         hashlib, "file_digest", lambda f, kind: hashed.append(f.name) or digest(f, kind)
     )
     torch.testing.assert_close(load()(photos, target), first(photos, target), atol=1e-5, rtol=0)
-    assert copy.stat().st_mtime_ns == made and hashed == [str(place)]
-    copy.write_bytes(copy.read_bytes()[:-10])
-    torch.testing.assert_close(load()(photos, target), first(photos, target), atol=1e-5, rtol=0)
+    assert hashed == [str(place)]
 
     place.unlink()
     assets.add("stargan-celeba-128", checkpoint(tmp_path / "new.ckpt", second))
@@ -489,19 +486,16 @@ def test_a_generator_loads_from_the_cache_and_is_converted_and_hashed_once(
 
 
 @pytest.mark.filterwarnings("ignore:stargan-celeba-128 may not be")
-def test_a_cached_file_that_does_not_fit_is_named_and_not_converted(tmp_path):
+def test_a_cached_file_that_does_not_fit_is_named(tmp_path):
     source = checkpoint(tmp_path / "g.ckpt", StarGAN(conv_dim=8), head=torch.zeros(1))
-    place = assets.add("stargan-celeba-128", source)
+    assets.add("stargan-celeba-128", source)
     with pytest.raises(SalattackError, match=r"200000-G\.ckpt does not fit StarGAN: Unexpected"):
         load_generator("stargan-celeba-128", device="cpu")
-    assert not place.with_name("stargan-celeba-128.safetensors").exists()
 
 
 def test_pfan_loads_from_the_cache(tmp_path):
     state = PFAN().state_dict()
     torch.save({"model": state, "epoch": 204}, tmp_path / "pfan.pth")
-    place = assets.add("pfan-duts", tmp_path / "pfan.pth")
-    for _ in range(2):  # converted, then from the copy
-        loaded = load_saliency("pfan-duts", device="cpu").net.state_dict()
-        assert all(torch.equal(loaded[key], state[key]) for key in loaded.keys() | state.keys())
-        assert place.with_name("pfan-duts.safetensors").is_file()
+    assets.add("pfan-duts", tmp_path / "pfan.pth")
+    loaded = load_saliency("pfan-duts", device="cpu").net.state_dict()
+    assert all(torch.equal(loaded[key], state[key]) for key in loaded.keys() | state.keys())

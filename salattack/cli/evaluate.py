@@ -26,9 +26,7 @@ def evaluate_sample(
     bound: Annotated[float, typer.Option(help="L-infinity bound, for pixels in [-1, 1].")] = 0.05,
     step_size: Annotated[float, typer.Option(help="Step, for pixels in [-1, 1].")] = 0.01,
     steps: Annotated[int, typer.Option(help="Number of steps.")] = 10,
-    generator: Annotated[
-        str, typer.Option(help="Generator's name; a wrong name lists those known.")
-    ] = "stargan-celeba128-w32",
+    generator: options.GeneratorName = options.GENERATOR,
     generator_weights: options.Weights = None,
     saliency: Annotated[
         str, typer.Option(help="Saliency model's name; a wrong name lists those known.")

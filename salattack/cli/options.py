@@ -15,6 +15,10 @@ PARTLY_DONE = 3  # exit code when some of several pictures could not be read or 
 FACES = '"openpeople" (shipped), CelebA\'s folder, or a folder of photos.'
 PROFILE = "Sample: 20, 100, 500, 1000 or 2000 faces, or all."
 Profile = Literal["demo", "tiny", "small", "middle", "large", "all"]
+GENERATOR = "stargan-celeba128-w32"
+GeneratorName = Annotated[
+    str, typer.Option(help="Generator whose edits are to break; a wrong name lists those known.")
+]
 Weights = Annotated[str | None, typer.Option(help="Weights file of the generator.")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1 or mps.")]
 EngineName = Annotated[

@@ -31,9 +31,7 @@ def protect(
         Path | None,
         typer.Option(help="A grey picture of the photo's size: only its white may change."),
     ] = None,
-    generator: Annotated[
-        str, typer.Option(help="Generator to protect against; a wrong name lists those known.")
-    ] = "stargan-celeba128-w32",
+    generator: options.GeneratorName = options.GENERATOR,
     generator_weights: options.Weights = None,
     whole_frame: Annotated[
         bool, typer.Option("--whole-frame", help="Protect the centre square, not the faces.")

@@ -14,16 +14,11 @@ import torch.nn.functional as F
 from torch import Size, Tensor, nn
 
 from .editor import Editor
-from .layers import ImageConv2d, InstanceNorm2d
+from .layers import InstanceNorm2d, reflecting
 
 INITIALISER = re.compile(
     r"generator/(base|main)/Conv(?:_(\d+))?/(?:Conv2D_)?(weight|bias)s?(?:_fused_bn|/read:0)"
 )
-
-
-def _reflecting(a: int, b: int, size: int = 3, stride: int = 1, bias: bool = True) -> nn.Conv2d:
-    kind = ImageConv2d if a == 3 else nn.Conv2d
-    return kind(a, b, size, stride, size // 2, bias=bias, padding_mode="reflect")
 
 
 def _leaky(x: Tensor) -> Tensor:
@@ -49,19 +44,19 @@ class AnimeGAN(Editor):
     def __init__(self, width: int = 16) -> None:
         super().__init__()
         w = [width, width, 2 * width, 4 * width, 8 * width]
-        base, main = [_reflecting(3, w[0], 7)], []
+        base, main = [reflecting(3, w[0], 7)], []
         for a, b in pairwise(w):
-            base += [_reflecting(a, b, stride=2), _reflecting(b, b)]
+            base += [reflecting(a, b, stride=2), reflecting(b, b)]
         for _ in range(2):
             base += [
-                _reflecting(w[4], w[3], 1),
-                _reflecting(w[3], w[3]),
-                _reflecting(w[3], w[4], 1, bias=False),
+                reflecting(w[4], w[3], 1),
+                reflecting(w[3], w[3]),
+                reflecting(w[3], w[4], 1, bias=False),
             ]
         for a, b in pairwise(w[:0:-1]):
-            main += [_reflecting(a, b), _reflecting(b, b), _reflecting(b, b)]
-        main += [_reflecting(w[1], w[0]), _reflecting(w[0], w[0], bias=False)]
-        main += [_reflecting(w[0], w[0], 1, bias=False), _reflecting(w[0], 3, 7, bias=False)]
+            main += [reflecting(a, b), reflecting(b, b), reflecting(b, b)]
+        main += [reflecting(w[1], w[0]), reflecting(w[0], w[0], bias=False)]
+        main += [reflecting(w[0], w[0], 1, bias=False), reflecting(w[0], 3, 7, bias=False)]
         self.base, self.main = nn.ModuleList(base), nn.ModuleList(main)
         self.norm = InstanceNorm2d(width)
 

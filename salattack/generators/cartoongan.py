@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Size, Tensor, nn
 
 from .editor import Editor
-from .layers import ImageConv2d, InstanceNorm2d
+from .layers import InstanceNorm2d, reflecting
 
 
 class CartoonGAN(Editor):
@@ -26,10 +26,8 @@ class CartoonGAN(Editor):
         super().__init__()
         self.blocks, w = blocks, width
 
-        def conv(name: str, a: int, b: int, size: int = 3, stride: int = 1) -> None:
-            kind = ImageConv2d if a == 3 else nn.Conv2d
-            layer = kind(a, b, size, stride, size // 2, padding_mode="reflect")
-            self.add_module(name, layer)
+        def conv(name: str, *sizes: int) -> None:
+            self.add_module(name, reflecting(*sizes))
 
         def norm(name: str, channels: int) -> None:
             # The authors add 1e-9 to the deviation; a flat image's gradient would overflow.

@@ -45,3 +45,9 @@ class ImageConv2d(nn.Conv2d):
 def normalised(conv: nn.Module, affine: bool = False) -> list[nn.Module]:
     """Return a convolution with the instance normalisation and the ReLU behind it."""
     return [conv, InstanceNorm2d(conv.out_channels, affine=affine), nn.ReLU()]
+
+
+def reflecting(a: int, b: int, size: int = 3, stride: int = 1, bias: bool = True) -> nn.Conv2d:
+    """Return a convolution of a to b channels that pads by reflection; of RGB, the image's own."""
+    kind = ImageConv2d if a == 3 else nn.Conv2d
+    return kind(a, b, size, stride, size // 2, bias=bias, padding_mode="reflect")

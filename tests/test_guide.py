@@ -15,8 +15,7 @@ from safetensors.torch import save_file
 from salattack.errors import SalattackError
 from salattack.experiments.evaluation import evaluate
 from salattack.experiments.study import open_study
-from salattack.generators import AttGAN, CycleGAN, edits_of, load_generator
-from salattack.generators.registry import GENERATORS
+from salattack.generators import GENERATORS, AttGAN, CycleGAN, edits_of, load_generator
 from salattack.presets import attacker
 
 GUIDE = (Path(__file__).parents[1] / "docs" / "own_generator.md").read_text()

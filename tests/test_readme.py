@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 
 from salattack.experiments import evaluation, table_1
-from salattack.generators.registry import GENERATORS
+from salattack.generators import GENERATORS
 from salattack.reporting import tables
 from salattack.saliency import SALIENCY_MODELS
 

@@ -51,7 +51,7 @@ def protect(
     are unchanged, unless --overwrite is given. Exit code 3: some photos failed; they are listed at
     the end.
     """
-    from ..generators.registry import GENERATORS
+    from ..generators import GENERATORS
     from ..protect import batch
     from ..protect.disruption import load_protector
     from ..protect.photo_file import FORMATS

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from ..errors import SalattackError
-from ..generators.registry import GENERATORS
+from ..generators import GENERATORS
 from ..metrics import SUCCESS
 from ..presets import ATTACKERS
 from ..runtime.files import sha256

@@ -15,8 +15,7 @@ from ..attacks import Attack
 from ..errors import one_of
 from ..faces.alignment import Point
 from ..faces.sets import DEFAULT_LABELS
-from ..generators import ATTRIBUTES, EditSet, StarGAN, edits_of, load_generator
-from ..generators.registry import GENERATORS
+from ..generators import ATTRIBUTES, GENERATORS, EditSet, StarGAN, edits_of, load_generator
 from ..interfaces import Generator, Saliency
 from ..presets import attacker
 from ..runtime.device import pick_device

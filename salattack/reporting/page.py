@@ -18,7 +18,7 @@ from .. import __version__
 from ..experiments.claims import ASSUMING, NOT, REPRODUCED, UNTESTED, VERDICTS
 from ..experiments.samples import premises, read_samples
 from ..experiments.table_1 import by_sample_size, table_1
-from ..generators.registry import GENERATORS
+from ..generators import GENERATORS
 from ..runtime.files import RESOURCES, write_text
 from ..saliency import SALIENCY_MODELS
 from .captions import CAPTIONS, Caption

@@ -15,7 +15,7 @@ from ..errors import SalattackError
 from ..experiments.evaluation import sample_size
 from ..faces import load_faces
 from ..faces.sets import Faces
-from ..generators.registry import GENERATORS
+from ..generators import GENERATORS
 from ..runtime import assets
 from ..runtime.files import sha256
 from ..runtime.weights import SHIPPED

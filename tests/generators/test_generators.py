@@ -19,6 +19,7 @@ from salattack.experiments.robustness import TWICE, remaining_damage
 from salattack.experiments.study import open_study
 from salattack.experiments.transfer import across, each_edit
 from salattack.generators import (
+    GENERATORS,
     AttGAN,
     CycleGAN,
     EditSet,
@@ -31,7 +32,6 @@ from salattack.generators import (
     ganimation,
     load_generator,
 )
-from salattack.generators.registry import GENERATORS
 from salattack.presets import ATTACKERS, attacker
 from salattack.protect.disruption import STRENGTHS, Protector
 from salattack.reporting.figures import attribute_visualization, edit_label

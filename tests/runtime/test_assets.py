@@ -21,8 +21,7 @@ from typer.testing import CliRunner
 
 from salattack.cli.main import app
 from salattack.errors import SalattackError
-from salattack.generators import StarGAN, load_generator
-from salattack.generators.registry import GENERATORS
+from salattack.generators import GENERATORS, StarGAN, load_generator
 from salattack.runtime import assets
 from salattack.runtime.assets import ASSETS, Asset
 from salattack.saliency import SALIENCY_MODELS, load_saliency

@@ -46,7 +46,14 @@ def read_arrays(path: Path) -> dict[str, Tensor]:
 
 
 def _read_npy(path: Path) -> dict[str, Any]:
-    if found := {file.stem: np.load(file, allow_pickle=False) for file in path.glob("*.npy")}:
+    found = {}
+    for file in sorted(path.glob("*.npy")):
+        try:
+            found[file.stem] = np.load(file, allow_pickle=False)
+        except (ValueError, EOFError, OSError) as error:
+            problem = f"{path.name}/{file.name} is not a readable array of numbers ({error})"
+            raise SalattackError(f"{problem}; fetch it again") from error
+    if found:
         return found
     raise SalattackError(f"the folder {path} holds no .npy files; check the path")
 

@@ -71,7 +71,8 @@ def fake_damage(
         by how much the edit changes each pixel, |g(I_org) - I_org| (CMUA takes it over the
         pixels beyond a threshold, which a faint edit never reaches), ``edit_l2``, the mean square
         of that change, and ``edit_left``, the squared distance of g(I_ptb) to I_org as a share of
-        it: 0 for a nullified edit. With features: ``damage_features``, `feature_distance` averaged over the edits.
+        it: 0 for a nullified edit. With features: ``damage_features``, `feature_distance`
+        averaged over the edits.
     """
     difference = (broken - fake).abs().flatten(1)
     l2 = difference.square().mean(1)

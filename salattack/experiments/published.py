@@ -8,6 +8,7 @@ from collections.abc import Collection, Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 from torch import Tensor
 
@@ -15,7 +16,7 @@ from ..attacks import Attack
 from ..errors import SalattackError
 from ..generators.registry import GENERATORS
 from ..images import as_saved
-from ..metrics import fake_damage
+from ..metrics import SUCCESS, fake_damage
 from ..presets import PLATEAU, at_strength, label_of
 from ..runtime import assets
 from .evaluation import evaluate_variants
@@ -136,6 +137,31 @@ def prices(table: pd.DataFrame) -> pd.DataFrame:
     damage = table["damage_l2"].unstack("attacker")
     ours = damage["saliency-aware"]
     return pd.DataFrame({"mask": ours / damage[NO_MASK], "blur": ours / damage[NO_BLUR]})
+
+
+def findings(table: pd.DataFrame, matrix: pd.DataFrame) -> str:
+    """Say in sentences what `summary` and the transfer ``matrix`` of the same generators show."""
+    strong = table.xs(table.index.unique("bound").max(), level="bound")
+    lines = [
+        f"{label_of(name)} breaks {(damage > SUCCESS).sum()} of {len(damage)} generators on "
+        f"average, at bound {table.index.unique('bound').max():g}."
+        for name, damage in strong["damage_l2"].groupby(level="attacker", sort=False)
+    ]
+    price = prices(table)
+    lines += [
+        f"With the {name}, the attack keeps {100 * share.min():.0f} to {100 * share.max():.0f} % "
+        "of its damage."
+        for name, share in price.items()
+    ]
+    own = matrix.to_numpy().diagonal()
+    others = matrix.iloc[: len(own)].to_numpy() / own
+    strange = others[~np.eye(len(own), dtype=bool)]
+    if len(strange):
+        lines.append(
+            f"A photo disrupted against another network does {100 * np.median(strange):.0f} % of "
+            "the damage of one disrupted against the network itself (median over pairs)."
+        )
+    return "\n".join(lines)
 
 
 def side_by_side(

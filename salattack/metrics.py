@@ -69,9 +69,10 @@ def fake_damage(
         ``damage_l1``, ``damage_l2`` (mean squared) and ``success``, 1 where ``damage_l2`` exceeds
         `SUCCESS`, else 0 (Ruiz et al.). With the photo: ``damage_edited``, the mean square weighted
         by how much the edit changes each pixel, |g(I_org) - I_org| (CMUA takes it over the
-        pixels beyond a threshold, which a faint edit never reaches), and ``edit_left``,
-        the squared distance of g(I_ptb) to I_org as a share of g(I_org)'s: 0 for a nullified
-        edit. With features: ``damage_features``, `feature_distance` averaged over the edits.
+        pixels beyond a threshold, which a faint edit never reaches), ``edit_l2``, the mean square
+        of that change, and ``edit_left``, the squared distance of g(I_ptb) to I_org as a share of
+        it: 0 for a nullified edit. With features: ``damage_features``, `feature_distance`
+        averaged over the edits.
     """
     difference = (broken - fake).abs().flatten(1)
     l2 = difference.square().mean(1)
@@ -80,8 +81,8 @@ def fake_damage(
         photo = photo.repeat(1, fake.shape[1] // 3, 1, 1)
         edit = (fake - photo).abs().unflatten(1, (-1, 3)).mean(2).repeat_interleave(3, 1)
         damage["damage_edited"] = _mean((broken - fake).square(), edit)
-        apart = ((image - photo).square().flatten(1).mean(1) for image in (broken, fake))
-        damage["edit_left"] = torch.div(*apart)
+        left, clean = ((image - photo).square().flatten(1).mean(1) for image in (broken, fake))
+        damage |= {"edit_l2": clean, "edit_left": left / clean}
     if features is not None:
         damage["damage_features"] = feature_distance(fake, broken, features) / (fake.shape[1] // 3)
     return damage

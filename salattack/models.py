@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from .edits import LABEL_EDITS, EditSet, Targets
-from .generators import GENERATORS
+from .generators import loaded
 from .interfaces import Generator, Saliency
 from .runtime.device import pick_device
 from .saliency import SALIENCY_MODELS
@@ -56,16 +56,18 @@ def load_models(
     *,
     generator: str = "stargan-celeba128-w32",
     generator_weights: str | None = None,
+    generator_options: Mapping[str, object] | None = None,
     saliency: str = "pfan-light",
     saliency_weights: str | None = None,
     device: str = "auto",
 ) -> Models:
-    """Load both networks by name, see `load_generator` and `load_saliency`.
+    """Load both networks by name, see `load_generator` (and its options) and `load_saliency`.
 
     Raises:
         SalattackError: an unknown name or device, or a file that does not fit.
     """
-    g = GENERATORS[generator].load(generator_weights, device)
+    options = dict(generator_options or {})
+    g = loaded(generator, generator_weights, device, **options)
     f_sa = SALIENCY_MODELS[saliency].load(saliency_weights, device)
     return Models(
         generator=g.network,
@@ -73,5 +75,8 @@ def load_models(
         saliency=f_sa.network,
         image_size=g.image_size,
         device=pick_device(device),
-        origin={"generator": [generator, g.sha256], "saliency": [saliency, f_sa.sha256]},
+        origin={
+            "generator": [generator, g.sha256, *([options] if options else [])],
+            "saliency": [saliency, f_sa.sha256],
+        },
     )

@@ -49,6 +49,14 @@ SMALL = {
         "attackers": TWO,
     },
     "transfer": {"n_images": 2, "made_from": 1, "strength": [0.1, 0.04, 2]},
+    "published_generators": {
+        "generators": ["stargan-celeba128-w32", "cyclegan-blond128-w32"],
+        "n_images": 1,
+        "transfer_images": 1,
+        "attackers": TWO,
+        "strengths": [[0.05, 0.02, 2]],
+        "shown_at": [0.1, 0.04, 2],
+    },
 }
 # Other processors round otherwise, and sign() amplifies that.
 RELATIVE = 0.05  # of a number, and one unit of its last printed digit

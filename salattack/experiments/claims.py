@@ -12,7 +12,7 @@ from ..generators import ATTRIBUTES
 from ..metrics import BACKGROUND, SUCCESS
 from ..presets import label_of
 from .evaluation import samples
-from .samples import FIG_5, LEVEL, OTHERS, OURS, PAPER, STRONG, Run, open_run, people
+from .samples import FIG_5, LEVEL, MAGNITUDE, OTHERS, OURS, PAPER, STRONG, Run, open_run, people
 from .statistics import Estimate, estimate, mean, share
 from .table_1 import PAPER_SIZES, printed_table_1, table_1
 
@@ -32,6 +32,7 @@ READINGS = {  # of the errors; the paper states neither range nor rounding
     ("[0, 1]", "float32"): "[0, 1] of the unrounded picture",
 }
 EQUAL_DAMAGE, MASKS = "trade_off_at_equal_damage.csv", "mask_quality.csv"
+PUBLISHED = "published/published.csv"
 MASKED = "PFAN, soft (paper)"  # of the ablation
 COLUMNS = ("l1", "l2_x100")
 ROUNDING = 0.0005  # of Table I's three printed decimals
@@ -226,23 +227,23 @@ def _at_equal_damage(run: Run) -> Outcome:
 
 
 def _universal(run: Run) -> Outcome:
-    tables = [pd.read_csv(path) for path in sorted(run.folder.glob("published/*.csv"))]
-    tables = [t for t in tables if {"generator", "attacker", "damage_l2"} <= set(t)]
-    if tables:
-        rows = pd.concat(tables).query("attacker == @OURS").groupby("generator")["damage_l2"]
-        damage = rows.mean()
-    elif run.lacks("transfer.csv"):
-        return _untested("The run attacked one generator only.")
-    else:
-        rows = pd.read_csv(run.folder / "transfer.csv").query("attacker == @label_of(@OURS)")
-        matrix = rows.set_index("aimed at")
-        damage = pd.Series({n: matrix.loc[n, n] for n in matrix.index if n in matrix})
-    measured = "damage " + ", ".join(f"{name} {value:.3f}" for name, value in damage.items())
-    if not tables:
+    if run.lacks(PUBLISHED):
+        if run.lacks("transfer.csv"):
+            return _untested("The run attacked one generator only.")
         because = "The shipped generators, two students of one teacher, cannot test any model."
-        return Outcome(measured, UNTESTED, because)
-    because = f"Aimed at each published generator itself, the attack must exceed damage {SUCCESS}."
-    return _judged(measured, because, *[bool((damage > SUCCESS).all())] * 2)
+        return _untested(f"{because} `salattack assets fetch published` gets five others.")
+    table = pd.read_csv(run.folder / PUBLISHED).query("bound == @MAGNITUDE")
+    of = {name: rows.set_index("generator") for name, rows in table.groupby("attacker")}
+    if OURS not in of:
+        return _untested(f"{PUBLISHED} has no Saliency-Aware at magnitude {MAGNITUDE}.")
+    ends = ["damage_l2", "damage_l2_low", "damage_l2_high"]
+    found = {name: Estimate(*row) for name, row in of[OURS][ends].iterrows()}
+    broken = {name: f"{(rows['damage_l2'] > SUCCESS).sum()}" for name, rows in of.items()}
+    measured = "damage " + ", ".join(f"{name} {e.text(3)}" for name, e in found.items())
+    other = f"; I-FGSM breaks {broken['i-fgsm']} of them" if "i-fgsm" in broken else ""
+    measured += f": {broken[OURS]} of {len(found)} broken{other}"
+    because = f"At magnitude {MAGNITUDE}, aimed at each published generator itself, the mean damage"
+    return _judged(measured, f"{because} must exceed {SUCCESS}.", *_above(SUCCESS, *found.values()))
 
 
 def _real_time(run: Run) -> Outcome:

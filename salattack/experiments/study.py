@@ -2,7 +2,7 @@
 
 import hashlib
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache, partial
 from pathlib import Path
@@ -152,6 +152,7 @@ def open_study(
     first: Sequence[str] = (),
     generator: str = "stargan-celeba128-w32",
     generator_weights: str | None = None,
+    generator_options: Mapping[str, object] | None = None,
     saliency: str = "pfan-light",
     saliency_weights: str | None = None,
     image_size: int | None = None,
@@ -171,6 +172,7 @@ def open_study(
     models = load_models(
         generator=generator,
         generator_weights=generator_weights,
+        generator_options=generator_options,
         saliency=saliency,
         saliency_weights=saliency_weights,
         device=device,

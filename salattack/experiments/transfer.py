@@ -6,6 +6,7 @@ generator that takes labels as its target and makes one edit of its own.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pandas as pd
@@ -14,8 +15,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..attacks import Attack, universal_perturbation
+from ..edits import Targets
 from ..errors import SalattackError, one_of
-from ..generators import EditSet, Ensemble, edits_of, load_generator
+from ..generators import GENERATORS, EditSet, Ensemble, edits_of, load_generator
 from ..images import as_saved
 from ..interfaces import Generator
 from ..metrics import fake_damage
@@ -36,8 +38,23 @@ def asked(generator: Generator, edits: EditSet, edit: str) -> Generator:
     return ask
 
 
+def at_size(generator: Generator, side: int) -> Generator:
+    """Return g as one that sees photos of any size resized to its own, and answers in theirs."""
+
+    def resized(images: Tensor, target: Targets) -> Tensor:
+        size = images.shape[-2:]
+        if size == (side, side):
+            return generator(images, target)
+        to = partial(F.interpolate, mode="bilinear", antialias=True)
+        return to(generator(to(images, (side, side)), target), size)
+
+    return resized
+
+
 def load(edits: Mapping[str, str], device: str = "auto") -> dict[str, Generator]:
     """Return generators of the registry by name, each `asked` for one of its ``edits``.
+
+    All take photos of one size, see `at_size`.
 
     Raises:
         SalattackError: an unknown name, an edit that the generator does not make, no weights.
@@ -46,7 +63,10 @@ def load(edits: Mapping[str, str], device: str = "auto") -> dict[str, Generator]
         if edit not in edits_of(name).names:
             raise one_of(f"edit of {name}", edit, edits_of(name).names)
     return {
-        name: asked(load_generator(name, device=device), edits_of(name), edit)
+        name: at_size(
+            asked(load_generator(name, device=device), edits_of(name), edit),
+            GENERATORS[name].image_size,
+        )
         for name, edit in edits.items()
     }
 

@@ -15,7 +15,7 @@ from ..edits import ATTRIBUTES, EditSet, edit_labels
 from ..errors import one_of
 from ..interfaces import Generator
 from ..runtime import assets
-from ..runtime.weights import Entry, Registry
+from ..runtime.weights import Entry, Loaded, Registry
 from .aging import AgingGAN
 from .animegan import AnimeGAN
 from .attgan import AttGAN
@@ -164,8 +164,13 @@ def load_generator(
     Raises:
         SalattackError: an unknown name, device or option, a missing, damaged or misfitting file.
     """
+    return loaded(name, weights, device, **options).network
+
+
+def loaded(name: str, weights: str | Path | None, device: str, **options: object) -> Loaded:
+    """Return what `load_generator` does, with what is known about it."""
     entry = GENERATORS[name]
     known = list(signature(entry.load).parameters)[2:]
     for option in set(options) - set(known):
         raise one_of(f"option of {name}", option, known or ["none"])
-    return entry.load(weights, device, **options).network
+    return entry.load(weights, device, **options)

@@ -76,6 +76,22 @@ CAPTIONS = {
         "A matrix of damage: rows the generator aimed at, columns the generator asked.",
         "transfer",
     ),
+    "published/published_fakes": Caption(
+        "Extension: one face, five generators that others trained",
+        "A row for each generator: the photo, its fake, and the fakes of the photo disrupted by "
+        "I-FGSM and by Saliency-Aware, with their errors.",
+        "published_generators",
+    ),
+    "published/published": Caption(
+        "Extension: every attacker against five generators that others trained",
+        "For each generator the damage by each attacker, with intervals; a panel for each bound.",
+        "published_generators",
+    ),
+    "published/published_transfer": Caption(
+        "Extension: a perturbation made for one of these generators, tested on another",
+        "A matrix of damage: rows the generator aimed at, columns the generator asked.",
+        "published_generators",
+    ),
 }
 
 

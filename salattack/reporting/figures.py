@@ -4,9 +4,11 @@ Images are (3, H, W) tensors in [-1, 1]; maps are (1, H, W) tensors in [0, 1].
 """
 
 from collections.abc import Sequence
+from functools import partial
 
 import matplotlib
 import torch
+import torch.nn.functional as F
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
@@ -85,6 +87,12 @@ def picture_grid(
                 if c == 0 and labels:
                     axes.set_ylabel(labels[r], rotation=0, ha="right", va="center", labelpad=4)
     return figure
+
+
+def same_size(pictures: Sequence[Tensor], side: int = 256) -> list[Tensor]:
+    """Return (3, H, W) pictures at one size, so that a grid of them is sharp and small."""
+    to = partial(F.interpolate, size=(side, side), mode="bicubic", antialias=True)
+    return [to(picture[None])[0].clamp(-1, 1) for picture in pictures]
 
 
 def edit_label(name: str) -> str:

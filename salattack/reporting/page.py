@@ -98,7 +98,8 @@ def write_report(
     manifest = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
     written = manifest.get("outputs")  # other files are not this run's
     figures = [p for p in sorted(folder.glob("*.png")) if written is None or p.name in written]
-    figures.sort(key=lambda p: [*CAPTIONS, p.stem].index(p.stem))
+    figures += sorted((folder / "published").glob("*.png"))
+    figures.sort(key=lambda path: [*CAPTIONS, _key(path)].index(_key(path)))
     groups = claims.groupby("group" if "group" in claims else "verdict", sort=False)
     models = (*GENERATORS.values(), *SALIENCY_MODELS.values())
     shipped = {model.file for model in models if model.shipped}
@@ -137,13 +138,18 @@ def _page(**content: object) -> str:
     return environment.get_template("report.html").render(content)
 
 
+def _key(path: Path) -> str:
+    """Return what `CAPTIONS` know a figure by."""
+    return f"published/{path.stem}" if path.parent.name == "published" else path.stem
+
+
 def _figure(path: Path) -> dict:
     """Return what the page shows of a figure: texts, notebook, size, and its pixels in a URI."""
     name = path.stem.replace("_", " ").capitalize()
     with Image.open(path) as image:
         image.thumbnail((WIDTH, 4 * WIDTH), Image.Resampling.LANCZOS)
         uri, size = _small(image, "webp"), dict(zip(("width", "height"), image.size, strict=True))
-    known = CAPTIONS.get(path.stem, Caption(name, name, ""))
+    known = CAPTIONS.get(_key(path), Caption(name, name, ""))
     return {**known._asdict(), **size, "uri": f"data:image/webp;base64,{uri}"}
 
 

@@ -22,6 +22,9 @@ NOTEBOOKS = (
     *("paper_reading", "transfer"),
 )
 
+# Runs where a model that it asks for is in the cache.
+OPTIONAL = "published_generators"
+
 # These run one after another, with one ledger, because they measure the same attacks in part. Any
 # other notebook has a ledger of its own: what it finds there must not depend on who was faster.
 SHARING = ("attack_comparison", "trade_off", "robustness", "paper_reading")
@@ -74,18 +77,20 @@ def reproduce(
     Raises:
         SalattackError: a setting that no notebook has, or a notebook that failed.
     """
+    from ..experiments import published
     from ..experiments.claims import verify
     from ..experiments.samples import premises
     from ..reporting import page as report  # which strips notebooks as this module does
 
-    sources = {name: find_notebook(name, notebooks) for name in NOTEBOOKS}
+    names = (*NOTEBOOKS, *([OPTIONAL] if published.at_hand()[0] else []))
+    sources = {name: find_notebook(name, notebooks) for name in names}
     known = {name: known_parameters(path) for name, path in sources.items()}
     unknown_parameters(settings, sorted(set().union(*known.values())))
     output, executed = output.resolve(), executed.resolve()
     root = checkout(notebooks.resolve())
     place = output.relative_to(root) if output.is_relative_to(root) else output
     parameters = {}
-    for name in NOTEBOOKS:
+    for name in names:
         own = "" if name in SHARING else f"-{name}"
         given = {"ledger": str(place / f"ledger{own}.sqlite"), **settings, "output": str(place)}
         given = {key: value for key, value in given.items() if key in known[name]}
@@ -97,9 +102,9 @@ def reproduce(
         return time.perf_counter() - began
 
     runs, before = {}, _stamps(output)
-    say(f"Running {len(NOTEBOOKS)} notebooks, {jobs} at once")
-    for number, (name, seconds) in enumerate(_all_done(run, jobs), start=1):
-        say(f"[{number}/{len(NOTEBOOKS)}] {name} done in {seconds:.0f} s")
+    say(f"Running {len(names)} notebooks, {jobs} at once")
+    for number, (name, seconds) in enumerate(_all_done(run, jobs, names), start=1):
+        say(f"[{number}/{len(names)}] {name} done in {seconds:.0f} s")
         runs[name] = {"parameters": known[name] | parameters[name], "seconds": round(seconds, 1)}
     strength = runs["attack_comparison"]["parameters"]
     claims, given = verify(output), premises(output, strength)
@@ -128,20 +133,22 @@ def _agreement(output: Path, committed: Path) -> str:
     return as_lines(compare(output, committed)).splitlines()[-1]
 
 
-def _chains(jobs: int) -> Sequence[Sequence[str]]:
+def _chains(jobs: int, names: Sequence[str] = NOTEBOOKS) -> Sequence[Sequence[str]]:
     """Return what may run at the same time; the notebooks of one chain run one after another."""
     if jobs == 1:
-        return [NOTEBOOKS]
-    return [SHARING, *((name,) for name in NOTEBOOKS if name not in SHARING)]
+        return [names]
+    return [SHARING, *((name,) for name in names if name not in SHARING)]
 
 
-def _all_done(run: Callable[[str], float], jobs: int) -> Iterable[tuple[str, float]]:
-    """Run all notebooks; yield each with its seconds in the order of `NOTEBOOKS`.
+def _all_done(
+    run: Callable[[str], float], jobs: int, names: Sequence[str] = NOTEBOOKS
+) -> Iterable[tuple[str, float]]:
+    """Run notebooks; yield each with its seconds, in the order of ``names``.
 
     The first one that fails ends it. Kernels end with this process, however it ends.
     """
-    chains = iter(_chains(jobs))
-    done = {name: Future() for name in NOTEBOOKS}
+    chains = iter(_chains(jobs, names))
+    done = {name: Future() for name in names}
     failed: Future = Future()
 
     def work() -> None:
@@ -154,7 +161,7 @@ def _all_done(run: Callable[[str], float], jobs: int) -> Iterable[tuple[str, flo
 
     for _ in range(jobs):
         Thread(target=work, daemon=True).start()
-    for name in NOTEBOOKS:
+    for name in names:
         wait((done[name], failed), return_when=FIRST_COMPLETED)
         if failed.done():
             raise failed.result()

@@ -338,6 +338,16 @@ def test_it_serves_a_study(tmp_path):
     study = open_study(generator="onnx", generator_weights=str(path), n_images=1, device="cpu")
     photos, labels, _ = next(study.batches(1))
     torch.testing.assert_close(study.generate(photos, labels), convolved(photos).tanh())
+    options = {"value_range": (0, 1)}
+    other = open_study(
+        generator="onnx",
+        generator_weights=str(path),
+        generator_options=options,
+        n_images=1,
+        device="cpu",
+    )
+    assert not torch.equal(other.generate(photos, labels), study.generate(photos, labels))
+    assert other.settings() != study.settings()
 
 
 @pytest.mark.parametrize(

@@ -343,4 +343,7 @@ def test_the_cores_are_divided_among_the_notebooks(monkeypatch):
 def test_the_gallery_is_the_captions_and_every_figure_has_one():
     assert (FIGURES / "README.md").read_text(encoding="utf-8") == gallery(), "run `make gallery`"
     assert {path.stem for path in FIGURES.glob("*.png")} <= set(CAPTIONS)
-    assert {caption.notebook for caption in CAPTIONS.values()} <= set(reproduce.NOTEBOOKS)
+    assert {caption.notebook for caption in CAPTIONS.values()} <= {
+        *reproduce.NOTEBOOKS,
+        reproduce.OPTIONAL,
+    }

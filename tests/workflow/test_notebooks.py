@@ -26,7 +26,7 @@ from salattack.workflow.notebooks import (
     output_folder,
     run_notebook,
 )
-from salattack.workflow.reproduce import NOTEBOOKS
+from salattack.workflow.reproduce import NOTEBOOKS, OPTIONAL
 
 FOLDER = Path(__file__).parents[2] / "notebooks"
 PATHS = sorted(FOLDER.glob("*.ipynb"))
@@ -46,7 +46,7 @@ def pictures(notebook):
 
 
 def test_every_notebook_is_reproduced():
-    assert {path.stem for path in PATHS} == {*NOTEBOOKS, INTERACTIVE}
+    assert {path.stem for path in PATHS} == {*NOTEBOOKS, OPTIONAL, INTERACTIVE}
 
 
 @pytest.mark.parametrize("path", PATHS, ids=lambda p: p.stem)

@@ -34,6 +34,15 @@ SMALL = {
     },
     "models": {"n_images": 4},
     "trade_off": {"n_images": 2, "steps": 3, "attackers": TWO, "bounds": [0.02, 0.05]},
+    "smallest_change": {
+        "n_images": 2,
+        "fixed": ["saliency-aware"],
+        "bounds": [0.05, 0.1],
+        "steps": 3,
+        "smallest": ["minimum-norm"],
+        "gradients": 5,
+        "n_shown": 1,
+    },
     "ablation": {
         "n_images": 1,
         "questions": ["mask", "blur", "steps"],

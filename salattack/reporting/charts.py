@@ -246,3 +246,49 @@ def paper_reading(table: pd.DataFrame) -> Figure:
         handles = panels[0].get_legend_handles_labels()[0]
         figure.legend(handles, texts, loc="outside lower left", fontsize=8)
     return figure
+
+
+def smallest_change(rows: pd.DataFrame) -> Figure:
+    """Draw the share of broken fakes against the PSNR of the photo, one curve per attacker.
+
+    An attacker of a fixed strength has a point for each bound: share and median PSNR. A
+    minimum-norm attacker has a point for each photo and edit, above its curve: the share of fakes
+    that it breaks while the photo keeps that PSNR.
+
+    Args:
+        rows: from `smallest_change.measure`: attacker, bound, ``psnr`` in dB and ``success``.
+    """
+    with matplotlib.rc_context(FONT):
+        figure = Figure(figsize=(5.6, 3.4), layout="constrained")
+        axes = figure.subplots()
+        strip, ends = 103, []
+        for style, (name, group) in zip(cycle(STYLES), rows.groupby("attacker", sort=False)):
+            colour, marker, line = style
+            curve = group.groupby("bound").agg(x=("psnr", "median"), y=("success", "mean"))
+            if len(curve) > 1:
+                _curve(axes, curve["x"], 100 * curve["y"], style, label_of(name))
+                ends.append((curve["x"].iloc[0], 100 * curve["y"].iloc[0], label_of(name), colour))
+                continue
+            broken = group["psnr"].where(group["success"] == 1).sort_values(ascending=False)
+            share = 100 * broken.rank(ascending=False, method="first") / len(broken)
+            strip += 5
+            axes.plot(broken, share, ds="steps-pre", color=colour, ls=line, lw=1.1)
+            cloud = [strip] * len(broken)
+            axes.plot(broken, cloud, marker, color=colour, ms=4, mfc="none", mew=0.7, alpha=0.7)
+            at = axes.get_yaxis_transform()
+            axes.text(1.01, strip, label_of(name), color=colour, va="center", transform=at)
+        axes.set(xlabel="PSNR of the photo in dB: less change →", ylabel="fakes broken, %")
+        axes.set(ylim=(-3, strip + 4), yticks=range(0, 101, 20))
+        axes.grid(axis="y", color="0.92", lw=0.6)
+        axes.set_axisbelow(True)
+        to_axes = axes.transData + axes.transAxes.inverted()
+        floor = 0.0
+        for x, y, label, colour in sorted(ends, reverse=True):
+            height = floor = max(floor, to_axes.transform((x, y))[1])
+            axes.annotate(
+                label, (x, y), (1.01, height), color=colour, textcoords="axes fraction",
+                va="center",
+                arrowprops={"arrowstyle": "-", "color": "0.75", "lw": 0.6, "relpos": (0, 0.5)},
+            )  # fmt: skip
+            floor += 0.07
+    return figure

@@ -22,11 +22,11 @@ from .evaluation import evaluate_variants
 from .statistics import mean_over_faces, median_over_people, share
 from .study import Study
 from .text import Column, as_text, save_table
-from .trade_off import STEP_SHARE
 
 FIXED = ("saliency-aware", "i-fgsm", "l2-pgd")
 SMALLEST = ("minimum-norm", "minimum-norm-everywhere")
-BOUNDS = (0.02, 0.05, 0.1, 0.2)  # Table I's is 0.05, the paper's magnitude 0.1
+# Bound, step and steps: a weak one, Table I's, and that of the figures (the paper's magnitude).
+STRENGTHS = ((0.02, 0.004, 10), (0.05, 0.01, 10), (0.1, 0.02, 30))
 Key = tuple[str, float]  # of an attacker: its name and bound
 NO_LIMIT = 2.0  # a bound that holds back nothing in [-1, 1]: that of a minimum-norm attacker
 MEANS = ("l1", "l2", "background_l1", "damage_l2")
@@ -48,19 +48,17 @@ TITLE = (
 
 def attacks(
     fixed: Sequence[str] = FIXED,
-    bounds: Sequence[float] = BOUNDS,
-    steps: int = 10,
+    strengths: Sequence[tuple[float, float, int]] = STRENGTHS,
     smallest: Sequence[str] = SMALLEST,
     gradients: int = MINIMUM_NORM.steps,
     *,
     seed: int = 0,
 ) -> dict[Key, Attack]:
-    """Return attackers by name and bound: ``fixed`` ones at each bound, minimum-norm ones once.
+    """Return attackers by name and bound: ``fixed`` ones at each strength, the others once.
 
     Args:
         fixed: attackers of a fixed strength.
-        bounds: theirs, in [-1, 1]; the step is a fifth of the bound, as in `trade_off.curves`.
-        steps: theirs.
+        strengths: theirs: bound and step in [-1, 1], and steps; a bound once.
         smallest: minimum-norm attackers; their own bound is `NO_LIMIT`.
         gradients: that those spend on a photo and an edit.
         seed: of the random starts.
@@ -69,9 +67,9 @@ def attacks(
         SalattackError: an unknown attacker, or ``smallest`` names one of a fixed strength.
     """
     chosen = {
-        (name, bound): at_strength(name, bound, STEP_SHARE * bound, steps)
+        (name, bound): at_strength(name, bound, step_size, steps)
         for name in fixed
-        for bound in sorted(set(bounds))
+        for bound, step_size, steps in strengths
     }
     for name in smallest:
         attack = at_strength(name, 1.0, 1.0, 1)  # which a minimum-norm attacker ignores

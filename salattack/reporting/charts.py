@@ -269,10 +269,10 @@ def smallest_change(rows: pd.DataFrame) -> Figure:
                 _curve(axes, curve["x"], 100 * curve["y"], style, label_of(name))
                 ends.append((curve["x"].iloc[0], 100 * curve["y"].iloc[0], label_of(name), colour))
                 continue
-            broken = group["psnr"].where(group["success"] == 1).sort_values(ascending=False)
-            share = 100 * broken.rank(ascending=False, method="first") / len(broken)
+            broken = sorted(group["psnr"][group["success"] == 1], reverse=True)
+            share = [100 * i / len(group) for i in range(len(broken) + 1)]
             strip += 5
-            axes.plot(broken, share, ds="steps-pre", color=colour, ls=line, lw=1.1)
+            axes.step([*broken, rows["psnr"].min()], share, color=colour, ls=line, lw=1.1)
             cloud = [strip] * len(broken)
             axes.plot(broken, cloud, marker, color=colour, ms=4, mfc="none", mew=0.7, alpha=0.7)
             at = axes.get_yaxis_transform()

@@ -25,8 +25,8 @@ from .text import Column, as_text, save_table
 
 FIXED = ("saliency-aware", "i-fgsm", "l2-pgd")
 SMALLEST = ("minimum-norm", "minimum-norm-everywhere")
-# Bound, step and steps: a weak one, Table I's, and that of the figures (the paper's magnitude).
-STRENGTHS = ((0.02, 0.004, 10), (0.05, 0.01, 10), (0.1, 0.02, 30))
+# Bound, step and steps; the second is Table I's, the third the figures' (the paper's magnitude).
+STRENGTHS = ((0.02, 0.004, 10), (0.05, 0.01, 10), (0.1, 0.02, 30), (0.2, 0.04, 30))
 Key = tuple[str, float]  # of an attacker: its name and bound
 NO_LIMIT = 2.0  # a bound that holds back nothing in [-1, 1]: that of a minimum-norm attacker
 MEANS = ("l1", "l2", "background_l1", "damage_l2")

@@ -64,6 +64,7 @@ notebooks/attack_comparison
 notebooks/attribute_visualization
 notebooks/ablation
 notebooks/trade_off
+notebooks/smallest_change
 notebooks/robustness
 notebooks/paper_reading
 notebooks/transfer

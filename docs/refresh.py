@@ -152,6 +152,36 @@ def transfer() -> str:
     return drawn(["Attacker", "Made for", *table.columns[2:]], rows)
 
 
+def dimensions() -> str:
+    """Return each attacker's disruption, robustness, transferability and visibility."""
+    left = csv("robustness.csv", "attacker", "transform")
+    table, across = csv("table_1.csv", "attacker"), csv("transfer.csv", "attacker", "aimed at")
+    names = {
+        "I-FGSM": "i-fgsm",
+        "Spread-Spectrum": "spread-spectrum",
+        "Saliency-Aware": "saliency-aware",
+        "Minimum-Norm": "minimum-norm",
+    }
+    rows = []
+    for label, name in names.items():
+        if name not in table.index or name not in left.index:
+            continue
+        found = left.loc[name]
+        row = [label, f"{found.loc['8 bits', 'damage_l2']:.3f}"]
+        for edit in ("JPEG 75", "Gaussian blur σ 1", "noise σ 0.05"):
+            row.append(f"{100 * found.loc[edit, 'remaining']:.0f} %")
+        moved = "–"
+        if label in across.index:
+            own, other = across.loc[label].iloc[0]
+            moved = f"{100 * other / own:.0f} %"
+        rows.append(
+            [*row, moved, f"{table.loc[name, 'psnr']:.1f}", f"{table.loc[name, 'ssim']:.3f}"]
+        )
+    edits = ["left by JPEG 75", "by blur σ 1", "by noise σ 0.05"]
+    head = ["Attacker", "Disruption: MSE", *edits, "transfer to CycleGAN", "PSNR (dB)", "SSIM"]
+    return drawn(head, rows)
+
+
 def minutes(notebook: str) -> str:
     """Return how long a notebook took in the committed run."""
     seconds = MANIFEST["notebooks"][notebook]["seconds"]
@@ -198,6 +228,7 @@ TABLES = {
         steps,
         robustness,
         transfer,
+        dimensions,
     )
 }
 

@@ -25,7 +25,7 @@ SMALL = {
     "framework": {"n_images": 1, "steps": 3},
     "attribute_editing": {"n_images": 1},
     "saliency_maps": {"n_images": 1, "steps": 3},
-    "attack_comparison": {"n_images": 2, "steps": 3, "attackers": TWO},
+    "attack_comparison": {"n_images": 2, "steps": 3, "attackers": TWO, "beside": []},
     "attribute_visualization": {
         "n_images": 1,
         "n_samples": 2,
@@ -34,6 +34,14 @@ SMALL = {
     },
     "models": {"n_images": 4},
     "trade_off": {"n_images": 2, "steps": 3, "attackers": TWO, "bounds": [0.02, 0.05]},
+    "smallest_change": {
+        "n_images": 2,
+        "fixed": ["saliency-aware"],
+        "strengths": [[0.05, 0.01, 3], [0.1, 0.02, 3]],
+        "smallest": ["minimum-norm"],
+        "gradients": 5,
+        "n_shown": 1,
+    },
     "ablation": {
         "n_images": 1,
         "questions": ["mask", "blur", "steps"],

@@ -136,4 +136,4 @@ def test_the_committed_table_follows_from_its_samples():
     assert (
         found["Saliency-Aware has less L1"] == found["Saliency-Aware has less L2"] == f"{n} of {n}"
     )
-    assert set(rows["attacker"]) == set(evaluation.TABLE)
+    assert set(rows["attacker"]) >= set(evaluation.TABLE)

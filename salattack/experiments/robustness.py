@@ -7,6 +7,7 @@ they make of it with 8 bits again. Images are (N, 3, H, W) in [-1, 1].
 import io
 import zlib
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -19,10 +20,12 @@ from torchvision.transforms.v2 import functional as vision
 from ..attacks import Attack
 from ..blur import Blur
 from ..edits import Targets
-from ..errors import SalattackError
+from ..errors import SalattackError, one_of
 from ..generators import ATTRIBUTES, edit_labels
 from ..images import as_saved, from_uint8, to_pil, to_tensor, to_uint8
+from ..interfaces import Generator
 from ..metrics import fake_damage
+from ..minimum_norm import Saved
 from ..presets import label_of
 from ..runtime.progress import progress_bar
 from .evaluation import aims
@@ -103,11 +106,31 @@ def edited(transform: Transform, images: Tensor, face_ids: Sequence[str], seed: 
     return torch.cat(pictures).to(images)
 
 
+def through(generator: Generator, transforms: Sequence[Transform]) -> Generator:
+    """Return g as it sees an image itself and after each transform: T + 1 fakes, one by one.
+
+    A minimum-norm attack on it looks for the smallest change that breaks the fake of the image
+    *and* after every transform, each compared to the fake of the photo after the same one. The
+    gradient passes straight through a transform that has none (JPEG). An iteration costs as much
+    as T + 1 of g's.
+    """
+
+    def generate(images: Tensor, target: Tensor) -> Tensor:
+        seen = [images]
+        for transform in transforms:
+            after = Saved.apply(transform(images))
+            seen.append(after if after.requires_grad else images + (after - images).detach())
+        return torch.cat([generator(one, target) for one in seen], 1)
+
+    return generate
+
+
 def remaining_damage(
     study: Study,
     attacks: Mapping[str, Attack],
     transforms: Mapping[str, Transform] = TRANSFORMS,
     *,
+    asked_after: Sequence[str] = (),
     targets: str = "rotate",
     batch_size: int = 10,
     seed: int = 0,
@@ -117,7 +140,8 @@ def remaining_damage(
 
     For a small study: all rows are kept in memory, and faces must be `Faces.readable`.
 
-    ``targets`` are those of `aims`; ``seed`` is that of the transforms' noise.
+    ``asked_after`` names transforms after which a minimum-norm attacker has to break the fake as
+    well, see `through`. ``targets`` are those of `aims`; ``seed`` is that of the transforms' noise.
 
     Returns:
         One row per face × attribute × attacker × transform, and one for `TWICE`, where g edits
@@ -127,7 +151,8 @@ def remaining_damage(
         ``damage_l2`` over that at `UNTOUCHED`. All in [-1, 1].
 
     Raises:
-        SalattackError: an unknown target, batch_size < 1, no attacker, or no face can be read.
+        SalattackError: an unknown target or transform, batch_size < 1, no attacker, or no face
+            can be read.
     """
     if batch_size < 1:
         raise SalattackError(f"batch_size must be ≥ 1, got {batch_size}")
@@ -137,6 +162,10 @@ def remaining_damage(
     rounds = len(aims(targets, 0, 1, study.edits.names))
     work = len(study.faces) * rounds * sum(a.gradients for a in attacks.values())
     apply = {UNTOUCHED: as_saved} | dict(transforms)
+    if unknown := [name for name in asked_after if name not in apply]:
+        raise one_of("transform", unknown[0], apply)
+    asked = through(study.generator, [apply[name] for name in asked_after])
+    aimed = replace(study, generator=asked) if asked_after else study
     parts: list[pd.DataFrame] = []
     done = 0
     with progress_bar(work, hidden=not progress) as bar:
@@ -148,7 +177,7 @@ def remaining_damage(
                 clean = fakes(photos)
                 for name, attack in attacks.items():
                     bar.set_description(f"{done}/{len(study.faces)} images · {label_of(name)}")
-                    broken = fakes(study.disrupt(photos, target, attack, maps, bar.update))
+                    broken = fakes(aimed.disrupt(photos, target, attack, maps, bar.update))
                     head = {"face_id": ids, "attribute": attributes, "attacker": name}
                     parts += _measured(head, clean, broken)
             done += len(ids)

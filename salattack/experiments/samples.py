@@ -192,9 +192,10 @@ def premises(folder: str | Path = "figures", parameters: Mapping | None = None) 
     if any(name and not models[kind][name].shipped for kind, name in used.items()):
         published = f"the models are {' and '.join(filter(None, used.values()))}"
     people = person_of(rows["face_id"]).nunique()
+    how = strength(rows[rows["attacker"].isin(PAPER)], known)
     return (
         f"Independent reproduction; {published}. {rows['face_id'].nunique()} faces of {people} "
-        f"people; {strength(rows, known)}; photo errors in [0, 1] of the saved 8-bit picture, "
+        f"people; {how}; photo errors in [0, 1] of the saved 8-bit picture, "
         "damage in [-1, 1]. Brackets are 95 % intervals: over people by bootstrap, of shares exact "
         "(Clopper and Pearson)."
     )

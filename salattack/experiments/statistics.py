@@ -56,6 +56,14 @@ def mean_over_faces(rows: pd.DataFrame, column: str, seed: int = 0) -> Estimate:
     )
 
 
+def median_over_people(rows: pd.DataFrame, column: str, seed: int = 0) -> Estimate:
+    """Return a measure's median over samples; people are drawn with all samples of their faces."""
+    found = rows[[column]].assign(person=person_of(rows["face_id"]))
+    found["sample"] = found.groupby("person").cumcount()
+    samples = found.pivot(index="sample", columns="person", values=column).to_numpy()
+    return estimate(lambda *drawn: np.nanmedian(np.stack(drawn), (0, -1)), *samples, seed=seed)
+
+
 def kind_of(face_ids: pd.Series) -> pd.Series:
     """Return the kind of each shipped picture, "selfie" or "portrait"; NaN elsewhere."""
     return face_ids.str.extract(SHIPPED_FACE)[1].rename("kind")

@@ -56,6 +56,18 @@ CAPTIONS = {
         "Six panels of curves, one curve for each attacker, all axes logarithmic.",
         "trade_off",
     ),
+    "smallest_change": Caption(
+        "Extension: fakes broken against PSNR of the photo",
+        "A line for each attacker; single markers show each photo and edit of the minimum-norm "
+        "attackers, which break the fakes at a higher PSNR.",
+        "smallest_change",
+    ),
+    "smallest_change_faces": Caption(
+        "Extension: the paper's attack and the smallest change that breaks the fake",
+        "Faces disrupted by both attackers, with the PSNR, above their fakes, with the damage; a "
+        "frame marks damage above 0.05.",
+        "smallest_change",
+    ),
     "ablation_transfer": Caption(
         "Extension: a photo disrupted against one edit, then edited otherwise",
         "A matrix of damage: rows the edit aimed at, columns the edit asked for.",

@@ -277,3 +277,49 @@ def published(table: pd.DataFrame) -> Figure:
         handles, labels = panels[0].get_legend_handles_labels()
         figure.legend(handles, labels, loc="outside upper center", ncols=4)
     return figure
+
+
+def smallest_change(rows: pd.DataFrame) -> Figure:
+    """Draw the share of broken fakes against the PSNR of the photo, one curve per attacker.
+
+    An attacker of a fixed strength has a point for each bound: share and median PSNR. A
+    minimum-norm attacker has a point for each photo and edit, above its curve: the share of fakes
+    that it breaks while the photo keeps that PSNR.
+
+    Args:
+        rows: from `smallest_change.measure`: attacker, bound, ``psnr`` in dB and ``success``.
+    """
+    with matplotlib.rc_context(FONT):
+        figure = Figure(figsize=(5.6, 3.4), layout="constrained")
+        axes = figure.subplots()
+        strip, ends = 103, []
+        for style, (name, group) in zip(cycle(STYLES), rows.groupby("attacker", sort=False)):
+            colour, marker, line = style
+            curve = group.groupby("bound").agg(x=("psnr", "median"), y=("success", "mean"))
+            if len(curve) > 1:
+                _curve(axes, curve["x"], 100 * curve["y"], style, label_of(name))
+                ends.append((curve["x"].iloc[0], 100 * curve["y"].iloc[0], label_of(name), colour))
+                continue
+            broken = sorted(group["psnr"][group["success"] == 1], reverse=True)
+            share = [100 * i / len(group) for i in range(len(broken) + 1)]
+            strip += 5
+            axes.step([*broken, rows["psnr"].min()], share, color=colour, ls=line, lw=1.1)
+            cloud = [strip] * len(broken)
+            axes.plot(broken, cloud, marker, color=colour, ms=4, mfc="none", mew=0.7, alpha=0.7)
+            at = axes.get_yaxis_transform()
+            axes.text(1.01, strip, label_of(name), color=colour, va="center", transform=at)
+        axes.set(xlabel="PSNR of the photo in dB: less change →", ylabel="fakes broken, %")
+        axes.set(ylim=(-3, strip + 4), yticks=range(0, 101, 20))
+        axes.grid(axis="y", color="0.92", lw=0.6)
+        axes.set_axisbelow(True)
+        to_axes = axes.transData + axes.transAxes.inverted()
+        floor = 0.0
+        for x, y, label, colour in sorted(ends, reverse=True):
+            height = floor = max(floor, to_axes.transform((x, y))[1])
+            axes.annotate(
+                label, (x, y), (1.01, height), color=colour, textcoords="axes fraction",
+                va="center",
+                arrowprops={"arrowstyle": "-", "color": "0.75", "lw": 0.6, "relpos": (0, 0.5)},
+            )  # fmt: skip
+            floor += 0.07
+    return figure

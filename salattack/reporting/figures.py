@@ -33,12 +33,14 @@ def _show(axes: Axes, picture: Tensor) -> None:
     axes.spines[:].set_visible(False)
 
 
-def _score(axes: Axes, error: float) -> None:
-    """Write an error into a picture's corner; frame the picture where it counts as broken."""
-    broken = error > SUCCESS
+def _score(axes: Axes, error: float | str) -> None:
+    """Write an error, or a note, into a picture's corner; frame a picture that counts as broken."""
+    note = isinstance(error, str)
+    broken = not note and error > SUCCESS
     box = {"boxstyle": "square,pad=0.15", "fc": BROKEN if broken else "0.25", "ec": "none"}
     place = {"ha": "right", "va": "bottom", "transform": axes.transAxes}
-    axes.text(0.96, 0.04, f"{error:.3f}", color="white", fontsize=7, bbox=box, **place)
+    text = error if note else f"{error:.3f}"
+    axes.text(0.96, 0.04, text, color="white", fontsize=7, bbox=box, **place)
     if broken:
         frame = Rectangle((0, 0), 1, 1, transform=axes.transAxes, fill=False, ec=BROKEN, lw=2.4)
         axes.add_patch(frame)
@@ -49,7 +51,7 @@ def picture_grid(
     labels: Sequence[str] = (),
     columns: Sequence[str] = (),
     *,
-    errors: Sequence[Sequence[float | None]] = (),
+    errors: Sequence[Sequence[float | str | None]] = (),
     width: float = WIDTH,
     group: int = 0,
 ) -> Figure:
@@ -59,8 +61,8 @@ def picture_grid(
         rows: pictures, row by row; rows of equal length.
         labels: at the left of each row, or none.
         columns: above each column, or none.
-        errors: for each row, an error in the corner of each picture, or None; above `SUCCESS`
-            the picture is framed.
+        errors: for each row, an error or a note in the corner of each picture, or None; a picture
+            with an error above `SUCCESS` is framed.
         width: of the figure in inches.
         group: leave a wider gap after every so many rows; 0 for never.
     """

@@ -18,8 +18,8 @@ from .notebooks import checkout, find_notebook, known_parameters, run_notebook, 
 # The paper's order, then ours; each notebook is run with those of the common settings that it has.
 NOTEBOOKS = (
     *("walkthrough", "framework", "attribute_editing", "saliency_maps", "attack_comparison"),
-    *("attribute_visualization", "models", "trade_off", "ablation", "robustness"),
-    *("paper_reading", "transfer"),
+    *("attribute_visualization", "models", "trade_off", "smallest_change"),
+    *("ablation", "robustness", "paper_reading", "transfer"),
 )
 
 # Runs where a model that it asks for is in the cache.
@@ -27,7 +27,7 @@ OPTIONAL = "published_generators"
 
 # These run one after another, with one ledger, because they measure the same attacks in part. Any
 # other notebook has a ledger of its own: what it finds there must not depend on who was faster.
-SHARING = ("attack_comparison", "trade_off", "robustness", "paper_reading")
+SHARING = ("attack_comparison", "trade_off", "smallest_change", "robustness", "paper_reading")
 
 
 def share_machine(jobs: int | None = None, device: str = "auto") -> int:

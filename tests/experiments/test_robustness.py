@@ -1,4 +1,5 @@
 import io
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -13,6 +14,7 @@ from salattack.experiments.robustness import TRANSFORMS, TWICE, UNTOUCHED, edite
 from salattack.experiments.study import open_study
 from salattack.generators import ATTRIBUTES, edit_labels
 from salattack.images import as_saved, to_pil, to_tensor, to_uint8
+from salattack.presets import attacker
 from salattack.reporting import charts, style
 
 IDS = ["a", "b", "c"]
@@ -304,3 +306,25 @@ def test_the_figure_is_readable_without_colour_and_comes_as_pdf_too(rows, tmp_pa
     assert labels == [*TRANSFORMS, TWICE]
     style.save(figure, tmp_path / "alone.png")
     assert not (tmp_path / "alone.pdf").exists()
+
+
+def test_a_fake_that_must_break_after_transforms_does_and_costs_more(study):
+    attack = attacker("minimum-norm", steps=25, radius_step=0.2, until=0.02)
+    names = ["JPEG 75", "resize ½ and back"]
+    two, few = (
+        replace(study, faces=study.faces.subset(2)),
+        {name: TRANSFORMS[name] for name in names},
+    )
+    plain, asked = (
+        robustness.remaining_damage(
+            two, {"minimum-norm": attack}, few, asked_after=after, progress=False
+        )
+        for after in ((), names)
+    )
+    left = [rows[rows["transform"].isin(names)]["damage_l2"] for rows in (plain, asked)]
+    assert left[0].min() < 0.02 < left[1].min()
+    saved = [rows[rows["transform"] == UNTOUCHED] for rows in (plain, asked)]
+    assert (saved[1]["damage_l2"] > 0.02).all()
+    assert (saved[1]["l2"].to_numpy() > saved[0]["l2"].to_numpy()).all()
+    with pytest.raises(SalattackError, match="unknown transform 'GIF'; known: 8 bits, JPEG 95"):
+        robustness.remaining_damage(two, {"minimum-norm": attack}, asked_after=["GIF"])

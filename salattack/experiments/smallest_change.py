@@ -1,0 +1,189 @@
+"""The smallest change of the photo that breaks the fake, beside attackers of a fixed strength.
+
+Table I fixes the strength and shows how little the photo changes. Here the fake has to break, and
+the change that this takes is what is measured. Any `Study` will do, whatever its generator.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import NamedTuple
+
+import pandas as pd
+import torch
+from torch import Tensor
+
+from ..attacks import Attack
+from ..errors import SalattackError
+from ..images import as_saved
+from ..metrics import fake_damage, photo_change
+from ..presets import MINIMUM_NORM, at_strength, label_of
+from .evaluation import evaluate_variants
+from .statistics import mean_over_faces, median_over_people, share
+from .study import Study
+from .text import Column, as_text, save_table
+
+FIXED = ("saliency-aware", "i-fgsm", "l2-pgd")
+SMALLEST = ("minimum-norm", "minimum-norm-everywhere")
+# Bound, step and steps; the second is Table I's, the third the figures' (the paper's magnitude).
+STRENGTHS = ((0.02, 0.004, 10), (0.05, 0.01, 10), (0.1, 0.02, 30), (0.2, 0.04, 30))
+Key = tuple[str, float]  # of an attacker: its name and bound
+NO_LIMIT = 2.0  # a bound that holds back nothing in [-1, 1]: that of a minimum-norm attacker
+MEANS = ("l1", "l2", "background_l1", "damage_l2")
+COLUMNS = (
+    Column("broken %", "success", 0, 100),
+    Column("PSNR in dB, median", "psnr", 1),
+    Column("SSIM, median", "ssim", 3),
+    Column("L1 in [0, 1]", "l1", 4, 0.5),
+    Column("L2 × 100 in [0, 1]", "l2", 4, 25),
+    Column("background L1 in [0, 1]", "background_l1", 4, 0.5),
+    Column("damage: MSE in [-1, 1]", "damage_l2", 3),
+    Column("gradients", "gradients", 0),
+)
+TITLE = (
+    "Change of the photo, and share of fakes above 0.05: medians over photos and edits, means over "
+    "photos [95 % over people; of shares exact, over fakes], saved photos."
+)
+
+
+def attacks(
+    fixed: Sequence[str] = FIXED,
+    strengths: Sequence[tuple[float, float, int]] = STRENGTHS,
+    smallest: Sequence[str] = SMALLEST,
+    gradients: int = MINIMUM_NORM.steps,
+    *,
+    seed: int = 0,
+) -> dict[Key, Attack]:
+    """Return attackers by name and bound: ``fixed`` ones at each strength, the others once.
+
+    Args:
+        fixed: attackers of a fixed strength.
+        strengths: theirs: bound and step in [-1, 1], and steps; a bound once.
+        smallest: minimum-norm attackers; their own bound is `NO_LIMIT`.
+        gradients: that those spend on a photo and an edit.
+        seed: of the random starts.
+
+    Raises:
+        SalattackError: an unknown attacker, or ``smallest`` names one of a fixed strength.
+    """
+    chosen = {
+        (name, bound): at_strength(name, bound, step_size, steps)
+        for name in fixed
+        for bound, step_size, steps in strengths
+    }
+    for name in smallest:
+        attack = at_strength(name, 1.0, 1.0, 1)  # which a minimum-norm attacker ignores
+        if attack.until is None:
+            raise SalattackError(f"{name} has a fixed strength; give it in fixed")
+        chosen[name, attack.bound] = replace(attack, steps=gradients)
+    return {key: replace(attack, seed=seed) for key, attack in chosen.items()}
+
+
+def measure(study: Study, attacks: Mapping[Key, Attack], **options: object) -> pd.DataFrame:
+    """Run `attacks` on every face; ``options`` are those of `evaluate`.
+
+    Returns:
+        The rows of `evaluate` for what is saved (8 bits), with ``attacker``, ``bound`` and
+        ``gradients``, those that a photo and an edit cost.
+
+    Raises:
+        SalattackError: as `evaluate`.
+    """
+    rows = evaluate_variants(study, attacks, ("attacker", "bound"), **options)
+    rows = rows[rows["precision"] == "uint8"].reset_index(drop=True)
+    keys = zip(rows["attacker"], rows["bound"], strict=True)
+    return rows.assign(gradients=[attacks[key].gradients for key in keys])
+
+
+def summarise(rows: pd.DataFrame, seed: int = 0) -> pd.DataFrame:
+    """Summarise `measure` for each attacker and bound, in order of appearance.
+
+    Returns:
+        ``faces`` and ``samples`` (a face and an edit each); ``success``, the share of broken fakes;
+        the medians over samples of ``psnr`` in dB and ``ssim``; the means over faces of `MEANS` in
+        [-1, 1]; each with ``_low`` and ``_high`` (95 %); and ``gradients`` for each sample.
+    """
+    table = {}
+    for key, group in rows.groupby(["attacker", "bound"], sort=False):
+        estimates = {"success": share(int(group["success"].sum()), len(group))}
+        estimates |= {m: median_over_people(group, m, seed) for m in ("psnr", "ssim")}
+        estimates |= {m: mean_over_faces(group, m, seed) for m in MEANS}
+        table[key] = {"faces": group["face_id"].nunique(), "samples": len(group)}
+        for measure, found in estimates.items():
+            table[key] |= found.columns(measure)
+        table[key]["gradients"] = group["gradients"].mean()
+    result = pd.DataFrame.from_dict(table, orient="index").rename_axis(["attacker", "bound"])
+    return result.astype({"faces": int, "samples": int})
+
+
+def presentable(table: pd.DataFrame) -> pd.DataFrame:
+    """Return `summarise`'s result as text, a row per attacker and bound."""
+    text = as_text(table, COLUMNS).rename(index=label_of, level="attacker")
+    return text.rename(
+        index=lambda bound: "–" if bound >= NO_LIMIT else f"{bound:g}", level="bound"
+    )
+
+
+def save(folder: str | Path, table: pd.DataFrame, name: str = "smallest_change") -> None:
+    """Write `summarise`'s result as ``name.csv`` (units of [-1, 1]) and ``name.md`` (as shown)."""
+    save_table(folder, name, table, presentable(table), TITLE)
+
+
+class Example(NamedTuple):
+    """One photo, and what attackers make of it and of its fake; in [-1, 1], saved with 8 bits."""
+
+    names: list[str]  # of the attackers
+    bounds: list[float]  # theirs
+    pictures: Tensor  # (1 + attackers, 3, H, W): the photo, then as each has disrupted it
+    fakes: Tensor  # theirs, alike
+    psnr: list[float]  # of each disrupted photo, in dB
+    damage: list[float]  # to the fake of each: MSE
+
+
+def examples(
+    study: Study,
+    attacks: Mapping[Key, Attack],
+    rows: pd.DataFrame,
+    n: int = 2,
+    names: Sequence[str] = (FIXED[0], SMALLEST[0]),
+) -> list[Example]:
+    """Disrupt the first ``n`` faces again, to show them; each on the edit that its rows begin with.
+
+    Args:
+        study: faces and models.
+        attacks: from `attacks`.
+        rows: from `measure`. A fixed attacker is shown at the least bound that breaks the fake,
+            or at the greatest where none does.
+        n: faces.
+        names: of the attackers.
+
+    Raises:
+        SalattackError: an attacker that the rows lack.
+    """
+    study = study.readable()
+    study, found = replace(study, faces=study.faces.subset(n)), []
+    for photo, labels, (face_id,) in study.batches(1):
+        mine = rows[rows["face_id"] == face_id]
+        edit = mine["attribute"].iloc[0]
+        target, saliency_map = study.targets(labels, [edit]), study.saliency_map(photo)
+        bounds, pictures = [], [photo]
+        for name in names:
+            tried = mine.query("attacker == @name and attribute == @edit").sort_values("bound")
+            if tried.empty:
+                raise SalattackError(f"{name} was not measured; add it to the attackers")
+            broken = tried[tried["success"] == 1]
+            bounds.append(float((tried.tail(1) if broken.empty else broken)["bound"].iloc[0]))
+            attack = attacks[name, bounds[-1]]
+            pictures.append(as_saved(study.disrupt(photo, target, attack, saliency_map)))
+        fakes = [study.generate(picture, target) for picture in pictures]
+        found.append(
+            Example(
+                list(names),
+                bounds,
+                torch.cat(pictures),
+                torch.cat(fakes)[:, :3],  # of several edits, the first
+                [photo_change(photo, p, saliency_map)["psnr"].item() for p in pictures[1:]],
+                [fake_damage(fakes[0], fake)["damage_l2"].item() for fake in fakes[1:]],
+            )
+        )
+    return found

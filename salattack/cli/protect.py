@@ -18,12 +18,12 @@ def protect(
         Path, typer.Option("--output", "-o", help="A file for one photo, or a folder.")
     ],
     strength: Annotated[
-        Literal["light", "normal", "strong"],
+        Literal["normal", "strong", "strongest"],
         typer.Option(help="How far every edit is to break; a stronger change is easier to see."),
     ] = "normal",
     max_change: Annotated[
         float | None,
-        typer.Option(min=1, help="Most that a colour value may change, of 255; else no limit."),
+        typer.Option(min=1, help="Most that a colour value may change, of 255.  [default: any]"),
     ] = None,
     suffix: Annotated[
         Literal["jpg", "png", "webp"] | None,
@@ -61,18 +61,17 @@ def protect(
     """Protect photos against face edits. The faces change so that one generator's edits break.
 
     The change is the smallest one found that breaks all edits. It is visible, more so at higher
-    strength. With --max-change some edits may hold; the output says which. It works only against
-    the generator that --generator names. Compressing, shrinking or blurring the file undoes part
-    of it. The original is never written to. Embedded thumbnails and previews are dropped, because
-    they show the unprotected face; so is other metadata that could hold a picture. To resume after
-    an interruption, run the same command again: finished photos are skipped if they and the
-    settings are unchanged, unless --overwrite is given. Exit code 3: some photos failed. They are
-    listed at the end, as is every file of a folder that is no photo.
+    strength. Under --max-change some edits may not break; the output names them. It works only against the generator that --generator names. Compressing, shrinking or
+    blurring the file undoes part of it. The original is never written to. Embedded thumbnails and
+    previews are dropped, because they show the unprotected face; so is other metadata that could
+    hold a picture. To resume after an interruption, run the same command again: finished photos
+    are skipped if they and the settings are unchanged, unless --overwrite is given. Exit code 3:
+    some photos failed. They are listed at the end, as is every file of a folder that is no photo.
     """
     from ..generators.registry import GENERATORS
     from ..protect import batch
     from ..protect.disruption import load_protector
-    from ..protect.photo_file import FORMATS
+    from ..protect.photo_file import READ
     from ..runtime.files import sha256
 
     if workers is not None and engine == "local":
@@ -82,7 +81,7 @@ def protect(
     load = partial(load_protector, strength, max_change=max_change, **models)
     options = {"report": report, "whole_frame": whole_frame}
     one_file = len(photos) == 1 and not photos[0].is_dir() and not output.is_dir()
-    if one_file and output.suffix.lower() in FORMATS:
+    if one_file and output.suffix.lower() in READ:
         if engine == "ray":
             raise SalattackError("--engine ray is for several photos; give a folder with -o")
         options |= {"mask": mask, "overwrite": overwrite}

@@ -29,12 +29,17 @@ from ..saliency import load_saliency
 from .photo_file import Photo
 from .placement import Place
 
-STRENGTHS = {"light": 0.05, "normal": 0.06, "strong": 0.1}  # damage that every edit is to exceed
-STEPS = 50
+STRENGTHS = {
+    "normal": 0.05,
+    "strong": 0.075,
+    "strongest": 0.1,
+}  # damage that every edit is to exceed
+STEPS = 40  # a minute on two cores
+# For so few steps: a radius that adapts quickly, and momentum, which averages over alignments.
+SEARCH = {"radius_step": 0.15, "momentum": 0.8}
 # A blur of one pixel is none. With it the loop measures damage apart from the gradient.
 APART = (Blur("average", 1),)
-TINT_BLUR, TINT_LESS = Blur("gaussian", 25, 4.0), 0.9
-ALIGNMENTS = 8
+ALIGNMENTS = 8  # that gradients are taken at
 UNTOUCHED = 1 / 255  # saliency below which a pixel keeps its bits
 SEAM = 8  # px of the grid over which the perturbation fades out at the crop's edge
 SHIFT, TURN, ZOOM = 2.0, 0.03, 0.03  # px of the grid, radians, ratio: how alignments differ
@@ -89,15 +94,15 @@ def attack_of(strength: str = "normal", max_change: float | None = None) -> Atta
         max_change: the most that a colour value may change, in 8-bit steps; None for no limit.
 
     Raises:
-        SalattackError: an unknown strength, or a change that is not positive.
+        SalattackError: an unknown strength, or a change below one step.
     """
     if strength not in STRENGTHS:
         raise one_of("strength", strength, STRENGTHS)
-    attack = attacker("minimum-norm", until=STRENGTHS[strength], steps=STEPS, blurs=APART)
+    attack = attacker("minimum-norm", until=STRENGTHS[strength], blurs=APART, steps=STEPS, **SEARCH)
     if max_change is None:
         return attack
     if max_change < 1:
-        raise SalattackError(f"--max-change is in steps of 255 and at least 1, got {max_change}")
+        raise SalattackError(f"--max-change is of 255 and at least 1, got {max_change}")
     bound = max_change / 127.5
     return replace(attack, bound=bound, start=min(attack.start, bound))
 
@@ -184,19 +189,19 @@ class _View:
         self, x0: Tensor, place: Place, protector: Protector, written: Callable[[Tensor], Tensor]
     ) -> None:
         self.x0, self.protector, self.written = x0, protector, written
-        self.shown, self.clean = place.shown().to(x0), written(torch.zeros_like(x0)).to(x0)
+        self.clean = written(torch.zeros_like(x0)).to(x0)
+        self.shown = place.shown().to(x0)
         random = torch.Generator().manual_seed(protector.attack.seed)
         self.others = cycle([_alignment(x0.shape[-1], random).to(x0) for _ in range(ALIGNMENTS)])
-        self.own, self.fakes = None, {}
+        self.last, self.fakes = (x0, self.clean), {}
 
     def __call__(self, x: Tensor, targets: Targets) -> Tensor:
         """Map one perturbed crop (1, 3, s, s) to the change of its K fakes (1, 3 K, s, s)."""
-        delta = x - self.x0
-        view = self.written(delta.detach()).to(x)
-        where = None
+        if not torch.equal(x, self.last[0]):
+            self.last = x.detach(), self.written((x - self.x0).detach()).to(x)
+        view, where = self.last[1], None
         if x.requires_grad:
-            x.register_hook(_without_tint)
-            linear = self.shown @ delta @ self.shown.T  # straight through: its gradient
+            linear = self.shown @ (x - self.x0) @ self.shown.T  # straight through: its gradient
             lost = torch.equal(view, self.clean)  # all was rounded away: keep the gradient alive
             view = self.clean + linear if lost else view + linear - linear.detach()
             where = next(self.others)
@@ -209,11 +214,6 @@ class _View:
         if where is not None:
             image = F.grid_sample(image, where, padding_mode="border", align_corners=False)
         return self.protector.edited(image, targets).flatten(0, 1)[None]
-
-
-def _without_tint(gradient: Tensor) -> Tensor:
-    """Take most of a gradient's slow changes of colour away, which people see as stains."""
-    return gradient - TINT_LESS * TINT_BLUR(gradient)
 
 
 def _alignment(size: int, random: torch.Generator) -> Tensor:

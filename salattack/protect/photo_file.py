@@ -158,12 +158,13 @@ def read_photo(path: Path) -> Photo:
         SalattackError: the file is missing, damaged, truncated, no picture or too large, or HEIC
             without pillow-heif.
     """
-    if path.suffix.lower() in HEIC:
-        try:
-            import pillow_heif
-        except ImportError as error:
+    try:
+        import pillow_heif
+    except ImportError as error:
+        if path.suffix.lower() in HEIC:
             message = f"{path} needs pillow-heif; install it by pip install 'salattack[heic]'"
             raise SalattackError(message) from error
+    else:  # also for HEIC files with another name
         pillow_heif.register_heif_opener()
     with decoded(path, still=False) as image:
         return _read(image, path)

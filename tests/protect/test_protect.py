@@ -406,6 +406,7 @@ ODD = {
     "scan.tif": (lambda p, im: im.save(p), "scan.tif.png", None),
     "paint.bmp": (lambda p, im: im.save(p), "paint.bmp.png", None),
     "really.png": (lambda p, im: im.save(p, "BMP"), "really.png", None),
+    "exported.jpg": (lambda p, im: _heic(p, im, format="HEIF"), "exported.jpg", None),
 }
 
 
@@ -922,7 +923,7 @@ def test_a_folder_is_protected_restarted_and_its_bad_photos_named(tmp_path, smal
     assert (out / "a.png").stat().st_mtime_ns == stamp
     # Another strength does ours again; a file that is not ours any more is left alone.
     (out / "夏" / "二 人.jpg").write_text("edited by hand")
-    other = command(photos, "-o", out, "--strength", "light")
+    other = command(photos, "-o", out, "--strength", "strong")
     assert other.exit_code == 3 and "二 人.jpg exists" in other.output
     assert (out / "a.png").stat().st_mtime_ns != stamp
     assert (out / "夏" / "二 人.jpg").read_text() == "edited by hand"
@@ -1015,6 +1016,7 @@ def test_a_run_leaves_what_another_is_writing(tmp_path, small, quick):
         (["a.png", "b", "-o", "a.png"], "a.png is a file; give a folder"),
         (["empty", "-o", "out"], "no photos in empty"),
         (["gone.png", "-o", "out.png"], "gone.png does not exist; check the path"),
+        (["a.png", "-o", "out.heic"], "out.heic cannot be written; name it with one of .jpg"),
         (["b", "-o", "out", "--workers", "2"], "--workers goes with --engine ray"),
         (["a.png", "-o", "b.png", "--engine", "ray"], "--engine ray is for several photos"),
         (["b", "-o", "out", "--mask", "a.png"], "--mask is for one photo"),

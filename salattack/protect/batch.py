@@ -74,7 +74,7 @@ def pairs_of(
                 if any(part.startswith(".") for part in below.parts):
                     left.append(f"{path}: hidden")
                 elif path.suffix.lower() not in READ:
-                    left.append(f"{path}: not named as a photo ({', '.join(READ)})")
+                    left.append(f"{path}: not named as a photo")
                 elif not path.is_file():
                     left.append(f"{path}: a link to nothing, or no file")
                 else:

@@ -734,17 +734,20 @@ def _least(done):
 
 
 @pytest.mark.slow
-def test_the_smallest_change_breaks_more_edits_than_a_larger_fixed_one(tmp_path, small, protector):
+def test_the_search_breaks_every_edit_where_a_fixed_strength_leaves_some(tmp_path, small):
+    """At a damage that a few steps reach; neither goes through a JPEG."""
     small.save(tmp_path / "a.png")
-    until = 0.005
-    search = replace(protector, attack=replace(protector.attack, until=until, steps=14))
-    fixed = attacker("saliency-aware", blurs=(), start=0.001, bound=0.15, step_size=0.015, steps=6)
-    done, other = (
-        protect_photo(tmp_path / "a.png", tmp_path / f"{name}.png", replace(protector, attack=how))
-        for name, how in (("b", search.attack), ("c", fixed))
+    full, until = load_protector("normal", device="cpu"), 0.01
+    fixed = attacker("saliency-aware", blurs=(), start=0.001, bound=0.1, step_size=0.025, steps=5)
+    searched, other = (
+        protect_photo(tmp_path / "a.png", tmp_path / name, replace(full, attack=attack))
+        for name, attack in (
+            ("b.png", replace(full.attack, until=until, steps=12)),
+            ("c.png", fixed),
+        )
     )
-    assert _least(done) > until > 0 and done.faces[0].psnr > other.faces[0].psnr + 3
-    assert done.faces[0].ssim > other.faces[0].ssim and done.faces[0].tint < other.faces[0].tint
+    assert _least(searched) > until > _least(other)
+    assert searched.faces[0].ssim > other.faces[0].ssim
 
 
 def test_a_photo_is_protected_to_the_same_bytes_each_time(tmp_path, small, protector):
@@ -908,7 +911,7 @@ def test_a_folder_is_protected_restarted_and_its_bad_photos_named(tmp_path, smal
     assert "2 of 4 photos are not protected" in first.output
     assert "bad.jpg is not a readable picture" in first.output
     assert "2 files are not taken" in first.output and "DS_Store: hidden" in first.output
-    assert "notes.txt: not named as a photo (.jpg" in first.output
+    assert "notes.txt: not named as a photo" in first.output
     assert "none.webp; --whole-frame protects the largest centre square" in first.output
     assert sorted(p.relative_to(out).as_posix() for p in out.rglob("*") if p.is_file()) == [
         "a.png",

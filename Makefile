@@ -83,7 +83,7 @@ models-report: .venv/ready
 	$(if $(TORCH_INDEX),$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps \
 		--index-url "$(TORCH_INDEX)" $$(grep -oE '^torch(vision)?==[^ ;]+' requirements.lock))
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check \
-		-c requirements.lock -e '.[notebooks,ray,protect,generators,train,docs,test]'
+		-c requirements.lock -e '.[notebooks,ray,protect,heic,generators,train,docs,test]'
 	touch .venv/ready
 
 # After a change of the dependencies: newest versions that fit, names and versions only.

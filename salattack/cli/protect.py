@@ -17,9 +17,17 @@ def protect(
         Path, typer.Option("--output", "-o", help="A file for one photo, or a folder.")
     ],
     strength: Annotated[
-        Literal["gentle", "normal", "strong"],
-        typer.Option(help="A stronger change breaks more edits and is easier to see."),
+        Literal["normal", "strong", "strongest"],
+        typer.Option(help="How far every edit is to break; a stronger change is easier to see."),
     ] = "normal",
+    max_change: Annotated[
+        float | None,
+        typer.Option(min=1, help="Most that a colour value may change, of 255.  [default: any]"),
+    ] = None,
+    suffix: Annotated[
+        Literal["jpg", "png", "webp"] | None,
+        typer.Option("--format", help="Of the files in a folder.  [default: as the photo, or jpg]"),
+    ] = None,
     report: Annotated[
         bool,
         typer.Option(
@@ -43,27 +51,28 @@ def protect(
 ) -> None:
     """Protect photos against face edits. The faces change so that one generator's edits break.
 
-    The change is visible, more so at higher strength. It works only against the generator that
-    --generator names. Compressing, shrinking or blurring the file undoes part of it. The original
-    is never written to. Embedded thumbnails and previews are dropped, because they show the
-    unprotected face; so is other metadata that could hold a picture. To resume after an
-    interruption, run the same command again: finished photos are skipped if they and the settings
-    are unchanged, unless --overwrite is given. Exit code 3: some photos failed; they are listed at
-    the end.
+    The change is the smallest one found that breaks all edits. It is visible, more so at higher
+    strength. Under --max-change some edits may not break; the output names them. It works only
+    against the generator that --generator names. Compressing, shrinking or blurring the file
+    undoes part of it. The original is never written to. Embedded thumbnails and previews are
+    dropped, because they show the unprotected face; so is other metadata that could hold a
+    picture. To resume after an interruption, run the same command again: finished photos are
+    skipped if they and the settings are unchanged, unless --overwrite is given. Exit code 3: some
+    photos failed. They are listed at the end, as is every file of a folder that is no photo.
     """
     from ..generators import GENERATORS
     from ..protect import batch
     from ..protect.disruption import load_protector
-    from ..protect.photo_file import FORMATS
+    from ..protect.photo_file import READ
     from ..runtime.files import sha256
 
     options.check_workers(workers, engine)
     weights = generator_weights and Path(generator_weights).absolute()
     models = {"generator": generator, "generator_weights": weights, "device": device}
-    load = partial(load_protector, strength, **models)
+    load = partial(load_protector, strength, max_change=max_change, **models)
     how = {"report": report, "whole_frame": whole_frame}
     one_file = len(photos) == 1 and not photos[0].is_dir() and not output.is_dir()
-    if one_file and output.suffix.lower() in FORMATS:
+    if one_file and output.suffix.lower() in READ:
         if engine == "ray":
             raise SalattackError("--engine ray is for several photos; give a folder with -o")
         how |= {"mask": mask, "overwrite": overwrite}
@@ -72,7 +81,7 @@ def protect(
         return
     if mask is not None:
         raise SalattackError("--mask is for one photo; name it, and a file with -o")
-    pairs = batch.pairs_of(photos, output)
+    pairs, left = batch.pairs_of(photos, output, suffix and f".{suffix}")
     protector = load()
     settings = {
         "strength": strength,
@@ -91,4 +100,7 @@ def protect(
     skipped, failed = batch.protect_all(pairs, output, settings, run, **again, hidden=hidden)
     if skipped:
         typer.echo(f"{skipped} photos were done before and are unchanged: skipped")
+    if left:
+        typer.echo(f"{len(left)} files are not taken:")
+        typer.echo("\n".join(f"  {line}" for line in left))
     options.end_with(failed, f"of {len(pairs)} photos are not protected")

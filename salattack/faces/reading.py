@@ -49,14 +49,15 @@ def read_bytes(path: str | Path) -> bytes:
 
 @contextmanager
 def decoded(
-    path: str | Path, what: str = "picture", file: BinaryIO | None = None
+    path: str | Path, what: str = "picture", file: BinaryIO | None = None, *, still: bool = True
 ) -> Iterator[Image.Image]:
-    """Open a still picture; what goes wrong here or in the block becomes one sentence.
+    """Open a picture; what goes wrong here or in the block becomes one sentence.
 
     Args:
         path: a file, or a zip's member as in `read_bytes`.
         what: the word for it in messages.
         file: the opened picture, where ``path`` is only its name.
+        still: refuse animated pictures.
 
     Raises:
         SalattackError: the picture is missing, damaged, of no known format, too large or animated.
@@ -66,7 +67,7 @@ def decoded(
             file = io.BytesIO(read_bytes(path))
         with Image.open(file or path) as image:
             # A phone's MPO is a JPEG with a depth or gain map behind it, not an animation.
-            if image.format != "MPO" and getattr(image, "n_frames", 1) > 1:
+            if still and image.format != "MPO" and getattr(image, "n_frames", 1) > 1:
                 raise SalattackError(f"{path} is animated; save one frame as a still picture")
             yield image
     except SalattackError:
@@ -89,16 +90,17 @@ def open_photo(path: str | Path) -> Image.Image:
     is composited on white.
     """
     with decoded(path) as image:
-        return _to_rgb(ImageOps.exif_transpose(image), "white")
+        return to_rgb(ImageOps.exif_transpose(image), "white")
 
 
 def read_mask(path: str | Path) -> Image.Image:
     """Return a mask, upright and grey: black is 0, white is 1, transparent is 0; see `decoded`."""
     with decoded(path, "mask") as image:
-        return _to_rgb(ImageOps.exif_transpose(image), "black").convert("L")
+        return to_rgb(ImageOps.exif_transpose(image), "black").convert("L")
 
 
-def _to_rgb(image: Image.Image, behind: str) -> Image.Image:
+def to_rgb(image: Image.Image, behind: str) -> Image.Image:
+    """Return a picture as 8-bit RGB on a background colour; 16-bit grey is scaled to 8 bits."""
     if image.mode.startswith("I"):  # Pillow's own conversion clips 16 bits instead of scaling
         grey = np.asarray(image).astype(np.int64)
         if grey.min() < 0 or grey.max() > 65535:

@@ -17,7 +17,7 @@ from ..runtime.parallel import map_on_ray
 from ..runtime.progress import progress_bar
 from .disruption import Protector
 from .page import in_words, write_report
-from .photo_file import FORMATS
+from .photo_file import READ, name_written
 from .protection import Protected, measure, protect_photo
 
 RECORD = "salattack-protect.jsonl"  # in the output folder: a line as each photo begins and ends
@@ -40,8 +40,18 @@ class Job:
 Outcome = tuple[Job, dict, list[str]]  # the entry for the record (or none), lines for the user
 
 
-def pairs_of(photos: list[Path], output: Path) -> list[tuple[Path, Path]]:
+def pairs_of(
+    photos: list[Path], output: Path, suffix: str | None = None
+) -> tuple[list[tuple[Path, Path]], list[str]]:
     """Return every photo with its target; a folder's photos keep their paths below it.
+
+    Args:
+        photos: files and folders.
+        output: the folder to write to.
+        suffix: of the files to write, see `name_written`.
+
+    Returns:
+        The pairs, and a line for each file of a folder that is not taken, with the reason.
 
     Raises:
         SalattackError: no photos, two with the same target, or an output among the inputs.
@@ -49,31 +59,37 @@ def pairs_of(photos: list[Path], output: Path) -> list[tuple[Path, Path]]:
     if output.exists() and not output.is_dir():
         raise SalattackError(f"{output} is a file; give a folder for several photos")
     pairs: dict[Path, Path] = {}  # by target
-    inside = output.resolve()
+    inside, left = output.resolve(), []
     for given in photos:
-        found = [(given, output / given.name)]
+        found = [(given, Path(given.name))]
         if given.is_dir():
             if given.resolve() == inside:
                 raise SalattackError(f"{output} is one of the inputs; choose another output folder")
             written = given.resolve() in inside.parents  # our own results are not inputs
-            found = [
-                (path, output / path.relative_to(given))
-                for path in sorted(given.rglob("*"))
-                if path.suffix.lower() in FORMATS
-                and path.is_file()
-                and not any(part.startswith(".") for part in path.relative_to(given).parts)
-                and not (written and inside in path.resolve().parents)
-            ]
-        for source, target in found:
+            found = []
+            for path in sorted(given.rglob("*")):
+                below = path.relative_to(given)
+                if path.is_dir() or (written and inside in path.resolve().parents):
+                    continue
+                if any(part.startswith(".") for part in below.parts):
+                    left.append(f"{path}: hidden")
+                elif path.suffix.lower() not in READ:
+                    left.append(f"{path}: not named as a photo")
+                elif not path.is_file():
+                    left.append(f"{path}: a link to nothing, or no file")
+                else:
+                    found.append((path, below))
+        for source, below in found:
+            target = output / below.with_name(name_written(below.name, suffix))
             if (first := pairs.setdefault(target, source)) != source:
                 raise SalattackError(f"{first} and {source} would both become {target}")
     if not pairs:
-        raise SalattackError(f"no photos in {photos[0]}; known are {', '.join(FORMATS)}")
+        raise SalattackError(f"no photos in {photos[0]}; known are {', '.join(READ)}")
     sources = {source.resolve() for source in pairs.values()}
     for target in pairs:
         if target.resolve() in sources:
             raise SalattackError(f"{target} is one of the photos; choose another output folder")
-    return [(source, target) for target, source in pairs.items()]
+    return [(source, target) for target, source in pairs.items()], left
 
 
 def protect_all(

@@ -1,9 +1,10 @@
 """The perturbation of one face, through alignment and compression."""
 
 import math
+import warnings
 from collections.abc import Callable
-from dataclasses import dataclass
-from itertools import count
+from dataclasses import dataclass, replace
+from itertools import count, cycle
 
 import numpy as np
 import torch
@@ -12,28 +13,36 @@ from PIL import Image
 from torch import Tensor
 
 from ..attacks import Attack
-from ..errors import one_of
+from ..blur import Blur
+from ..edits import Targets
+from ..errors import SalattackError, one_of
 from ..faces.alignment import Point
 from ..faces.sets import DEFAULT_LABELS
 from ..generators import ATTRIBUTES, GENERATORS, EditSet, StarGAN, edits_of, load_generator
+from ..images import as_saved
 from ..interfaces import Generator, Saliency
+from ..minimum_norm import UnbrokenWarning
 from ..presets import attacker
 from ..runtime.device import pick_device
 from ..saliency import load_saliency
 from .photo_file import Photo
 from .placement import Place
 
-STRENGTHS: dict[str, Attack] = {
-    name: attacker(
-        "saliency-aware", blurs=(), start=0.001, bound=bound, step_size=bound / 10, steps=steps
-    )
-    for name, bound, steps in (("gentle", 0.1, 25), ("normal", 0.15, 30), ("strong", 0.2, 40))
-}
+STRENGTHS = {
+    "normal": 0.05,
+    "strong": 0.075,
+    "strongest": 0.1,
+}  # damage that every edit is to exceed
+STEPS = 40  # a minute on two cores
+# For so few steps: a radius that adapts quickly, and momentum, which averages over alignments.
+SEARCH = {"radius_step": 0.15, "momentum": 0.8}
+# A blur of one pixel is none. With it the loop measures damage apart from the gradient.
+APART = (Blur("average", 1),)
+ALIGNMENTS = 8  # that gradients are taken at
 UNTOUCHED = 1 / 255  # saliency below which a pixel keeps its bits
 SEAM = 8  # px of the grid over which the perturbation fades out at the crop's edge
 SHIFT, TURN, ZOOM = 2.0, 0.03, 0.03  # px of the grid, radians, ratio: how alignments differ
 BAND = 1 << 21  # photo pixels computed at once: bounds the memory of a huge face
-Encoded = Callable[[Tensor], Tensor]  # a perturbation to what g sees of it in the JPEG
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,21 +54,23 @@ class Protector:
     saliency: Saliency  # f_sa(·)
     image_size: int  # side s of what g sees, in pixels
     strength: str  # a key of `STRENGTHS`
-    attack: Attack  # the attacker of that strength, or your own
+    attack: Attack  # from `attack_of`, or your own with an ``until``
     device: torch.device  # of the two networks
     edits: EditSet = StarGAN.edits  # all that g can be asked for; attacked together
 
-    def targets(self) -> Tensor:
-        """Return the (K, …) targets of g's K edits for a face labelled `DEFAULT_LABELS`."""
+    def targets(self) -> tuple[Tensor, ...]:
+        """Return the K targets of g's edits, (1, …) each, for a face labelled `DEFAULT_LABELS`."""
         labels = torch.tensor([[float(DEFAULT_LABELS[name]) for name in ATTRIBUTES]])
-        return torch.cat(self.edits.targets(self.generator, labels.to(self.device), ["joint"]))
+        return self.edits.targets(self.generator, labels.to(self.device), ["joint"])
 
     @torch.no_grad()
     def fakes(self, image: Tensor) -> Tensor:
         """Return the K edits (K, 3, s, s) of one (1, 3, s, s) image in [-1, 1]."""
-        targets = self.targets()
-        images = image.to(self.device).expand(len(targets), -1, -1, -1)
-        return self.generator(images, targets).cpu()
+        return self.edited(image.to(self.device), self.targets()).cpu()
+
+    def edited(self, image: Tensor, targets: Targets) -> Tensor:
+        """Return g's answers (K, 3, s, s) to K targets for one (1, 3, s, s) image."""
+        return self.generator(image.expand(len(targets), -1, -1, -1), torch.cat(targets))
 
     def mask(self, image: Tensor, given: Tensor | None = None) -> Tensor:
         """Return where a (1, 3, s, s) image may change: M, (1, 1, s, s) in [0, 1].
@@ -74,29 +85,50 @@ class Protector:
         return salient * (salient >= UNTOUCHED)
 
 
+def attack_of(strength: str = "normal", max_change: float | None = None) -> Attack:
+    """Return the search for the smallest change by which every edit reaches a strength's damage.
+
+    Args:
+        strength: a key of `STRENGTHS`.
+        max_change: the most that a colour value may change, in 8-bit steps; None for no limit.
+
+    Raises:
+        SalattackError: an unknown strength, or a change below one step.
+    """
+    if strength not in STRENGTHS:
+        raise one_of("strength", strength, STRENGTHS)
+    attack = attacker("minimum-norm", until=STRENGTHS[strength], blurs=APART, steps=STEPS, **SEARCH)
+    if max_change is None:
+        return attack
+    if max_change < 1:
+        raise SalattackError(f"--max-change is of 255 and at least 1, got {max_change}")
+    bound = max_change / 127.5
+    return replace(attack, bound=bound, start=min(attack.start, bound))
+
+
 def load_protector(
     strength: str = "normal",
     *,
+    max_change: float | None = None,
     generator: str = "stargan-celeba128-w32",
     generator_weights: str | None = None,
     saliency: str = "pfan-light",
     saliency_weights: str | None = None,
     device: str = "auto",
 ) -> Protector:
-    """Load the models by name; see `load_generator` and `load_saliency`.
+    """Load the models by name; see `load_generator`, `load_saliency` and `attack_of`.
 
     Raises:
         SalattackError: an unknown name, or files that do not fit.
     """
-    if strength not in STRENGTHS:
-        raise one_of("strength", strength, STRENGTHS)
+    attack = attack_of(strength, max_change)
     return Protector(
         generator=load_generator(generator, generator_weights, device),
         generator_name=generator,
         saliency=load_saliency(saliency, saliency_weights, device),
         image_size=GENERATORS[generator].image_size,
         strength=strength,
-        attack=STRENGTHS[strength],
+        attack=attack,
         device=pick_device(device),
         edits=edits_of(generator),
     )
@@ -117,75 +149,80 @@ def protect_face(
         photo: changed in place.
         place: of the face.
         mask: M, (1, 1, s, s) in [0, 1].
-        protector: the models and the strength.
+        protector: the models and the attack.
         form: of the written file; the compression of a "JPEG" is part of the attack.
         on_step: called with the number of gradients so far.
         region: RGB of the photo's size; pixels that are black in it keep their bits.
     """
     box = photo.in_blocks(place.box(photo.pixels.size))
     before = photo.pixels.crop(box)
+    white = None if region is None else region.crop(box).convert("L").point(lambda v: 255 * (v > 0))
 
-    def encoded(delta: Tensor) -> Tensor:
-        part = photo.through_jpeg(_spread(before, box[:2], place, delta[0].cpu(), mask[0]))
-        return place.crop(part, box[:2])
+    def changed(delta: Tensor) -> Image.Image:
+        part = before.copy()
+        part.paste(_spread(before, box[:2], place, delta[0].cpu(), mask[0]), None, white)
+        return part
+
+    def written(delta: Tensor) -> Tensor:
+        part = changed(delta)
+        return place.crop(photo.through_jpeg(part) if form == "JPEG" else part, box[:2])
 
     x0 = place.crop(photo.pixels)  # faces protected earlier may overlap this one
-    view = _View(x0.to(protector.device), place, protector, encoded if form == "JPEG" else None)
-    steps, targets = count(1), protector.targets()
+    view = _View(x0.to(protector.device), place, protector, written)
+    steps = count(1)
     tick = on_step and (lambda _: on_step(next(steps)))
-    x = protector.attack(view, view.x0, targets, mask.to(protector.device), on_gradient=tick)
-    after = _spread(before, box[:2], place, (x - view.x0)[0].cpu(), mask[0])
-    white = None if region is None else region.crop(box).convert("L").point(lambda v: 255 * (v > 0))
-    photo.pixels.paste(after, box[:2], white)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UnbrokenWarning)  # the report says which edits hold
+        x = protector.attack(view, view.x0, protector.targets(), mask.to(view.x0), on_gradient=tick)
+    photo.pixels.paste(changed(as_saved(x) - view.x0), box[:2])
 
 
-@dataclass
 class _View:
-    """A generator for `Attack`: the change of the edits, which is zero without a perturbation.
+    """A generator for `Attack`: how its K fakes change in the file as it will be written.
 
-    For a JPEG it compares compressed to compressed, so that compression alone is no change.
+    It compares written to written, so that compression alone is no change. Damage is measured at
+    the face's own alignment. Gradients are taken at `ALIGNMENTS` others in turn.
     """
 
-    x0: Tensor
-    place: Place
-    protector: Protector
-    encoded: Encoded | None
+    def __init__(
+        self, x0: Tensor, place: Place, protector: Protector, written: Callable[[Tensor], Tensor]
+    ) -> None:
+        self.x0, self.protector, self.written = x0, protector, written
+        self.clean = written(torch.zeros_like(x0)).to(x0)
+        self.shown = place.shown().to(x0)
+        random = torch.Generator().manual_seed(protector.attack.seed)
+        self.others = cycle([_alignment(x0.shape[-1], random).to(x0) for _ in range(ALIGNMENTS)])
+        self.last, self.fakes = (x0, self.clean), {}
 
-    def __post_init__(self) -> None:
-        self.shown, self.clean = self.place.shown().to(self.x0), self.x0
-        if self.encoded is not None:
-            self.clean = self.encoded(torch.zeros_like(self.x0)).to(self.x0)
-        self.random = torch.Generator().manual_seed(self.protector.attack.seed)
+    def __call__(self, x: Tensor, targets: Targets) -> Tensor:
+        """Map one perturbed crop (1, 3, s, s) to the change of its K fakes (1, 3 K, s, s)."""
+        if not torch.equal(x, self.last[0]):
+            self.last = x.detach(), self.written((x - self.x0).detach()).to(x)
+        view, where = self.last[1], None
+        if x.requires_grad:
+            linear = self.shown @ (x - self.x0) @ self.shown.T  # straight through: its gradient
+            lost = torch.equal(view, self.clean)  # all was rounded away: keep the gradient alive
+            view = self.clean + linear if lost else view + linear - linear.detach()
+            where = next(self.others)
+        if where not in self.fakes:
+            with torch.no_grad():
+                self.fakes[where] = self._edit(self.clean, where, targets)
+        return self._edit(view, where, targets) - self.fakes[where]
 
-    def __call__(self, x: Tensor, target: Tensor) -> Tensor:
-        """Map one perturbed crop (1, 3, s, s) to the change of its K fakes (K, 3, s, s)."""
-        delta = x - self.x0
-        view = (self.x0 + self.shown @ delta @ self.shown.T).clamp(-1, 1)
-        if self.encoded is not None:
-            file = self.encoded(delta.detach()).to(view)
-            if torch.equal(file, self.clean):  # all was rounded away: keep the gradient alive
-                view = view - self.x0 + self.clean
-            else:  # straight through: the file's pixels, the gradient of the linear path
-                view = view + (file - view).detach()
-        where = self._alignment().to(view)
-        clean, changed = (
-            F.grid_sample(image, where, padding_mode="border", align_corners=False)
-            for image in (self.clean, view)
-        )
-        shape = (len(target), -1, -1, -1)
-        with torch.no_grad():
-            fakes = self.protector.generator(clean.expand(shape), target)
-        return self.protector.generator(changed.expand(shape), target) - fakes
+    def _edit(self, image: Tensor, where: Tensor | None, targets: Targets) -> Tensor:
+        if where is not None:
+            image = F.grid_sample(image, where, padding_mode="border", align_corners=False)
+        return self.protector.edited(image, targets).flatten(0, 1)[None]
 
-    def _alignment(self) -> Tensor:
-        """Return a sampling grid (1, s, s, 2) such as another detector's eyes would give."""
-        size = self.x0.shape[-1]
-        turn, zoom, *shift = (torch.rand(4, generator=self.random) * 2 - 1).tolist()
-        turn, zoom = TURN * turn, 1 + ZOOM * zoom
-        cos, sin = zoom * math.cos(turn), zoom * math.sin(turn)
-        x, y = (SHIFT * v * 2 / size for v in shift)
-        theta = torch.tensor([[[cos, -sin, x], [sin, cos, y]]])
-        return F.affine_grid(theta, [1, 3, size, size], align_corners=False)
+
+def _alignment(size: int, random: torch.Generator) -> Tensor:
+    """Return a sampling grid (1, s, s, 2) such as another detector's eyes would give."""
+    turn, zoom, *shift = (torch.rand(4, generator=random) * 2 - 1).tolist()
+    turn, zoom = TURN * turn, 1 + ZOOM * zoom
+    cos, sin = zoom * math.cos(turn), zoom * math.sin(turn)
+    x, y = (SHIFT * v * 2 / size for v in shift)
+    theta = torch.tensor([[[cos, -sin, x], [sin, cos, y]]])
+    return F.affine_grid(theta, [1, 3, size, size], align_corners=False)
 
 
 def _spread(

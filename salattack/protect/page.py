@@ -63,7 +63,10 @@ def in_words(done: Protected) -> str:
 def _words(face: FaceMeasure) -> str:
     seen = next(w for least, most, w in WORDS if face.ssim >= least and face.tint <= most)
     broken = f"{face.broken} of {len(face.damage)} edits visibly broken"
-    return f"{seen}: SSIM {face.ssim:.2f}, tint {face.tint:.0f} of 255; {broken}"
+    if whole := [name.replace("_", " ") for name, d in face.damage.items() if d <= SUCCESS]:
+        broken += f", not {', '.join(whole)}"
+    figures = f"PSNR {face.psnr:.1f} dB, SSIM {face.ssim:.2f}, tint {face.tint:.0f} of 255"
+    return f"{seen}: {figures}; {broken}"
 
 
 def write_report(done: Protected, protector: Protector, path: Path) -> None:

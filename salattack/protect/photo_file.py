@@ -1,27 +1,33 @@
 """Photos read and written: pixels, transparency, colour profile, and metadata without pictures.
 
-Supported are JPEG, PNG and WebP: RGB with 8 bits a channel, and in PNG and WebP alpha. Pixels are
+JPEG, PNG and WebP are read and written; HEIC, AVIF, GIF, BMP and TIFF are read and written as one
+of those. Grey, palette, CMYK and 16-bit pixels become 8-bit RGB, and a note says so. Pixels are
 held upright. A file keeps its stored orientation and the EXIF data that describes it.
 
-A thumbnail or preview inside a file shows the unprotected face. So metadata is kept by an
-allow-list: EXIF fields, XMP packets, comments and text of at most `LONGEST` bytes a value, IPTC
+A thumbnail, depth map or preview inside a file shows the unprotected face. So metadata is kept by
+an allow-list: EXIF fields, XMP packets, comments and text of at most `LONGEST` bytes a value, IPTC
 text of at most `LONGEST_IPTC` bytes a value (JPEG to JPEG), and the ICC profile. Everything else
 is dropped, and the photo's notes name it.
 """
 
 import re
+from contextlib import suppress
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
 from typing import Any
 
-from PIL import Image, PngImagePlugin
+from PIL import Image, ImageCms, PngImagePlugin
 
 from ..errors import SalattackError
 from ..faces.alignment import Box
+from ..faces.reading import decoded, to_rgb
 from .metadata import LONGEST, ORIENTATION, jpeg_settings, plain_exif, png_chunks
 
 FORMATS = {".jpg": "JPEG", ".jpeg": "JPEG", ".png": "PNG", ".webp": "WEBP"}
+HEIC = (".heic", ".heif")
+READ = (*FORMATS, *HEIC, ".avif", ".gif", ".bmp", ".tif", ".tiff")  # files that are photos
+LOSSLESS = ".gif", ".bmp", ".tif", ".tiff"
 NEW_JPEG = {"quality": 95, "subsampling": "4:4:4"}  # where the input was no JPEG
 LOSSLESS_WEBP = {"lossless": True, "exact": True, "quality": 50}  # quality is effort here
 BLOCK = 16  # px: JPEG's largest unit with the samplings that Pillow writes
@@ -48,7 +54,7 @@ class Photo:
 
     pixels: Image.Image  # upright RGB
     alpha: Image.Image | None  # upright L
-    format: str  # "JPEG", "PNG" or "WEBP"
+    format: str  # Pillow's name
     orientation: int  # EXIF orientation of the file, 1 to 8
     kept: dict[str, Any]  # Pillow's options that write the metadata in any format
     own: dict[str, Any]  # options for the photo's own format, where they replace those of kept
@@ -120,54 +126,66 @@ def _corners(box: Box, size: tuple[int, int], orientation: int) -> Box:
 
 
 def format_of(path: Path) -> str:
-    """Return the format that a file's suffix names.
+    """Return the format that the suffix of a file to write names.
 
     Raises:
-        SalattackError: the suffix names no supported format.
+        SalattackError: the suffix names none of `FORMATS`.
     """
     if path.suffix.lower() not in FORMATS:
-        raise SalattackError(f"{path} is not named as a photo; known are {', '.join(FORMATS)}")
+        known = ", ".join(FORMATS)
+        raise SalattackError(f"{path} cannot be written; name it with one of {known}")
     return FORMATS[path.suffix.lower()]
 
 
+def name_written(name: str, suffix: str | None = None) -> str:
+    """Return the name of a photo's protected file: ``IMG_1.heic`` becomes ``IMG_1.heic.jpg``.
+
+    Args:
+        name: the photo's.
+        suffix: the one that is asked for; None for the photo's own, or where that cannot be
+            written for .jpg, which is .png after a lossless format.
+    """
+    own = Path(name).suffix.lower()
+    if suffix is None:
+        suffix = own if own in FORMATS else ".png" if own in LOSSLESS else ".jpg"
+    return name if FORMATS.get(own) == FORMATS[suffix] else name + suffix
+
+
 def read_photo(path: Path) -> Photo:
-    """Read a photo completely.
+    """Read a photo completely; of several pictures in a file the first one.
 
     Raises:
-        SalattackError: the file is missing, damaged, truncated, no picture, too large, animated,
-            or has pixels that could not be written back as they are.
+        SalattackError: the file is missing, damaged, truncated, no picture or too large, or HEIC
+            without pillow-heif.
     """
     try:
-        with Image.open(path) as image:
-            kind = "JPEG" if image.format == "MPO" else image.format
-            if kind not in FORMATS.values():
-                reason = f"is {kind}; save it as JPEG, PNG or WebP"
-            elif image.format != "MPO" and getattr(image, "n_frames", 1) > 1:
-                reason = "is animated; save one frame as a still picture"
-            elif kind == "PNG" and next(png_chunks(path))[1][8] > 8:
-                reason = "has 16 bits a channel; save it with 8"
-            elif image.mode not in ("RGB", "RGBA") or "transparency" in image.info:
-                reason = f"has pixels of the kind {image.mode}; save it as 8-bit RGB"
-            else:
-                return _read(image, kind, path)
-    except FileNotFoundError:
-        raise SalattackError(f"{path} does not exist; check the path") from None
-    except Image.DecompressionBombError:
-        limit = 2 * (Image.MAX_IMAGE_PIXELS or 0) // 10**6
-        raise SalattackError(f"{path} has more than {limit} megapixels; shrink it") from None
-    except Exception as error:  # decoders raise many types on damaged files
-        message = f"{path} is not a readable picture ({error}); replace the file"
-        raise SalattackError(message) from error
-    raise SalattackError(f"{path} {reason}")
+        import pillow_heif
+    except ImportError as error:
+        if path.suffix.lower() in HEIC:
+            message = f"{path} needs pillow-heif; install it by pip install 'salattack[heic]'"
+            raise SalattackError(message) from error
+    else:  # also for HEIC files with another name
+        pillow_heif.register_heif_opener()
+    with decoded(path, still=False) as image:
+        return _read(image, path)
 
 
-def _read(image: Image.Image, kind: str, path: Path) -> Photo:
+def _read(image: Image.Image, path: Path) -> Photo:
+    info, kind = image.info, "JPEG" if image.format == "MPO" else image.format
+    notes = []
+    if image.format != "MPO" and (several := getattr(image, "n_frames", 1)) > 1:
+        notes.append(f"only the first of its {several} pictures is kept")
     image.load()  # the whole file: a truncated one raises here
-    info = image.info
+    chunks = list(png_chunks(path)) if kind == "PNG" else []
+    bits = chunks[0][1][8] if chunks else info.get("bit_depth", 16 if image.mode[0] in "IF" else 8)
+    named = {"L": "grey", "LA": "grey", "P": "palette", "PA": "palette", "1": "black and white"}
+    was = "16-bit" if bits > 8 else named.get(image.mode, image.mode)
+    if converted := bits > 8 or image.mode not in ("RGB", "RGBA"):
+        notes.append(f"converted from {was} to 8-bit RGB")
     orientation = image.getexif().get(ORIENTATION, 1)
     orientation = orientation if orientation in _UPRIGHT else 1
     kept = {key: info[key] for key in ("icc_profile", "dpi") if info.get(key)}
-    exif, dropped = plain_exif(info.get("exif", b"").removeprefix(b"Exif\0\0"), orientation)
+    exif, dropped = plain_exif((info.get("exif") or b"").removeprefix(b"Exif\0\0"), orientation)
     if exif:
         kept["exif"] = b"Exif\0\0" + exif
     if xmp := info.get("xmp") or info.get(XMP_IN_PNG):
@@ -185,11 +203,15 @@ def _read(image: Image.Image, kind: str, path: Path) -> Photo:
         own = LOSSLESS_WEBP
         if path.stat().st_size > 8 + int.from_bytes(path.read_bytes()[4:8], "little"):
             dropped.append("data after the picture")
-    else:
+    elif kind == "PNG":
         own["pnginfo"] = PngImagePlugin.PngInfo()
-        for name, data in png_chunks(path):
-            if name in (b"iCCP", b"eXIf", b"pHYs") or data.startswith(XMP_IN_PNG.encode() + b"\0"):
-                continue  # the writer makes these from `kept`
+        for name, data in chunks:
+            if name in (b"iCCP", b"eXIf", b"pHYs", b"tRNS") or data.startswith(
+                XMP_IN_PNG.encode() + b"\0"
+            ):
+                continue  # the writer makes these from `kept` and the pixels
+            if converted and name in (b"sBIT", b"bKGD"):
+                continue  # they describe other pixels
             if name in PNG_KEPT and len(data) <= LONGEST:
                 own["pnginfo"].add(name, data)
             elif name[:1].islower():
@@ -198,15 +220,28 @@ def _read(image: Image.Image, kind: str, path: Path) -> Photo:
                 dropped.append("data after the picture")
         if "xmp" in kept:
             own["pnginfo"].add_itxt(XMP_IN_PNG, kept["xmp"].decode("utf-8", "replace"))
-    notes = []
+    inside = {"thumbnails": "thumbnails", "depth_images": "a depth map", "aux": "further pictures"}
+    dropped += [what for key, what in inside.items() if info.get(key)]  # of a HEIC
     if dropped:
         names = ", ".join(dict.fromkeys(dropped))
         notes.append(f"not kept, because it may hold a picture of the unprotected face: {names}")
-    alpha = image.getchannel("A") if image.mode == "RGBA" else None
-    pixels = image.convert("RGB") if image.mode == "RGBA" else image.copy()
+    alpha = image.convert("RGBA").getchannel("A") if image.has_transparency_data else None
+    pixels = _pixels(image, kept)
     pixels.info = {}  # Pillow would write some of it
     pixels, alpha = (part and _turned(part, orientation) for part in (pixels, alpha))
     return Photo(pixels, alpha, kind, orientation, kept, own, notes)
+
+
+def _pixels(image: Image.Image, kept: dict[str, Any]) -> Image.Image:
+    """Return 8-bit RGB; a profile of other pixels is applied and taken out of ``kept``."""
+    if image.mode in ("RGB", "RGBA", "P", "PA"):
+        return image.convert("RGBA").convert("RGB") if image.mode != "RGB" else image.copy()
+    profile = kept.pop("icc_profile", None)
+    if profile and image.mode in ("L", "CMYK"):
+        with suppress(ImageCms.PyCMSError, OSError):
+            read, srgb = ImageCms.ImageCmsProfile(BytesIO(profile)), ImageCms.createProfile("sRGB")
+            return ImageCms.profileToProfile(image, read, srgb, outputMode="RGB")
+    return image.convert("RGB") if image.has_transparency_data else to_rgb(image, "white")
 
 
 def write_photo(photo: Photo, path: Path, target_format: str) -> None:

@@ -12,6 +12,7 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
+import torch.nn.functional as F
 from PIL import Image, ImageChops
 from torch import Tensor
 from torchmetrics.functional.image import structural_similarity_index_measure
@@ -28,9 +29,18 @@ from .photo_file import format_of, read_photo, write_photo
 from .placement import Place
 
 VIEW = 1024  # px: long side of what a person looks at, for SSIM
-PATCHES = 32  # along each side of a face's part, for smooth changes of colour
+BLOCKS = 16  # along each side of what g sees, for the tint
 Seen = tuple[Place, Tensor, Tensor]  # a face: its place, what g sees there, and M there
-FIGURES = ("box", "ssim", "tint", "l1", "linf", "damage", "broken")  # of a face, in the record
+FIGURES = (
+    "box",
+    "psnr",
+    "ssim",
+    "tint",
+    "l1",
+    "linf",
+    "damage",
+    "broken",
+)  # of a face, in the record
 
 
 @dataclass(frozen=True)
@@ -43,8 +53,9 @@ class FaceMeasure:
     after: Tensor  # what g sees of the written file
     fakes: tuple[Tensor, Tensor]  # g's K edits of before and of after, (K, 3, s, s)
     box: Box  # the part of the upright photo that may have changed
+    psnr: float  # of that part in dB
     ssim: float  # of that part, shrunk to `VIEW` pixels if it is larger
-    tint: float  # largest smooth change of colour in 8-bit steps; SSIM overlooks it, people do not
+    tint: float  # largest mean change of a block in 8-bit steps; SSIM overlooks it, people do not
     l1: float  # mean absolute change of that part in 8-bit steps
     linf: int  # greatest absolute change in 8-bit steps
     damage: dict[str, float]  # for each edit, the mean squared change of the fake in [-1, 1]
@@ -85,8 +96,8 @@ def protect_photo(
     """Write a photo whose faces are protected one after the other; the original is only read.
 
     Args:
-        source: JPEG, PNG or WebP, see `salattack.protect.photo_file`.
-        target: the same; a PNG or WebP keeps the bits of every other pixel.
+        source: a photo, see `salattack.protect.photo_file`.
+        target: JPEG, PNG or WebP; a PNG or WebP keeps the bits of every other pixel.
         protector: the models and the strength.
         mask: a grey picture of the photo's size that replaces the saliency: the photo may change
             fully where it is white, and not at all where it is black.
@@ -161,6 +172,8 @@ def measure(
         box, crop_after = place.box(before.size), place.crop(after)
         parts = before.crop(box), after.crop(box)
         counts = np.array(ImageChops.difference(*parts).histogram()).reshape(3, 256).sum(0)
+        steps = np.arange(256)
+        square = counts @ steps**2 / counts.sum()
         fakes = protector.fakes(crop), protector.fakes(crop_after)
         damage = fake_damage(*fakes)
         face = FaceMeasure(
@@ -170,9 +183,10 @@ def measure(
             after=crop_after,
             fakes=fakes,
             box=box,
-            tint=_tint(*parts),
+            psnr=float(20 * np.log10(255) - 10 * np.log10(max(square, 1e-9))),
+            tint=_tint(crop, crop_after),
             ssim=_ssim(*parts),
-            l1=float(counts @ np.arange(256) / counts.sum()),
+            l1=float(counts @ steps / counts.sum()),
             linf=int(counts.nonzero()[0].max()),
             damage=dict(zip(protector.edits.names, damage["damage_l2"].tolist(), strict=True)),
             broken=int(damage["success"].sum()),
@@ -207,13 +221,9 @@ def _seen(
     return seen
 
 
-def _tint(before: Image.Image, after: Image.Image) -> float:
-    """Return the 99th percentile of the change of colour averages over `PATCHES`² patches."""
-    patches = (
-        np.asarray(image.resize((PATCHES, PATCHES), Image.Resampling.BOX), int)
-        for image in (before, after)
-    )
-    return float(np.percentile(np.abs(np.subtract(*patches)).max(2), 99))
+def _tint(before: Tensor, after: Tensor) -> float:
+    """Return the largest mean change of `BLOCKS`² blocks of (1, 3, s, s) images in 8-bit steps."""
+    return 127.5 * F.adaptive_avg_pool2d(after - before, BLOCKS).abs().max().item()
 
 
 def _ssim(before: Image.Image, after: Image.Image) -> float:

@@ -16,9 +16,9 @@ from IPython.display import DisplayHandle, display
 
 from ..errors import SalattackError
 from ..faces import load_faces
-from .disruption import STRENGTHS, load_protector
+from .disruption import STRENGTHS, attack_of, load_protector
 from .page import body
-from .photo_file import FORMATS
+from .photo_file import FORMATS, READ, name_written
 from .protection import protect_photo
 
 STYLE = """<style>
@@ -53,7 +53,7 @@ class ProtectPage:
             choices.insert(0, (Path(photo).name, Path(photo)))
         wide = {"width": "20rem", "max_width": "100%"}
         self.photo = ipywidgets.Dropdown(options=choices, description="Photo", layout=wide)
-        self.upload = ipywidgets.FileUpload(accept=",".join(FORMATS), description="Your photo")
+        self.upload = ipywidgets.FileUpload(accept=",".join(READ), description="Your photo")
         slider = {"options": list(STRENGTHS), "value": strength, "continuous_update": False}
         self.strength = ipywidgets.SelectionSlider(description="Strength", layout=wide, **slider)
         self.whole_frame = ipywidgets.Checkbox(
@@ -84,8 +84,9 @@ class ProtectPage:
             SalattackError: see `protect_photo`.
         """
         source, strength = self.photo.value, self.strength.value
-        target = self._target / (Path(self.photo.label).stem + source.suffix)
-        protector = replace(self._protector, strength=strength, attack=STRENGTHS[strength])
+        name = Path(self.photo.label).stem + source.suffix
+        target = self._target / name_written(name)
+        protector = replace(self._protector, strength=strength, attack=attack_of(strength))
         for control in self._controls:
             control.disabled = True
         self.link.value = ""

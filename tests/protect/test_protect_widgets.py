@@ -3,7 +3,6 @@
 import json
 import re
 from base64 import b64decode
-from dataclasses import replace
 from datetime import UTC, datetime
 from io import BytesIO
 
@@ -38,8 +37,7 @@ def small(tmp_path_factory):
 @pytest.fixture
 def done(monkeypatch):
     """Shorten the attacks and the report, and keep what was computed."""
-    for name, attack in disruption.STRENGTHS.items():
-        monkeypatch.setitem(disruption.STRENGTHS, name, replace(attack, steps=2))
+    monkeypatch.setattr(disruption, "STEPS", 2)
     for name in list(protect_report.TRANSFORMS):
         monkeypatch.delitem(protect_report.TRANSFORMS, name)
     computed = []
@@ -54,7 +52,7 @@ def done(monkeypatch):
 
 @pytest.fixture
 def page(small, done):
-    return widgets.ProtectPage(small, "gentle", device="cpu")
+    return widgets.ProtectPage(small, "normal", device="cpu")
 
 
 def upload(page, name, content):
@@ -67,7 +65,7 @@ def test_what_is_shown_is_what_was_computed(page, small, done):
     (first,) = done
     assert page.photo.label == "me & you.png" and len(page.photo.options) == 1 + 20
     summary = in_words(first)
-    assert summary[1:] in page.result.value and "“gentle”" in page.result.value
+    assert summary[1:] in page.result.value and "“normal”" in page.result.value
     assert "me &amp; you.png" in page.result.value and "<b>" not in page.result.value
     assert page.result.value.count("data:image/webp;base64,") == 2 + 4 + 10
     name, data = re.search(
@@ -87,7 +85,6 @@ def test_another_strength_or_region_is_computed_anew(page, done):
     before = page.result.value
     page.strength.value = "strong"
     assert len(done) == 2 and "“strong”" in page.result.value != before
-    assert done[1].faces[0].linf > done[0].faces[0].linf
     page.whole_frame.value = True
     assert len(done) == 3 and done[2].faces[0].place.face is None
     assert "The whole frame: " in page.result.value
@@ -107,7 +104,7 @@ def test_an_upload_is_chosen_and_computed_once(page, small, done):
     ("name", "content", "sentence"),
     [
         ("text.jpg", b"no photo", "text.jpg is not a readable picture"),
-        ("photo.heic", b"", "photo.heic is not named as a photo; known are .jpg"),
+        ("photo.heic", b"", "photo.heic is not a readable picture"),
         ("green.png", None, "no face found in green.png; --whole-frame protects"),
     ],
 )
@@ -146,7 +143,7 @@ def test_a_reader_without_a_kernel_sees_the_result(page):
 
 
 def test_wrong_parameters_stop_the_notebook(tmp_path, done):
-    with pytest.raises(SalattackError, match="unknown strength 'mild'; known: gentle"):
+    with pytest.raises(SalattackError, match="unknown strength 'mild'; known: normal"):
         widgets.ProtectPage(strength="mild", device="cpu")
     page = widgets.ProtectPage(tmp_path / "gone.png", device="cpu")
     with pytest.raises(SalattackError, match=r"gone.png does not exist; check the path"):

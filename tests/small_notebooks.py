@@ -9,8 +9,10 @@ kept in ``small_notebooks.json``.
 import base64
 import io
 import json
+import os
 import re
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -70,6 +72,9 @@ SMALL = {
 RELATIVE = 0.05  # of a number, and one unit of its last printed digit
 STEPS = 2.0  # mean absolute difference of two thumbnails in 8-bit steps
 SIDE = 48
+MEASURED = "measured:"
+CELL = "from small_notebooks import measured\n\nmeasured(globals())"
+TIGHT = 0.01  # of the largest number of a line of `measured`
 NUMBER = re.compile(r"(?<![\w.])-?\d+(?:\.\d+)?(?:e-?\d+)?")
 
 
@@ -82,12 +87,52 @@ class Close(str):
         if (mine := thumbnail(self)) is not None:
             theirs = thumbnail(other)
             return theirs is not None and bool(np.abs(mine - theirs).mean() <= STEPS)
+        if self.startswith(MEASURED):
+            lines = self.splitlines(), other.splitlines()
+            return len(lines[0]) == len(lines[1]) and all(map(same_line, *lines))
         texts = [re.sub(r"[\s\-:]+", " ", NUMBER.sub("#", text)) for text in (self, other)]
         numbers = zip(NUMBER.findall(self), NUMBER.findall(other), strict=False)
         return texts[0] == texts[1] and all(near(a, b) for a, b in numbers)
 
     def __ne__(self, other: str) -> bool:
         return not self == other
+
+
+def measured(names: Mapping[str, object]) -> None:
+    """Print the numbers behind what a notebook shows, five digits each: the copies' last cell.
+
+    Of pictures: means of |x| over the parts of a 4 × 4 grid, which say where. Of the two networks:
+    their output for the first face. Of rows: the means, without I-FGSM's, whose first step is
+    rounding error that differs between processors.
+    """
+    import torch
+
+    print(MEASURED)
+    found = {key: value for key, value in names.items() if not key.startswith("_")}
+    found |= vars(found["edits"]) if "edits" in found else {}
+    if study := found.get("study"):
+        photo, labels, _ = next(study.batches(1))
+        target = study.targets(labels, [study.edits.names[0]])
+        found |= {"g(photo)": study.generate(photo, target), "M(photo)": study.saliency_map(photo)}
+    for name, value in sorted(found.items()):
+        if isinstance(value, torch.Tensor) and value.dim() > 1:
+            picture = value.detach().double().abs().reshape(-1, 1, *value.shape[-2:])
+            parts = torch.nn.functional.adaptive_avg_pool2d(picture, 4).mean(0).flatten().tolist()
+            print(f"{name}:", *(f"{part:.5g}" for part in parts))
+    if "rows" in found and "damage_l2" in found["rows"]:
+        rows = found["rows"]
+        rows = rows[rows["attacker"] != "i-fgsm"] if "attacker" in rows else rows
+        for column in ("l1", "l2", "damage_l2"):
+            if column in rows:
+                print(f"rows, {column}: {rows[column].mean():.5g}")
+
+
+def same_line(mine: str, theirs: str) -> bool:
+    """Whether two lines of `measured` have one name, and numbers within `TIGHT`."""
+    (name, _, a), (other, _, b) = mine.partition(": "), theirs.partition(": ")
+    a, b = (np.array(part.split(), float) for part in (a, b))
+    near = a.shape == b.shape and bool((np.abs(a - b) <= TIGHT * np.abs(a).max(initial=0)).all())
+    return name == other and near
 
 
 def near(a: str, b: str) -> bool:
@@ -127,17 +172,33 @@ def small(data: dict) -> dict:
     return data
 
 
+def copied(name: str, place: Path) -> Path:
+    """Write a notebook with small parameters and the cell that prints what it measured."""
+    import nbformat
+    from papermill.iorw import load_notebook_node
+    from papermill.parameterize import parameterize_notebook
+
+    notebook = load_notebook_node(str(NOTEBOOKS / f"{name}.ipynb"))
+    notebook = parameterize_notebook(notebook, SMALL[name] | {"output": str(place)})
+    cells = notebook.cells
+    sliders = (i for i, cell in enumerate(cells) if "ipywidgets" in cell.source)
+    cells.insert(next(sliders, len(cells)), nbformat.v4.new_code_cell(CELL))  # no cell after them
+    nbformat.write(notebook, path := place / f"{name}.ipynb")
+    return path
+
+
 def keep(names: list[str]) -> None:
     import nbformat
 
     from salattack.workflow.notebooks import run_notebook
 
+    os.environ["PYTHONPATH"] = os.pathsep.join([str(KEPT.parent), os.environ.get("PYTHONPATH", "")])
     kept = json.loads(KEPT.read_text()) if KEPT.exists() else {}
     for name in names or SMALL:
         with TemporaryDirectory() as place:
-            given = SMALL[name] | {"output": place}
-            run_notebook(NOTEBOOKS / f"{name}.ipynb", Path(place) / "out.ipynb", given)
-            cells = nbformat.read(Path(place) / "out.ipynb", 4).cells
+            path = copied(name, Path(place))
+            run_notebook(path, path, {})
+            cells = nbformat.read(path, 4).cells
         outputs = [cell.outputs for cell in cells if cell.cell_type == "code"]
         for output in (output for cell in outputs for output in cell if "data" in output):
             output["data"] = small(output["data"])
@@ -147,19 +208,15 @@ def keep(names: list[str]) -> None:
 
 def copies(folder: Path, names: list[str]) -> None:
     import nbformat
-    from papermill.iorw import load_notebook_node
-    from papermill.parameterize import parameterize_notebook
 
     kept = json.loads(KEPT.read_text())
     for name in names or SMALL:
-        given = SMALL[name] | {"output": str(folder)}
-        notebook = load_notebook_node(str(NOTEBOOKS / f"{name}.ipynb"))
-        notebook = parameterize_notebook(notebook, given)
+        notebook = nbformat.read(path := copied(name, folder), 4)
         code = [cell for cell in notebook.cells if cell.cell_type == "code"]
         for cell, outputs in zip(code, kept[name], strict=True):
             cell.outputs = [nbformat.from_dict(output) for output in outputs]
             cell.execution_count = 1
-        nbformat.write(notebook, folder / f"{name}.ipynb")
+        nbformat.write(notebook, path)
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ import textwrap
 import warnings
 from collections.abc import Mapping, Sequence
 from functools import partial
+from html import escape
 from pathlib import Path
 
 import pandas as pd
@@ -104,7 +105,7 @@ def write_report(
     models = (*GENERATORS.values(), *SALIENCY_MODELS.values())
     shipped = {model.file for model in models if model.shipped}
     rows = read_samples(folder)
-    layout = shown_layout(paper_layout(by_sample_size(rows)), "{}").rename(columns=ERRORS)
+    layout = shown_layout(paper_layout(by_sample_size(rows)), "<b>{}</b>").rename(columns=ERRORS)
     return _write(
         place / "index.html",
         _page(
@@ -114,7 +115,7 @@ def write_report(
             marks=MARKS,
             tally=tally(claims),
             premises=premises(folder),
-            table=layout.to_html(border=0, justify="left"),
+            table=layout.to_html(border=0, justify="left", escape=False),
             damage=damage_table(table_1(rows)).reset_index(),
             captions=(TABLE_CAPTION, DAMAGE_CAPTION),
             figures=[_figure(path) for path in figures],
@@ -148,15 +149,16 @@ def _figure(path: Path) -> dict:
     name = path.stem.replace("_", " ").capitalize()
     with Image.open(path) as image:
         image.thumbnail((WIDTH, 4 * WIDTH), Image.Resampling.LANCZOS)
-        uri, size = _small(image, "webp"), dict(zip(("width", "height"), image.size, strict=True))
-    known = CAPTIONS.get(_key(path), Caption(name, name, ""))
-    return {**known._asdict(), **size, "uri": f"data:image/webp;base64,{uri}"}
+        size = dict(zip(("width", "height"), image.size, strict=True))
+        known = CAPTIONS.get(_key(path), Caption(name, name, ""))
+        return {**known._asdict(), **size, "uri": _uri(image)}
 
 
-def _small(image: Image.Image, kind: str) -> str:
+def _uri(image: Image.Image) -> str:
+    """Return a picture as WebP in a URI; at this quality all pages together stay below 3 MB."""
     pixels = io.BytesIO()
-    image.convert("RGB").save(pixels, kind, quality=85)
-    return base64.b64encode(pixels.getvalue()).decode()
+    image.convert("RGB").save(pixels, "webp", quality=75)
+    return f"data:image/webp;base64,{base64.b64encode(pixels.getvalue()).decode()}"
 
 
 def strip(notebook: Mapping) -> None:
@@ -195,16 +197,16 @@ def _notebook(path: Path) -> tuple[str, str]:
     lines = "\n".join(c.source for c in notebook.cells if c.cell_type == "markdown")
     title = found[1].strip() if (found := re.search("^# (.+)", lines, re.M)) else path.stem
     for cell in notebook.cells:
-        cell.metadata["alt"] = title  # of its pictures
         if cell.cell_type == "markdown":
             cell.source = re.sub(r"\$\$(.+?)\$\$|\$(.+?)\$", put_aside, cell.source, flags=re.S)
         for output in cell.get("outputs", ()):
-            if png := output.get("data", {}).pop("image/png", None):
-                with Image.open(io.BytesIO(base64.b64decode(png))) as image:
-                    output["data"]["image/jpeg"] = _small(image, "jpeg")
+            data = output.get("data", {})
+            if kind := next(iter({"image/png", "image/jpeg"} & data.keys()), None):
+                with Image.open(io.BytesIO(base64.b64decode(data[kind]))) as image:
+                    tag = f'<img src="{_uri(image)}" alt="{escape(title)}">'
+                output["data"] = {"text/html": tag}
     exporter = HTMLExporter(
         template_name="basic",  # the cells alone: no MathJax, no require.js, no style
-        embed_images=True,
         exclude_input_prompt=True,
         exclude_output_prompt=True,
         exclude_anchor_links=True,

@@ -105,6 +105,8 @@ def run_notebook(source: Path, output: Path, parameters: Mapping) -> None:
         # that. In a folder of their own: a killed run leaves none beside the notebooks.
         with TemporaryDirectory(prefix="salattack-") as place:
             ipc = {"transport": "ipc", "ip": f"{place}/kernel"}
+            # Shutting down interrupts the idle kernel, which would report it as an error.
+            client = {"extra_arguments": ["--log-level=CRITICAL"]}
             notebook = _papermill().execute_notebook(
                 str(source),
                 None,
@@ -112,7 +114,10 @@ def run_notebook(source: Path, output: Path, parameters: Mapping) -> None:
                 resources={"metadata": {"path": str(source.parent)}},  # the kernel's folder
                 progress_bar=False,
                 stderr_file=sys.stderr,
-                config=Config({"KernelManager": ipc} if os.name == "posix" else {}),
+                config=Config(
+                    {"NotebookClient": client}
+                    | ({"KernelManager": ipc} if os.name == "posix" else {})
+                ),
             )
     except _papermill().PapermillExecutionError as error:
         kind = "" if error.ename == SalattackError.__name__ else f"{error.ename}: "

@@ -163,6 +163,10 @@ def test_pictures_are_described_and_pages_are_pages(pages):
     assert pages["framework.html"].all("img")
 
 
+def test_all_pages_together_are_small(place):
+    assert sum(path.stat().st_size for path in place.iterdir()) <= 3_000_000
+
+
 def test_no_machine_in_it(place):
     for path in place.iterdir():
         text = re.sub(r'"data:image/\w+;base64,[^"]*"', "", path.read_text(encoding="utf-8"))

@@ -27,7 +27,7 @@ OPTIONAL = "published_generators"
 
 # These run one after another, with one ledger, because they measure the same attacks in part. Any
 # other notebook has a ledger of its own: what it finds there must not depend on who was faster.
-SHARING = ("attack_comparison", "trade_off", "smallest_change", "robustness", "paper_reading")
+SHARING = ("attack_comparison", "trade_off", "smallest_change", "paper_reading")
 
 
 def share_machine(jobs: int | None = None, device: str = "auto") -> int:

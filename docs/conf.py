@@ -68,6 +68,7 @@ notebooks/smallest_change
 notebooks/robustness
 notebooks/paper_reading
 notebooks/transfer
+notebooks/published_generators
 notebooks/models
 notebooks/protect
 ```

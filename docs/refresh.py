@@ -182,6 +182,22 @@ def dimensions() -> str:
     return drawn(head, rows)
 
 
+def published() -> str:
+    """Return how often and how badly two attackers break the generators that others published."""
+    table, rows = csv("published/published.csv", "generator", "bound", "attacker"), []
+    bound = table.index.unique("bound").max()
+    for generator in table.index.unique("generator"):
+        row = [generator, f"{table.loc[generator, 'faces'].max():.0f}"]
+        for name in ("i-fgsm", "saliency-aware"):
+            one = table.loc[generator, bound, name]
+            broken = f"{100 * one['success']:.0f} %"
+            row += [f"{one['damage_l2']:.3f}", broken, f"{one['relative']:.1f}"]
+        rows.append(row)
+    names = ("I-FGSM", "Saliency-Aware")
+    head = [f"{n}: {what}" for n in names for what in ("damage", "broken", "damage / edit")]
+    return drawn(["Generator", "Faces", *head], rows)
+
+
 def minutes(notebook: str) -> str:
     """Return how long a notebook took in the committed run."""
     seconds = MANIFEST["notebooks"][notebook]["seconds"]
@@ -229,6 +245,7 @@ TABLES = {
         robustness,
         transfer,
         dimensions,
+        published,
     )
 }
 
@@ -243,6 +260,12 @@ def values() -> dict[str, str]:
     left = csv("robustness.csv", "transform", "attacker")["remaining"]
     means = csv("trade_off_means.csv", "attacker", "bound")
     across = csv("transfer.csv", "attacker").iloc[0]
+    others = csv("published/published.csv", "attacker", "bound")["damage_l2"]
+    strong, gradient = (others.loc[name, 0.1] for name in ("saliency-aware", "i-fgsm"))
+    least = csv("celeba/smallest_change.csv", "attacker").query(
+        "sample.str.startswith('24 CelebA')"
+    )
+    figure = least.loc["saliency-aware"].query("bound == 0.1").iloc[0]
     return {
         "claims": (ROOT / "figures" / "claims.md").read_text().splitlines()[0].rstrip("."),
         "aware_l1": f"{aware['l1_ratio']:.2f}",
@@ -261,6 +284,13 @@ def values() -> dict[str, str]:
         "nullified": f"{100 * (1 - means.loc[('nullifying', 0.05), 'edit_left']):.0f} %",
         "transfer_own": f"{across['stargan-celeba128-w32']:.3f}",
         "transfer_other": f"{across['cyclegan-blond128-w32']:.3f}",
+        "others": f"{len(strong)}",
+        "others_broken": f"{(strong > 0.05).sum()}",
+        "others_gradient": f"{(gradient > 0.05).sum()}",
+        "least_broken": f"{100 * least.loc['minimum-norm', 'success']:.0f} %",
+        "least_psnr": f"{least.loc['minimum-norm', 'psnr']:.1f}",
+        "aware_broken_far": f"{100 * figure['success']:.0f} %",
+        "aware_psnr_far": f"{figure['psnr']:.1f}",
     }
 
 

@@ -228,8 +228,6 @@ def _at_equal_damage(run: Run) -> Outcome:
 
 def _universal(run: Run) -> Outcome:
     if run.lacks(PUBLISHED):
-        if run.lacks("transfer.csv"):
-            return _untested("The run attacked one generator only.")
         because = "The shipped generators, two students of one teacher, cannot test any model."
         return _untested(f"{because} `salattack assets fetch published` gets five others.")
     table = pd.read_csv(run.folder / PUBLISHED).query("bound == @MAGNITUDE")
@@ -240,8 +238,7 @@ def _universal(run: Run) -> Outcome:
     found = {name: Estimate(*row) for name, row in of[OURS][ends].iterrows()}
     broken = {name: f"{(rows['damage_l2'] > SUCCESS).sum()}" for name, rows in of.items()}
     measured = "damage " + ", ".join(f"{name} {e.text(3)}" for name, e in found.items())
-    other = f"; I-FGSM breaks {broken['i-fgsm']} of them" if "i-fgsm" in broken else ""
-    measured += f": {broken[OURS]} of {len(found)} broken{other}"
+    measured += f": {broken[OURS]} of {len(found)} broken; by I-FGSM {broken.get('i-fgsm', '–')}"
     because = f"At magnitude {MAGNITUDE}, aimed at each published generator itself, the mean damage"
     return _judged(measured, f"{because} must exceed {SUCCESS}.", *_above(SUCCESS, *found.values()))
 

@@ -249,11 +249,7 @@ def paper_reading(table: pd.DataFrame) -> Figure:
 
 
 def published(table: pd.DataFrame) -> Figure:
-    """Draw each attacker's damage to each generator, a panel for each bound.
-
-    Args:
-        table: from `salattack.experiments.published.summary`.
-    """
+    """Draw each attacker's damage to each generator, a panel for each bound of `summary`."""
     generators, bounds, attackers = (table.index.unique(name) for name in table.index.names)
     with matplotlib.rc_context(FONT):
         height = 0.9 + len(generators) * (0.055 * len(attackers) + 0.12)
@@ -264,13 +260,12 @@ def published(table: pd.DataFrame) -> Figure:
                 rows = table.xs((bound, name), level=("bound", "attacker"))
                 shift = 0.7 * ((number + 0.5) / len(attackers) - 0.5)
                 at = [generators.get_loc(generator) + shift for generator in rows.index]
-                ends = rows["damage_l2_low"], rows["damage_l2_high"]
-                axes.hlines(at, *ends, color=style[0], lw=1.1)
+                axes.hlines(at, rows["damage_l2_low"], rows["damage_l2_high"], style[0], lw=1.1)
                 mark = (style[0], style[1], "")
                 _curve(axes, rows["damage_l2"], pd.Series(at, dtype=float), mark, label_of(name))
             axes.axvline(SUCCESS, color="0.6", linewidth=0.7, linestyle=(0, (4, 3)), zorder=0)
-            axes.set(xscale="log", title=f"bound {bound:g}")
-            axes.set(xlabel="damage to the fake: MSE in [-1, 1]; broken right of the line")
+            label = "damage to the fake: MSE in [-1, 1]; broken right of the line"
+            axes.set(xscale="log", title=f"bound {bound:g}", xlabel=label)
             axes.set_yticks(range(len(generators)), generators)
             axes.tick_params(axis="y", length=0)
         panels[0].set_ylim(len(generators) - 0.5, -0.5)

@@ -36,6 +36,10 @@ DAMAGE_CAPTION = (
     "the photo. Brackets are 95 % intervals, over people by bootstrap; those of shares are exact "
     "(Clopper and Pearson), over fakes."
 )
+KINDS_CAPTION = (
+    "Selfies, which have real backgrounds, beside portraits, which have plain ones: means with "
+    "95 % intervals over people. Damage in [-1, 1]."
+)
 
 
 def paper_layout(sizes: pd.DataFrame) -> pd.DataFrame:
@@ -152,9 +156,9 @@ def save_tables(
     files = {
         "table_1_samples.csv": rows.to_csv(index=False, float_format="%.6g"),
         "table_1.csv": table.to_csv(float_format="%.6g"),
-        "table_1.md": layout_markdown(sizes) + "\n",
+        "table_1.md": f"{TABLE_CAPTION} Errors in {unit}.\n\n{layout_markdown(sizes)}\n",
         "table_1.tex": layout_latex(sizes),
-        "table_1_damage.md": text.to_markdown() + "\n",
+        "table_1_damage.md": f"{DAMAGE_CAPTION} Background L1 in {unit}.\n\n{text.to_markdown()}\n",
         "table_1_damage.tex": escaped.reset_index().to_latex(
             index=False, caption=caption, label="tab:damage", position="t"
         ),
@@ -163,7 +167,8 @@ def save_tables(
         files["table_1_by_size.csv"] = sizes.to_csv(float_format="%.6g")
     if kinds is not None:
         files["table_1_kinds.csv"] = kinds.to_csv(float_format="%.6g")
-        files["table_1_kinds.md"] = kinds_table(kinds).to_markdown() + "\n"
+        shown = kinds_table(kinds).to_markdown()
+        files["table_1_kinds.md"] = f"{KINDS_CAPTION} L1 in {unit}.\n\n{shown}\n"
     for name, content in files.items():
         write_text(folder / name, content)
     return [folder / name for name in files]

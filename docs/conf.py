@@ -22,6 +22,7 @@ include_patterns = [
     "notebooks/*.ipynb",
     "figures/*.md",
     "figures/celeba/*.md",
+    "figures/published/*.md",
     "salattack/resources/weights/*.md",
 ]
 myst_enable_extensions = ["dollarmath"]

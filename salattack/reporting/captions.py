@@ -12,6 +12,12 @@ class Caption(NamedTuple):
 
 
 CAPTIONS = {
+    "teaser": Caption(
+        "The attack on two people",
+        "A row for each: the photo, its saliency map, the disrupted photo, a fake of the photo and "
+        "a fake of the disrupted photo.",
+        "framework",
+    ),
     "fig_1_4_framework": Caption(
         "Fig. 1 and 4: the framework",
         "A photo and its edit; below, f_sa makes the saliency map, the masked perturbation is "
@@ -113,8 +119,9 @@ def gallery() -> str:
         "# Figures\n\n`make figures` draws them all. The PDFs of the same names are for print.\n"
     ]
     for stem, (title, description, notebook) in CAPTIONS.items():
+        suffix = "jpg" if stem == "teaser" else "png"
         parts.append(
-            f"## {title}\n\n![{description}]({stem}.png)\n\n{description} "
+            f"## {title}\n\n![{description}]({stem}.{suffix})\n\n{description} "
             f"Notebook: [{notebook}](../notebooks/{notebook}.ipynb). "
             f"Command: `salattack run {notebook}`.\n"
         )

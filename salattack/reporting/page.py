@@ -98,7 +98,8 @@ def write_report(
     path = folder / "manifest.json"
     manifest = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
     written = manifest.get("outputs")  # other files are not this run's
-    figures = [p for p in sorted(folder.glob("*.png")) if written is None or p.name in written]
+    found = [*folder.glob("teaser.jpg"), *folder.glob("*.png")]
+    figures = [p for p in sorted(found) if written is None or p.name in written]
     figures += sorted((folder / "published").glob("*.png"))
     figures.sort(key=lambda path: [*CAPTIONS, _key(path)].index(_key(path)))
     groups = claims.groupby("group" if "group" in claims else "verdict", sort=False)

@@ -82,11 +82,12 @@ def test_the_index_holds_claims_table_and_figures(pages, claims):
     for value in table["ssim"]:
         assert f"{value:.3f}" in index.text
     assert index.text.index("independent reproduction") < index.text.index("Claim by claim")
-    figures = sorted(FIGURES.glob("*.png"))
+    figures = [*FIGURES.rglob("*.png"), FIGURES / "teaser.jpg"]
     images = index.all("img")
     assert len(images) == len(figures) > 4
-    order = [name for name in CAPTIONS if (FIGURES / f"{name}.png") in figures]
-    assert order[0] == "fig_1_4_framework" and len(order) == len(figures)
+    stems = {str(path.relative_to(FIGURES).with_suffix("")) for path in figures}
+    order = [name for name in CAPTIONS if name in stems]
+    assert order[0] == "teaser" and len(order) == len(figures)
     for image, name in zip(images, order, strict=True):
         assert image["src"].startswith("data:image/webp;base64,") and len(image["src"]) > 10_000
         assert CAPTIONS[name].title in index.text
@@ -244,7 +245,7 @@ def test_a_run_certifies_only_what_it_wrote(checkout):
     committed = {path.name for path in FIGURES.glob("*.*")}
     assert set(outputs) == committed - {"manifest.json"}
     index = Page(results / "report" / "index.html")
-    assert len(index.all("img")) == len(list(FIGURES.glob("*.png")))
+    assert len(index.all("img")) == len(list(FIGURES.glob("*.png"))) + 1  # the teaser
     assert "Of an earlier run" not in index.text
 
 

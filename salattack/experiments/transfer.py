@@ -46,7 +46,7 @@ def at_size(generator: Generator, side: int) -> Generator:
         if size == (side, side):
             return generator(images, target)
         to = partial(F.interpolate, mode="bilinear", antialias=True)
-        return to(generator(to(images, (side, side)), target), size)
+        return to(generator(to(images, (side, side)), target).to(images.dtype), size)
 
     return resized
 

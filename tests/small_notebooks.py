@@ -63,6 +63,7 @@ SMALL = {
         "generators": ["stargan-celeba128-w32", "cyclegan-blond128-w32"],
         "n_images": 1,
         "transfer_images": 1,
+        "compute": "float32",
         "attackers": TWO,
         "strengths": [[0.05, 0.02, 2]],
         "shown_at": [0.1, 0.04, 2],

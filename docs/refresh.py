@@ -285,6 +285,7 @@ def values() -> dict[str, str]:
         "transfer_own": f"{across['stargan-celeba128-w32']:.3f}",
         "transfer_other": f"{across['cyclegan-blond128-w32']:.3f}",
         "others": f"{len(strong)}",
+        "others_weak": f"{(others.loc['saliency-aware', 0.05] > 0.05).sum()}",
         "others_broken": f"{(strong > 0.05).sum()}",
         "others_gradient": f"{(gradient > 0.05).sum()}",
         "least_broken": f"{100 * least.loc['minimum-norm', 'success']:.0f} %",

@@ -264,13 +264,13 @@ def published(table: pd.DataFrame) -> Figure:
                 mark = (style[0], style[1], "")
                 _curve(axes, rows["damage_l2"], pd.Series(at, dtype=float), mark, label_of(name))
             axes.axvline(SUCCESS, color="0.6", linewidth=0.7, linestyle=(0, (4, 3)), zorder=0)
-            label = "damage to the fake: MSE in [-1, 1]; broken right of the line"
+            label = "damage: MSE in [-1, 1]; broken right of the line"
             axes.set(xscale="log", title=f"bound {bound:g}", xlabel=label)
             axes.set_yticks(range(len(generators)), generators)
             axes.tick_params(axis="y", length=0)
         panels[0].set_ylim(len(generators) - 0.5, -0.5)
         handles, labels = panels[0].get_legend_handles_labels()
-        figure.legend(handles, labels, loc="outside upper center", ncols=4)
+        figure.legend(handles, labels, loc="outside upper center", ncols=3)
     return figure
 
 

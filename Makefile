@@ -32,7 +32,7 @@ test: .venv/ready
 	@copies=$$(mktemp -d); trap 'rm -rf "$$copies"' EXIT; cp notebooks/protect.ipynb "$$copies"; \
 	$(BIN)/python tests/small_notebooks.py "$$copies"; \
 	$(BIN)/python -m pytest; tests=$$?; \
-	PYTHONPATH=tests $(BIN)/python -m pytest -c pyproject.toml --nbval --nbval-cell-timeout=600 \
+	PYTHONPATH="$(CURDIR)/tests" $(BIN)/python -m pytest -c pyproject.toml --nbval --nbval-cell-timeout=600 \
 		-p small_notebooks -p no:cacheprovider "$$copies"; notebooks=$$?; \
 	echo "exit codes: tests $$tests, notebooks $$notebooks"; \
 	exit $$((tests > notebooks ? tests : notebooks))

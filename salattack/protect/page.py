@@ -103,7 +103,7 @@ def body(done: Protected, protector: Protector, *, page: bool = False) -> str:
             words=WORDS,
             success=SUCCESS,
             view=VIEW,
-            whole=[_picture(image) for image in (before, after)],
+            whole=[_picture(image, lossless=False) for image in (before, after)],
             summary=in_words(done),
         )
     )
@@ -146,10 +146,11 @@ def _undone(
         yield name, damage["damage_l2"].mean().item(), int(damage["success"].sum())
 
 
-def _picture(image: Image.Image, longest: int = SHOWN) -> str:
-    """Return a picture as a lossless data URI, shrunk to at most ``longest`` pixels."""
+def _picture(image: Image.Image, longest: int = SHOWN, *, lossless: bool = True) -> str:
+    """Return a picture as a data URI, shrunk to at most ``longest`` pixels."""
     image = image.copy()
     image.thumbnail((longest, longest), reducing_gap=3)
-    buffer = BytesIO()
-    image.save(buffer, "WEBP", lossless=True)
-    return "data:image/webp;base64," + base64.b64encode(buffer.getvalue()).decode()
+    buffer, kind = BytesIO(), "webp" if lossless else "jpeg"
+    options = {"lossless": True} if lossless else {"quality": 90, "subsampling": 0}
+    image.save(buffer, kind, **options)
+    return f"data:image/{kind};base64,{base64.b64encode(buffer.getvalue()).decode()}"

@@ -61,7 +61,7 @@ def compare(run: str | Path, reference: str | Path) -> pd.DataFrame:
         SalattackError: the reference holds nothing to compare.
     """
     run, reference = Path(run), Path(reference)
-    names = sorted(p.name for p in reference.glob("*.*") if p.suffix in (".csv", ".png"))
+    names = sorted(p.name for p in reference.glob("*.*") if p.suffix in (".csv", ".png", ".jpg"))
     rows = []
     for name in (name for name in names if name not in TEXT):
         compared = _table_gap if name.endswith(".csv") else _picture_gap

@@ -137,7 +137,7 @@ class Attack:
         A minimum-norm attack finds its own strength and is returned unchanged.
 
         Raises:
-            SalattackError: a value out of range, or a radius beside a bound of 0.
+            SalattackError: a value out of range, or a radius with a bound of 0.
         """
         if self.until is not None:
             return self

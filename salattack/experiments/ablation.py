@@ -13,15 +13,15 @@ from ..blur import BLUR_FAMILY
 from ..errors import one_of
 from ..presets import attacker
 from .evaluation import evaluate_variants
-from .statistics import mean_over_faces
+from .statistics import mean_over_faces, summarised
 from .study import Study
 from .text import Column, as_text, save_table
 
 PLATEAU = {"start": 0.001}  # a way off the plateau for what has neither blur nor start
-PAPER: dict[str, object] = {}
+PAPER = {}
 
 # Question → variant → what it changes in the paper's attacker, at its bound of 0.05.
-ABLATIONS: dict[str, dict[str, dict[str, object]]] = {
+ABLATIONS = {
     "mask": {
         "PFAN, soft (paper)": PAPER,
         "none": {"region": "everywhere"},
@@ -82,35 +82,29 @@ def ablate(
         steps: numbers of steps to compare, at the same bound and step.
         bounds: bounds to compare, the step being a fifth of each.
         strength: bound, step_size and steps of all others.
-        options: see `evaluate_variants`.
-
-    Returns:
-        The rows of `evaluate` for what is saved, each under its ``question`` and ``variant``. The
-        loss on features is left out where the saliency model has none.
+        options: see `evaluate_variants`, whose rows are returned by ``question`` and ``variant``.
+            The loss on features is left out where the saliency model has none.
 
     Raises:
         SalattackError: an unknown question, or as `evaluate`.
     """
-    bound, step_size, count = strength
-    preset = attacker("saliency-aware")
-    paper = preset.with_strength(bound, step_size, count)
+    paper = attacker("saliency-aware").with_strength(*strength)
     variants = {
         question: {
-            label: replace(preset, **changes).with_strength(bound, step_size, count)
+            label: attacker("saliency-aware", **changes).with_strength(*strength)
             for label, changes in choices.items()
             if "features" not in changes.values() or hasattr(study.saliency, "feature_maps")
         }
         for question, choices in ABLATIONS.items()
     }
     variants["steps"] = {f"{n}": replace(paper, steps=n) for n in steps}
-    variants["bounds"] = {f"{b:g}": paper.with_strength(b, 0.2 * b, count) for b in bounds}
+    variants["bounds"] = {f"{b:g}": paper.with_strength(b, 0.2 * b, strength[2]) for b in bounds}
     chosen = list(variants) if questions is None else questions
     for question in chosen:
         if question not in variants:
             raise one_of("question", question, variants)
     attacks = {(q, label): attack for q in chosen for label, attack in variants[q].items()}
-    rows = evaluate_variants(study, attacks, ("question", "variant"), **options)
-    return rows[rows["precision"] == "uint8"].reset_index(drop=True)
+    return evaluate_variants(study, attacks, ("question", "variant"), **options)
 
 
 def summary(rows: pd.DataFrame, seed: int = 0) -> pd.DataFrame:
@@ -122,16 +116,12 @@ def summary(rows: pd.DataFrame, seed: int = 0) -> pd.DataFrame:
     rows = rows.assign(
         l1=rows["l1"] / 2, l2_x100=25 * rows["l2"], background_l1=rows["background_l1"] / 2
     )
-    table = {}
-    for key, group in rows.groupby(["question", "variant"], sort=False):
-        table[key] = {}
-        for measure in ("l1", "l2_x100", "background_l1", "ssim", "damage_l2", "success"):
-            table[key] |= mean_over_faces(group, measure, seed).columns(measure)
-    result = pd.DataFrame.from_dict(table, orient="index")
-    result.index = pd.MultiIndex.from_tuples(result.index, names=["question", "variant"])
-    per_l2 = result["damage_l2"] / result["l2_x100"]
+    measures = ("l1", "l2_x100", "background_l1", "ssim", "damage_l2", "success")
+    means = dict.fromkeys(measures, mean_over_faces)
+    table = summarised(rows, ["question", "variant"], means, seed).drop(columns="faces")
+    per_l2 = table["damage_l2"] / table["l2_x100"]
     first = per_l2.groupby(level="question", sort=False).transform("first")
-    return result.assign(damage_per_l2=per_l2 / first)
+    return table.assign(damage_per_l2=per_l2 / first)
 
 
 def presentable(table: pd.DataFrame) -> pd.DataFrame:

@@ -168,19 +168,25 @@ def evaluate(
 
 
 def evaluate_variants(
-    study: Study, variants: Mapping[tuple, Attack], columns: Sequence[str], **options: object
+    study: Study,
+    variants: Mapping[tuple, Attack],
+    columns: Sequence[str],
+    precisions: Sequence[str] = ("uint8",),
+    **options: object,
 ) -> pd.DataFrame:
-    """Run `evaluate` on attacks that several ``columns`` tell apart, over readable faces.
+    """Run `evaluate` on attacks that several ``columns`` tell apart, over `Faces.readable`.
 
     Args:
-        study: faces and models; see `Faces.readable`.
+        study: faces and models.
         variants: a value for each column → attacker. Equal attackers run once.
         columns: of the rows returned, instead of `evaluate`'s "attacker".
+        precisions: of the rows returned; what is saved has "uint8".
         options: ``targets``, ``batch_size``, ``ledger`` and ``progress`` of `evaluate`.
     """
     names = {" · ".join(map(str, values)): values for values in variants}
     attacks = {name: variants[values] for name, values in names.items()}
     rows = evaluate(study.readable(), attacks, **options)
+    rows = rows[rows["precision"].isin(precisions)].reset_index(drop=True)
     table = pd.DataFrame(names.values(), index=list(names), columns=list(columns))
     chosen = table.loc[rows["attacker"]].set_axis(rows.index)
     return rows.drop(columns="attacker").join(chosen)

@@ -29,13 +29,14 @@ from ..minimum_norm import Saved
 from ..presets import label_of
 from ..runtime.progress import progress_bar
 from .evaluation import aims
-from .statistics import by_person, estimate, mean_over_faces, ratio_of_means
+from .statistics import Estimate, mean_over_faces, summarised
 from .study import Study
 from .text import Column, as_text, save_table
 
 Transform = Callable[[Tensor], Tensor]  # (N, 3, H, W) in [-1, 1] → the same, on the CPU
 UNTOUCHED = "8 bits"  # the saved picture as it is: what the others are compared to
 TWICE = "edited twice"  # the untouched picture, and the fake of its fake
+SAMPLE = ["face_id", "attribute", "attacker"]
 
 
 def jpeg(images: Tensor, quality: int) -> Tensor:
@@ -182,8 +183,8 @@ def remaining_damage(
                     parts += _measured(head, clean, broken)
             done += len(ids)
     rows = pd.concat(parts, ignore_index=True)
-    samples = rows.groupby(["face_id", "attribute", "attacker"])["damage_l2"]
-    return rows.assign(remaining=rows["damage_l2"] / samples.transform("first"))
+    untouched = rows.groupby(SAMPLE)["damage_l2"].transform("first")
+    return rows.assign(remaining=rows["damage_l2"] / untouched)
 
 
 def _targets(study: Study, labels: Tensor, edits: Sequence[str]) -> tuple[Targets, Targets]:
@@ -244,32 +245,24 @@ def summarise(rows: pd.DataFrame, seed: int = 0) -> pd.DataFrame:
         `UNTOUCHED`, NaN where that is zero; and ``_low`` and ``_high`` (95 %) of ``damage_l2`` and
         ``remaining``, NaN for a single person. A person's two damages are drawn together.
     """
-    groups = dict(iter(rows.groupby(["transform", "attacker"], sort=False)))
-    table = {}
-    for (transform, attacker), group in groups.items():
-        damages = (
-            by_person(groups[name, attacker], ["damage_l2"])["damage_l2"].to_numpy()
-            for name in (transform, UNTOUCHED)
-        )
-        faces = group.groupby("face_id")[["l2", "success"]].mean()
-        table[transform, attacker] = {
-            "faces": len(faces),
-            "l2": faces["l2"].mean(),
-            **mean_over_faces(group, "damage_l2", seed).columns("damage_l2"),
-            "success": faces["success"].mean(),
-            **estimate(ratio_of_means, *damages, seed=seed).columns("remaining"),
-        }
-    result = pd.DataFrame.from_dict(table, orient="index").astype({"faces": int})
-    return result.rename_axis(["transform", "attacker"])
+    by = ["transform", "attacker"]
+    untouched = rows[rows["transform"] == UNTOUCHED].set_index(SAMPLE)["damage_l2"]
+
+    def remaining(group: pd.DataFrame, _: str, seed: int) -> Estimate:
+        return mean_over_faces(group, "damage_l2", seed, "untouched")
+
+    measures = {"damage_l2": mean_over_faces, "remaining": remaining}
+    table = summarised(rows.join(untouched.rename("untouched"), on=SAMPLE), by, measures, seed)
+    faces = rows.groupby([*by, "face_id"])[["l2", "success"]].mean()
+    return table.join(faces.groupby(level=by).mean())
 
 
 def summary(rows: pd.DataFrame, seed: int = 0) -> pd.DataFrame:
     """Return how many percent of the damage are left [95 %]: transforms × attackers, as text."""
-    table = summarise(rows, seed)
-    left = as_text(table, [Column("left", "remaining", 0, 100)])["left"]
+    table = as_text(summarise(rows, seed), [Column("left", "remaining", 0, 100)])
     transforms, attackers = (table.index.unique(name) for name in table.index.names)
-    wide = left.unstack("attacker").loc[transforms, attackers]
-    return wide.rename(columns=label_of).rename_axis(index="Edit of the photo", columns=None)
+    wide = table["left"].unstack("attacker").loc[transforms, attackers]
+    return wide.rename_axis(index="Edit of the photo", columns=None)
 
 
 def findings(rows: pd.DataFrame) -> pd.DataFrame:
@@ -277,8 +270,7 @@ def findings(rows: pd.DataFrame) -> pd.DataFrame:
 
     A row per attacker, a column per pair of `HARDER`: "k of n". Rows must have all `TRANSFORMS`.
     """
-    keys = ["attacker", "face_id", "attribute"]
-    wide = rows.pivot_table("damage_l2", keys, "transform", sort=False)
+    wide = rows.pivot_table("damage_l2", SAMPLE, "transform", sort=False)
     less = pd.DataFrame({f"{b} below {a}": wide[b] < wide[a] for a, b in HARDER})
     found = less.groupby("attacker", sort=False).agg(lambda held: f"{held.sum()} of {len(held)}")
     return found.rename(index=label_of).rename_axis("Attacker")

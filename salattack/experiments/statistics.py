@@ -1,6 +1,6 @@
 """Means, ratios and shares with their 95 % intervals, over people."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -48,12 +48,12 @@ def by_person(rows: pd.DataFrame, columns: Sequence[str]) -> pd.DataFrame:
     return pd.DataFrame(sums, people, faces.columns)
 
 
-def mean_over_faces(rows: pd.DataFrame, column: str, seed: int = 0) -> Estimate:
-    """Return a measure's mean over faces; people are drawn for its interval."""
-    people = by_person(rows.dropna(subset=[column]), [column])
-    return estimate(
-        ratio_of_means, people[column].to_numpy(), people["faces"].to_numpy(), seed=seed
-    )
+def mean_over_faces(
+    rows: pd.DataFrame, column: str, seed: int = 0, over: str = "faces"
+) -> Estimate:
+    """Return a measure's mean over faces, or its ratio to that of another; people are drawn."""
+    people = by_person(rows.dropna(subset=[column]), [column, *({over} - {"faces"})])
+    return estimate(ratio_of_means, *people[[column, over]].to_numpy().T, seed=seed)
 
 
 def median_over_people(rows: pd.DataFrame, column: str, seed: int = 0) -> Estimate:
@@ -62,6 +62,30 @@ def median_over_people(rows: pd.DataFrame, column: str, seed: int = 0) -> Estima
     found["sample"] = found.groupby("person").cumcount()
     samples = found.pivot(index="sample", columns="person", values=column).to_numpy()
     return estimate(lambda *drawn: np.nanmedian(np.stack(drawn), (0, -1)), *samples, seed=seed)
+
+
+def share_of_rows(rows: pd.DataFrame, column: str, seed: int = 0) -> Estimate:
+    """Return the share of rows whose ``column`` is 1, with its exact interval; no seed is used."""
+    return share(int(rows[column].sum()), len(rows))
+
+
+def summarised(
+    rows: pd.DataFrame,
+    by: Sequence[str],
+    measures: Mapping[str, Callable[[pd.DataFrame, str, int], Estimate]],
+    seed: int = 0,
+) -> pd.DataFrame:
+    """Return a row per group, in order of appearance: ``faces`` and each measure with its ends.
+
+    ``measures``: column → its estimate, of a group's rows, the column and the bootstrap's seed.
+    """
+    table = {}
+    for key, group in rows.groupby(list(by), sort=False):
+        table[key] = {"faces": group["face_id"].nunique()}
+        for column, measured in measures.items():
+            table[key] |= measured(group, column, seed).columns(column)
+    index = pd.MultiIndex.from_tuples(table, names=by)
+    return pd.DataFrame(list(table.values()), index)
 
 
 def kind_of(face_ids: pd.Series) -> pd.Series:
@@ -86,12 +110,9 @@ def draws(n: int, seed: int = 0, resamples: int = RESAMPLES) -> np.ndarray:
 
 
 def estimate(statistic: Statistic, *samples: np.ndarray, seed: int = 0) -> Estimate:
-    """Return a statistic and its percentile bootstrap interval.
+    """Return a statistic of (n,) values, one per person, and its percentile bootstrap interval.
 
-    Args:
-        statistic: see `Statistic`: `mean`, `ratio_of_means`, or one of your own.
-        samples: (n,) values, one per person; several are drawn together (paired).
-        seed: of the bootstrap.
+    Several samples are drawn together (paired).
     """
     n = len(samples[0])
     value = float(statistic(*samples)) if n else np.nan

@@ -2,7 +2,7 @@
 
 import hashlib
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cache, partial
 from pathlib import Path
@@ -150,43 +150,25 @@ def open_study(
     kind: str | Sequence[str] | None = None,
     n_images: int | None = None,
     first: Sequence[str] = (),
-    generator: str = "stargan-celeba128-w32",
-    generator_weights: str | None = None,
-    generator_options: Mapping[str, object] | None = None,
-    saliency: str = "pfan-light",
-    saliency_weights: str | None = None,
     image_size: int | None = None,
-    device: str = "auto",
     compute: str = "float32",
     split: str | None = None,
     seed: int = 0,
+    **models_by_name: object,
 ) -> Study:
-    """Load what an experiment needs, by name: see `load_models`, `load_faces` and `Study`.
+    """Load what an experiment needs, by name: see `load_faces` and `Study`.
 
     ``first`` names faces to put first. ``image_size`` is the side in pixels; None takes what the
-    generator was trained for.
+    generator was trained for. The rest is as in `load_models`: ``generator``,
+    ``generator_weights``, ``generator_options``, ``saliency``, ``saliency_weights``, ``device``.
 
     Raises:
         SalattackError: an unknown name, or files that do not fit.
     """
-    models = load_models(
-        generator=generator,
-        generator_weights=generator_weights,
-        generator_options=generator_options,
-        saliency=saliency,
-        saliency_weights=saliency_weights,
-        device=device,
-    )
+    models = load_models(**models_by_name)
     size = models.image_size if image_size is None else image_size
     if size < 16 or size % 4:
         raise SalattackError(f"image_size must be a multiple of 4 from 16 up, got {size}")
-    chosen = load_faces(
-        faces,
-        kind=kind,
-        n_images=n_images,
-        first=first,
-        image_size=size,
-        split=split,
-        seed=seed,
-    )
+    sample = {"kind": kind, "n_images": n_images, "first": first, "split": split, "seed": seed}
+    chosen = load_faces(faces, image_size=size, **sample)
     return Study(faces=chosen, compute=compute, **vars(models))

@@ -7,6 +7,7 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
+from ..presets import label_of
 from ..runtime.files import write_text
 from .statistics import Estimate
 
@@ -21,7 +22,7 @@ class Column(NamedTuple):
 
 
 def as_text(table: pd.DataFrame, columns: Sequence[Column]) -> pd.DataFrame:
-    """Return these columns as text, under the same index; those that the table lacks are left out.
+    """Return those of these columns that the table has as text, attackers by their labels.
 
     A cell is "value [low, high]" where the table has ``{key}_low`` and ``{key}_high``, and "–"
     where it has no value.
@@ -34,7 +35,7 @@ def as_text(table: pd.DataFrame, columns: Sequence[Column]) -> pd.DataFrame:
     return pd.DataFrame(
         {c.label: [cell(row, c) for _, row in table.iterrows()] for c in columns if c.key in table},
         index=table.index,
-    )
+    ).rename(index=label_of)
 
 
 def save_table(

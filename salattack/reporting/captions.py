@@ -1,6 +1,9 @@
 """Captions of the figures, and the gallery made of them."""
 
+import tomllib
 from typing import NamedTuple
+
+from ..runtime.files import RESOURCES
 
 
 class Caption(NamedTuple):
@@ -11,105 +14,10 @@ class Caption(NamedTuple):
     notebook: str
 
 
+_FILE = RESOURCES / "captions.toml"
 CAPTIONS = {
-    "teaser": Caption(
-        "The attack on two people",
-        "A row for each: the photo, its saliency map, the disrupted photo, a fake of the photo and "
-        "a fake of the disrupted photo.",
-        "framework",
-    ),
-    "fig_1_4_framework": Caption(
-        "Fig. 1 and 4: the framework",
-        "A photo and its edit; below, f_sa makes the saliency map, the masked perturbation is "
-        "added to the photo, g edits the sum, and the gradient of the loss goes back to ε.",
-        "framework",
-    ),
-    "fig_2_attribute_editing": Caption(
-        "Fig. 2: edits of clean photos",
-        "Rows of faces: the photo, then its five edits in hair colour, gender and age.",
-        "attribute_editing",
-    ),
-    "fig_3_saliency_maps": Caption(
-        "Fig. 3: saliency maps and disrupted faces",
-        "Five rows: faces, their saliency maps, the disrupted faces, and what g makes of both, "
-        "with the error between the two.",
-        "saliency_maps",
-    ),
-    "fig_5_attribute_visualization": Caption(
-        "Fig. 5: edits of the photo, and of the disrupted photo",
-        "For each face two rows of five edits, those of the photo and those of the disrupted one, "
-        "with their errors; a frame marks errors above 0.05.",
-        "attribute_visualization",
-    ),
-    "models_saliency": Caption(
-        "Extension: saliency maps of the shipped faces, the 24 worst",
-        "Faces, each above its saliency map, the lowest mean inside the face first.",
-        "models",
-    ),
-    "models_training": Caption(
-        "Extension: the shipped generator along its training",
-        "Two charts over training steps: error and similarity to the published output; damage and "
-        "the share of broken outputs.",
-        "models",
-    ),
-    "trade_off": Caption(
-        "Extension: damage against change of the photo",
-        "One curve for each attacker, a point for each bound, both axes logarithmic.",
-        "trade_off",
-    ),
-    "trade_off_appendix": Caption(
-        "Extension: three measures of damage against two of change",
-        "Six panels of curves, one curve for each attacker, all axes logarithmic.",
-        "trade_off",
-    ),
-    "smallest_change": Caption(
-        "Extension: fakes broken against PSNR of the photo",
-        "A line for each attacker; single markers show each photo and edit of the minimum-norm "
-        "attackers, which break the fakes at a higher PSNR.",
-        "smallest_change",
-    ),
-    "smallest_change_faces": Caption(
-        "Extension: the paper's attack and the smallest change that breaks the fake",
-        "Faces disrupted by both attackers, with the PSNR, above their fakes, with the damage; a "
-        "frame marks damage above 0.05.",
-        "smallest_change",
-    ),
-    "ablation_transfer": Caption(
-        "Extension: a photo disrupted against one edit, then edited otherwise",
-        "A matrix of damage: rows the edit aimed at, columns the edit asked for.",
-        "ablation",
-    ),
-    "robustness": Caption(
-        "Extension: the damage that is left when the photo is edited first",
-        "Edits in groups; for each attacker the share of the damage that is left, with intervals.",
-        "robustness",
-    ),
-    "paper_reading": Caption(
-        "Extension: the reading of the paper that comes nearest to Table I",
-        "For each attacker L1 and L2: the printed average beside that of the nearest reading.",
-        "paper_reading",
-    ),
-    "transfer": Caption(
-        "Extension: a perturbation made for one generator, tested on another",
-        "A matrix of damage: rows the generator aimed at, columns the generator asked.",
-        "transfer",
-    ),
-    "published/published_fakes": Caption(
-        "Extension: one face, five generators that others trained",
-        "A row for each generator: the photo, its fake, and the fakes of the photo disrupted by "
-        "I-FGSM and by Saliency-Aware, with their errors.",
-        "published_generators",
-    ),
-    "published/published": Caption(
-        "Extension: every attacker against five generators that others trained",
-        "For each generator the damage by each attacker, with intervals; a panel for each bound.",
-        "published_generators",
-    ),
-    "published/published_transfer": Caption(
-        "Extension: a perturbation made for one of these generators, tested on another",
-        "A matrix of damage: rows the generator aimed at, columns the generator asked.",
-        "published_generators",
-    ),
+    name: Caption(**texts)
+    for name, texts in tomllib.loads(_FILE.read_text(encoding="utf-8")).items()
 }
 
 

@@ -79,14 +79,11 @@ def write_report(
     The pages need no network and no file beside them.
 
     Args:
-        claims: from `verify`; grouped by its column ``group``, or by ``source`` without one.
+        claims: from `verify`; grouped by its column ``group``, or by ``verdict`` without one.
         folder: of the run's tables and PNG figures. If it has a manifest, the page shows only the
             figures that the manifest lists.
         notebooks: executed ones, in the order in which they are to be listed.
-        place: a folder for the pages.
-
-    Returns:
-        The path of ``index.html``.
+        place: a folder for the pages; the path of its ``index.html`` is returned.
 
     Raises:
         SalattackError: no tables in ``folder``, or ``place`` cannot be written to.
@@ -101,7 +98,7 @@ def write_report(
     found = [*folder.glob("teaser.jpg"), *folder.glob("*.png")]
     figures = [p for p in sorted(found) if written is None or p.name in written]
     figures += sorted((folder / "published").glob("*.png"))
-    figures.sort(key=lambda path: [*CAPTIONS, _key(path)].index(_key(path)))
+    named = {path.relative_to(folder).with_suffix("").as_posix(): path for path in figures}
     groups = claims.groupby("group" if "group" in claims else "verdict", sort=False)
     models = (*GENERATORS.values(), *SALIENCY_MODELS.values())
     shipped = {model.file for model in models if model.shipped}
@@ -119,7 +116,9 @@ def write_report(
             table=layout.to_html(border=0, justify="left", escape=False),
             damage=damage_table(table_1(rows)).reset_index(),
             captions=(TABLE_CAPTION, DAMAGE_CAPTION),
-            figures=[_figure(path) for path in figures],
+            figures=[
+                _figure(n, named[n]) for n in dict.fromkeys((*CAPTIONS, *named)) if n in named
+            ],
             notebooks=links,
             run=manifest or {"versions": {"salattack": __version__}},
         ),
@@ -140,19 +139,13 @@ def _page(**content: object) -> str:
     return environment.get_template("report.html").render(content)
 
 
-def _key(path: Path) -> str:
-    """Return what `CAPTIONS` know a figure by."""
-    return f"published/{path.stem}" if path.parent.name == "published" else path.stem
-
-
-def _figure(path: Path) -> dict:
+def _figure(name: str, path: Path) -> dict:
     """Return what the page shows of a figure: texts, notebook, size, and its pixels in a URI."""
-    name = path.stem.replace("_", " ").capitalize()
+    title = path.stem.replace("_", " ").capitalize()
     with Image.open(path) as image:
         image.thumbnail((WIDTH, 4 * WIDTH), Image.Resampling.LANCZOS)
-        size = dict(zip(("width", "height"), image.size, strict=True))
-        known = CAPTIONS.get(_key(path), Caption(name, name, ""))
-        return {**known._asdict(), **size, "uri": _uri(image)}
+        known = CAPTIONS.get(name, Caption(title, title, ""))
+        return known._asdict() | {"width": image.width, "height": image.height, "uri": _uri(image)}
 
 
 def _uri(image: Image.Image) -> str:

@@ -2,7 +2,7 @@
 
 import io
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -67,12 +67,9 @@ def save(figure: Figure, path: str | Path, *, vector: bool = False) -> Path:
         ".png": {"pil_kwargs": {"optimize": True}},
     }.get(path.suffix, {})
     dpi = PHOTO_DPI if any(_photographs(figure)) else DPI
-    with written_whole(path) as beside:
-        if path.suffix == ".pdf":
-            with _small_photographs(figure):
-                figure.savefig(beside, dpi=dpi, **options)
-        else:
-            figure.savefig(beside, dpi=dpi, **options)
+    drawn = _small_photographs(figure) if path.suffix == ".pdf" else nullcontext()
+    with written_whole(path) as beside, drawn:
+        figure.savefig(beside, dpi=dpi, **options)
     return path
 
 

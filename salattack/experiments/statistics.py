@@ -79,13 +79,13 @@ def summarised(
 
     ``measures``: column → its estimate, of a group's rows, the column and the bootstrap's seed.
     """
-    table = {}
+    lines = []
     for key, group in rows.groupby(list(by), sort=False):
-        table[key] = {"faces": group["face_id"].nunique()}
+        line = dict(zip(by, key, strict=True)) | {"faces": group["face_id"].nunique()}
         for column, measured in measures.items():
-            table[key] |= measured(group, column, seed).columns(column)
-    index = pd.MultiIndex.from_tuples(table, names=by)
-    return pd.DataFrame(list(table.values()), index)
+            line |= measured(group, column, seed).columns(column)
+        lines.append(line)
+    return pd.DataFrame(lines).set_index(list(by))
 
 
 def kind_of(face_ids: pd.Series) -> pd.Series:

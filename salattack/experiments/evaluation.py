@@ -48,9 +48,8 @@ def samples(n: int) -> dict[str, int]:
     "large" is 2,000, or the 1,999 that StarGAN's test split has. Where ``n`` is none of these
     sizes, "all" is added.
     """
-    sizes = {name: size for name, size in PROFILES.items() if name != "demo" and size}
-    if n == STARGAN_TEST:
-        sizes["large"] = n
+    sizes = {name: PROFILES[name] for name in ("tiny", "small", "middle")}
+    sizes["large"] = STARGAN_TEST if n == STARGAN_TEST else PROFILES["large"]
     held = {name: size for name, size in sizes.items() if size <= n}
     return held if n in held.values() else held | {"all": n}
 
@@ -120,16 +119,12 @@ def evaluate(
     """Attack every face with every attacker; measure the change of the photo and the damage.
 
     The ledger knows a measurement by its content: the face's 8-bit pixels and labels, the edit,
-    the attack's values, and `Study.settings` (models, image size, arithmetic, device, torch's
-    version and the code of this package). Equal content is measured once, under any name.
-
-    A ``shared`` attack gives one perturbation for a whole batch, so its measurements depend on
-    every face and edit of that batch. A batch that has grown is attacked again as a whole.
+    the attack's values, and `Study.settings`. Equal content is measured once, under any name. A
+    ``shared`` attack depends on its whole batch, which is attacked again when it has grown.
 
     Rounding depends on which faces are attacked together, and the sign of the gradient amplifies
     it. A grown sample has the same bits as a fresh one where the smaller sample is a multiple of
-    ``batch_size``, as every profile is of the default. Otherwise the faces of its last, short
-    batch differ by this rounding. Faces taken from a ledger that other batches filled do too.
+    ``batch_size``, as every profile is of the default, and where one size filled the ledger.
 
     Args:
         study: faces and models.
@@ -160,10 +155,9 @@ def evaluate(
         for chunk, rows in (engine or measure_here)(study, attacks, batches, bar.update):
             ledger.append(rows)
             bar.set_description(f"{chunk.places[-1] + 1}/{n} images · {label_of(chunk.attacker)}")
-    order = {name: i for i, name in enumerate(attacks)}
-    wanted.sort(key=lambda sample: (sample[1], order[sample[2]]))
-    names = ["face_id", "place", "attacker", "attribute", "key"]
-    table = pd.DataFrame(wanted, columns=names)
+    order = list(attacks)
+    wanted.sort(key=lambda sample: (sample[1], order.index(sample[2])))
+    table = pd.DataFrame(wanted, columns=["face_id", "place", "attacker", "attribute", "key"])
     return table.merge(ledger.rows(table["key"].unique()), on="key").drop(columns="key")
 
 
@@ -174,14 +168,10 @@ def evaluate_variants(
     precisions: Sequence[str] = ("uint8",),
     **options: object,
 ) -> pd.DataFrame:
-    """Run `evaluate` on attacks that several ``columns`` tell apart, over `Faces.readable`.
+    """Run `evaluate` with ``options`` on `Faces.readable`, for attacks told apart by ``columns``.
 
-    Args:
-        study: faces and models.
-        variants: a value for each column → attacker. Equal attackers run once.
-        columns: of the rows returned, instead of `evaluate`'s "attacker".
-        precisions: of the rows returned; what is saved has "uint8".
-        options: ``targets``, ``batch_size``, ``ledger`` and ``progress`` of `evaluate`.
+    A variant's key holds a value for each column, and these replace `evaluate`'s "attacker" in the
+    rows. Only rows of ``precisions`` are returned. Equal attackers run once.
     """
     names = {" · ".join(map(str, values)): values for values in variants}
     attacks = {name: variants[values] for name, values in names.items()}
@@ -234,13 +224,13 @@ def _pending(
         contents = {place: content(face) for place, face in faces.items()}
         chunks = []
         for attributes in aims(targets, first, len(places), study.edits.names):
-            aim = [(place, attributes[place - first]) for place in faces]
-            whole = [(contents[place], attribute) for place, attribute in aim]
+            edits = [attributes[place - first] for place in faces]
+            whole = [(contents[place], edit) for place, edit in zip(faces, edits, strict=True)]
             for name, attack in attacks.items():
                 made_of = [models, asdict(attack), whole if attack.shared else None]
                 keys = [checksum([*made_of, *pair]) for pair in whole]
-                pairs = zip(aim, keys, strict=True)
-                wanted += [(ids[place], place, name, edit, key) for (place, edit), key in pairs]
+                aim = list(zip(faces, edits, keys, strict=True))
+                wanted += [(ids[place], place, name, edit, key) for place, edit, key in aim]
                 lacking = [i for i in ledger.missing(keys) if keys[i] not in given]
                 if lacking and attack.shared:
                     lacking = range(len(keys))
@@ -248,8 +238,7 @@ def _pending(
                     lacking = sorted({keys[i]: i for i in reversed(lacking)}.values())
                 tick((len(places) - len(lacking)) * attack.gradients)
                 if lacking:
-                    chosen = [(*aim[i], keys[i]) for i in lacking]
-                    chunks.append(Chunk(name, *zip(*chosen, strict=True)))
+                    chunks.append(Chunk(name, *zip(*(aim[i] for i in lacking), strict=True)))
                     given.update(keys)
         if chunks:
             yield Batch(faces, tuple(chunks))
@@ -258,39 +247,36 @@ def _pending(
 def measure_here(
     study: Study, attacks: Mapping[str, Attack], batches: Iterable[Batch], tick: Tick
 ) -> Iterator[Result]:
-    """Measure batches one after the other, in this process."""
-    for batch in batches:
-        yield from measure(study, attacks, batch, tick)
-
-
-def measure(
-    study: Study, attacks: Mapping[str, Attack], batch: Batch, tick: Tick
-) -> Iterator[Result]:
-    """Attack one batch of faces as its chunks say, and measure each chunk."""
-    images = torch.stack([face.image for face in batch.faces.values()]).to(study.device)
-    labels = torch.stack([face.labels for face in batch.faces.values()]).to(study.device)
-    index = {place: i for i, place in enumerate(batch.faces)}
-    maps = study.saliency_map(images)
+    """Attack batches of faces as their chunks say, one after the other, and measure each chunk."""
     features = getattr(study.saliency, "feature_maps", None)
-    clean: dict[tuple, Tensor] = {}  # g(I_org) is the same for every attacker
-    for chunk in batch.chunks:
-        aim = chunk.places, chunk.attributes
-        chosen = [index[place] for place in chunk.places]
-        target = study.targets(labels[chosen], chunk.attributes)
-        photos, saliency_map = images[chosen], maps[chosen]
-        perturbed = study.disrupt(photos, target, attacks[chunk.attacker], saliency_map, tick)
-        if aim not in clean:
-            clean[aim] = study.generate(photos, target)
-        parts = []
-        for precision, store in PRECISIONS.items():
-            after = store(perturbed)  # the photo itself has 8 bits already
-            measures = photo_change(photos, after, saliency_map, features)
-            broken = study.generate(after, target)
-            measures |= fake_damage(clean[aim], broken, photos, features)
-            head = dict(zip(KEYS, (chunk.keys, precision), strict=True))
-            values = {measure: values.cpu().numpy() for measure, values in measures.items()}
-            parts.append(pd.DataFrame(head | values))
-        yield chunk, pd.concat(parts)
+    for batch in batches:
+        images = torch.stack([face.image for face in batch.faces.values()]).to(study.device)
+        labels = torch.stack([face.labels for face in batch.faces.values()]).to(study.device)
+        index = {place: i for i, place in enumerate(batch.faces)}
+        maps = study.saliency_map(images)
+        clean: dict[tuple, Tensor] = {}  # g(I_org) is the same for every attacker
+        for chunk in batch.chunks:
+            aim = chunk.places, chunk.attributes
+            chosen = [index[place] for place in chunk.places]
+            target = study.targets(labels[chosen], chunk.attributes)
+            photos, saliency_map = images[chosen], maps[chosen]
+            perturbed = study.disrupt(photos, target, attacks[chunk.attacker], saliency_map, tick)
+            if aim not in clean:
+                clean[aim] = study.generate(photos, target)
+            parts = []
+            for precision, store in PRECISIONS.items():
+                after = store(perturbed)  # the photo itself has 8 bits already
+                measures = photo_change(photos, after, saliency_map, features)
+                broken = study.generate(after, target)
+                measures |= fake_damage(clean[aim], broken, photos, features)
+                head = dict(zip(KEYS, (chunk.keys, precision), strict=True))
+                parts.append(table_of(head, measures))
+            yield chunk, pd.concat(parts)
+
+
+def table_of(head: Mapping[str, object], measures: Mapping[str, Tensor]) -> pd.DataFrame:
+    """Return a row per face of what is known of it and (N,) measures."""
+    return pd.DataFrame({**head, **{name: m.cpu().numpy() for name, m in measures.items()}})
 
 
 def measure_on_ray(
@@ -307,15 +293,13 @@ def measure_on_ray(
     Batches carry their faces. Every worker opens the study itself by ``open_study``, so the files
     that it reads must be on every node. Workers hold a GPU each if the study is on one.
     """
-    attacks = dict(attacks)
 
     def make() -> Callable[[Batch], tuple[list[Result], int]]:
         there = open_study()
 
         def work(batch: Batch) -> tuple[list[Result], int]:
             done: list[int] = []
-            results = list(measure(there, attacks, batch, done.append))
-            return results, sum(done)
+            return list(measure_here(there, attacks, [batch], done.append)), sum(done)
 
         return work
 

@@ -119,11 +119,12 @@ def prices(table: pd.DataFrame) -> pd.DataFrame:
 
 def findings(table: pd.DataFrame, matrix: pd.DataFrame) -> str:
     """Say in sentences what `summary` and the transfer ``matrix`` of the same generators show."""
-    strong = table.xs(table.index.unique("bound").max(), level="bound")
+    bound = table.index.unique("bound").max()
+    strong = table.xs(bound, level="bound")["damage_l2"].groupby(level="attacker", sort=False)
     lines = [
         f"{label_of(name)} breaks {(damage > SUCCESS).sum()} of {len(damage)} generators on "
-        f"average, at bound {table.index.unique('bound').max():g}."
-        for name, damage in strong["damage_l2"].groupby(level="attacker", sort=False)
+        f"average, at bound {bound:g}."
+        for name, damage in strong
     ]
     lines += [
         f"With the {name}, the attack keeps {100 * share.min():.0f} to {100 * share.max():.0f} % "

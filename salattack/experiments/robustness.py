@@ -28,7 +28,7 @@ from ..metrics import fake_damage
 from ..minimum_norm import Saved
 from ..presets import label_of
 from ..runtime.progress import progress_bar
-from .evaluation import aims
+from .evaluation import aims, table_of
 from .statistics import Estimate, mean_over_faces, summarised
 from .study import Study
 from .text import Column, as_text, save_table
@@ -70,11 +70,6 @@ def posterise(images: Tensor, bits: int) -> Tensor:
     return from_uint8(vision.posterize(to_uint8(images), bits))
 
 
-def noise(images: Tensor, sigma: float) -> Tensor:
-    """Add Gaussian noise, ``sigma`` in [-1, 1], from torch's own generator."""
-    return vision.gaussian_noise(images, sigma=sigma, clip=False)
-
-
 TRANSFORMS: dict[str, Transform] = {
     UNTOUCHED: as_saved,
     **{f"JPEG {quality}": partial(jpeg, quality=quality) for quality in (95, 75, 50, 30)},
@@ -83,7 +78,7 @@ TRANSFORMS: dict[str, Transform] = {
     **{f"average blur {width}": Blur("average", width) for width in (3, 5)},
     "resize ½ and back": partial(resize_and_back, factor=0.5),
     "crop 90 % and resize": partial(crop_and_resize, share=0.9),
-    **{f"noise σ {sigma}": partial(noise, sigma=sigma) for sigma in (0.02, 0.05)},
+    **{f"noise σ {s}": partial(vision.gaussian_noise, sigma=s, clip=False) for s in (0.02, 0.05)},
     "4-bit posterise": partial(posterise, bits=4),
 }
 HARDER = (  # two strengths of a smooth transform, whose order does not depend on rounding
@@ -159,8 +154,8 @@ def remaining_damage(
         raise SalattackError(f"batch_size must be ≥ 1, got {batch_size}")
     if not attacks:
         raise SalattackError("there is no attacker to measure; name at least one")
-    study = study.readable()
-    rounds = len(aims(targets, 0, 1, study.edits.names))
+    study, names = study.readable(), study.edits.names
+    rounds = len(aims(targets, 0, 1, names))
     work = len(study.faces) * rounds * sum(a.gradients for a in attacks.values())
     apply = {UNTOUCHED: as_saved} | dict(transforms)
     if unknown := [name for name in asked_after if name not in apply]:
@@ -172,15 +167,19 @@ def remaining_damage(
     with progress_bar(work, hidden=not progress) as bar:
         for photos, labels, ids in study.batches(batch_size):
             maps = study.saliency_map(photos)
-            for attributes in aims(targets, done, len(ids), study.edits.names):
+            for attributes in aims(targets, done, len(ids), names):
                 target, second = _targets(study, labels, attributes)
                 fakes = partial(_fakes, study, apply, ids, seed, target, second)
                 clean = fakes(photos)
                 for name, attack in attacks.items():
                     bar.set_description(f"{done}/{len(study.faces)} images · {label_of(name)}")
                     broken = fakes(aimed.disrupt(photos, target, attack, maps, bar.update))
-                    head = {"face_id": ids, "attribute": attributes, "attacker": name}
-                    parts += _measured(head, clean, broken)
+                    head = dict(zip(SAMPLE, (ids, attributes, name), strict=True))
+                    for transform, (picture, fake) in clean.items():
+                        disrupted, damaged = broken[transform]
+                        l2 = (disrupted - picture).square().flatten(1).mean(1)
+                        measures = {"l2": l2} | fake_damage(fake, damaged)
+                        parts.append(table_of(head | {"transform": transform}, measures))
             done += len(ids)
     rows = pd.concat(parts, ignore_index=True)
     untouched = rows.groupby(SAMPLE)["damage_l2"].transform("first")
@@ -217,23 +216,8 @@ def _fakes(
     seen = {name: edited(transform, images, face_ids, seed) for name, transform in apply.items()}
     fakes = {name: (picture, study.generate(picture, target)) for name, picture in seen.items()}
     saved, fake = fakes[UNTOUCHED]
-    if isinstance(second, tuple):  # each of the fakes in its own next edit
-        pairs = zip(fake.split(3, 1), second, strict=True)
-        twice = torch.cat([study.generate(one, target) for one, target in pairs], 1)
-    else:
-        twice = study.generate(fake, second)
-    return fakes | {TWICE: (saved, twice)}
-
-
-def _measured(head: Mapping[str, object], clean: Fakes, broken: Fakes) -> list[pd.DataFrame]:
-    parts = []
-    for transform, (picture, fake) in clean.items():
-        disrupted, damaged = broken[transform]
-        measures = {"l2": (disrupted - picture).square().flatten(1).mean(1)}
-        measures |= fake_damage(fake, damaged)
-        values = {measure: value.cpu().numpy() for measure, value in measures.items()}
-        parts.append(pd.DataFrame({**head, "transform": transform, **values}))
-    return parts
+    pairs = zip(fake.split(3, 1), second if isinstance(second, tuple) else (second,), strict=True)
+    return fakes | {TWICE: (saved, torch.cat([study.generate(*pair) for pair in pairs], 1))}
 
 
 def summarise(rows: pd.DataFrame, seed: int = 0) -> pd.DataFrame:
@@ -243,7 +227,7 @@ def summarise(rows: pd.DataFrame, seed: int = 0) -> pd.DataFrame:
         A row per transform and attacker, in order of appearance: ``faces``; the means ``l2``,
         ``damage_l2`` and ``success``; ``remaining``, the mean damage over the mean damage at
         `UNTOUCHED`, NaN where that is zero; and ``_low`` and ``_high`` (95 %) of ``damage_l2`` and
-        ``remaining``, NaN for a single person. A person's two damages are drawn together.
+        ``remaining``, NaN for a single person.
     """
     by = ["transform", "attacker"]
     untouched = rows[rows["transform"] == UNTOUCHED].set_index(SAMPLE)["damage_l2"]

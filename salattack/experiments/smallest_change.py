@@ -80,11 +80,9 @@ def attacks(
 
 
 def measure(study: Study, attacks: Mapping[Key, Attack], **options: object) -> pd.DataFrame:
-    """Run `attacks` on every face; ``options`` are those of `evaluate`.
+    """Run `attacks` on every face; ``options`` are those of `evaluate_variants`.
 
-    Returns:
-        The rows of `evaluate` for what is saved (8 bits), with ``attacker``, ``bound`` and
-        ``gradients``, those that a photo and an edit cost.
+    Its rows are returned by ``attacker`` and ``bound``, with the ``gradients`` that each cost.
 
     Raises:
         SalattackError: as `evaluate`.
@@ -97,10 +95,9 @@ def measure(study: Study, attacks: Mapping[Key, Attack], **options: object) -> p
 def summarise(rows: pd.DataFrame, seed: int = 0) -> pd.DataFrame:
     """Summarise `measure` for each attacker and bound, in order of appearance.
 
-    Returns:
-        ``faces`` and ``samples`` (a face and an edit each); ``success``, the share of broken fakes;
-        the medians over samples of ``psnr`` in dB and ``ssim``; the other means over faces, in
-        [-1, 1]; each with ``_low`` and ``_high`` (95 %); and ``gradients`` for each sample.
+    Columns: ``faces`` and ``samples`` (a face and an edit each); ``success``, the share of broken
+    fakes; the medians over samples of ``psnr`` in dB and ``ssim``; the other means over faces, in
+    [-1, 1]; each with ``_low`` and ``_high`` (95 %); and ``gradients`` for each sample.
     """
     table = summarised(rows, ["attacker", "bound"], MEASURES, seed)
     groups = rows.groupby(["attacker", "bound"], sort=False)["gradients"]

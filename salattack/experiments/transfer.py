@@ -59,16 +59,13 @@ def load(edits: Mapping[str, str], device: str = "auto") -> dict[str, Generator]
     Raises:
         SalattackError: an unknown name, an edit that the generator does not make, no weights.
     """
+    found = {}
     for name, edit in edits.items():
         if edit not in edits_of(name).names:
             raise one_of(f"edit of {name}", edit, edits_of(name).names)
-    return {
-        name: at_size(
-            asked(load_generator(name, device=device), edits_of(name), edit),
-            GENERATORS[name].image_size,
-        )
-        for name, edit in edits.items()
-    }
+        g = asked(load_generator(name, device=device), edits_of(name), edit)
+        found[name] = at_size(g, GENERATORS[name].image_size)
+    return found
 
 
 def each_edit(study: Study) -> dict[str, Generator]:
@@ -103,8 +100,8 @@ def across(
         for all of them at once (the sum of their losses); a column for each that is then asked.
 
     Raises:
-        SalattackError: no face can be read, no faces to measure, or a
-            ``made_from`` that does not go with the attack.
+        SalattackError: no face can be read or is left to be measured, or ``made_from`` does not
+            go with the attack.
     """
     if attack.shared != (made_from > 0):
         raise SalattackError("made_from belongs to a shared perturbation, and to no other")
@@ -118,7 +115,7 @@ def across(
     if in_turn and not attack.shared:
         aims[IN_TURN] = lambda images, labels: members[int(labels[0, -1])](images, labels[:, :-1])
     damage: dict[str, list[Tensor]] = {name: [] for name in aims}
-    work = sum(made_from or len(study.faces) for _ in aims) * attack.gradients
+    work = len(aims) * (made_from or len(study.faces)) * attack.gradients
     shared: dict[str, Tensor] = {}
     with progress_bar(work, hidden=not progress) as bar:
         if attack.shared:
@@ -163,7 +160,5 @@ def save(folder: str | Path, matrices: Mapping[str, pd.DataFrame]) -> None:
     """Write `table` as ``transfer.csv`` and ``transfer.md``."""
     whole = table(matrices)
     text = as_text(whole, [Column(f"damage to {name}", name, 4) for name in whole])
-    title = (
-        "Damage (MSE in [-1, 1]) to each generator, by the generator aimed at: means over faces."
-    )
+    title = "Damage (MSE in [-1, 1]) to each generator, by that aimed at: means over faces."
     save_table(folder, "transfer", whole, text, title)

@@ -76,33 +76,26 @@ def ablate(
 ) -> pd.DataFrame:
     """Run the variants of `ABLATIONS`, and the paper's attacker at other steps and bounds.
 
-    Args:
-        study: faces and models.
-        questions: of `ABLATIONS`, "steps" and "bounds"; all when None.
-        steps: numbers of steps to compare, at the same bound and step.
-        bounds: bounds to compare, the step being a fifth of each.
-        strength: bound, step_size and steps of all others.
-        options: see `evaluate_variants`, whose rows are returned by ``question`` and ``variant``.
-            The loss on features is left out where the saliency model has none.
+    ``questions`` are of `ABLATIONS`, "steps" and "bounds"; all when None. At each of the
+    ``bounds`` the step is a fifth of it; ``strength`` is bound, step and steps of all else. Returns
+    the rows of `evaluate_variants`, with its ``options``, by ``question`` and ``variant``. The loss
+    on features is left out where the saliency model has none.
 
     Raises:
         SalattackError: an unknown question, or as `evaluate`.
     """
     paper = attacker("saliency-aware").with_strength(*strength)
-    variants = {
-        question: {
-            label: attacker("saliency-aware", **changes).with_strength(*strength)
-            for label, changes in choices.items()
-            if "features" not in changes.values() or hasattr(study.saliency, "feature_maps")
-        }
-        for question, choices in ABLATIONS.items()
-    }
+    variants = {}
+    for question, choices in ABLATIONS.items():
+        made = {label: attacker("saliency-aware", **changes) for label, changes in choices.items()}
+        variants[question] = {label: a.with_strength(*strength) for label, a in made.items()}
+    if not hasattr(study.saliency, "feature_maps"):
+        del variants["loss"]["features"]
     variants["steps"] = {f"{n}": replace(paper, steps=n) for n in steps}
     variants["bounds"] = {f"{b:g}": paper.with_strength(b, 0.2 * b, strength[2]) for b in bounds}
     chosen = list(variants) if questions is None else questions
-    for question in chosen:
-        if question not in variants:
-            raise one_of("question", question, variants)
+    if unknown := [question for question in chosen if question not in variants]:
+        raise one_of("question", unknown[0], variants)
     attacks = {(q, label): attack for q in chosen for label, attack in variants[q].items()}
     return evaluate_variants(study, attacks, ("question", "variant"), **options)
 
@@ -113,9 +106,8 @@ def summary(rows: pd.DataFrame, seed: int = 0) -> pd.DataFrame:
     Photo errors in [0, 1], damage in [-1, 1], means over faces with ``_low`` and ``_high`` (95 %).
     ``damage_per_l2`` is damage over L2, relative to the question's first variant, the paper's.
     """
-    rows = rows.assign(
-        l1=rows["l1"] / 2, l2_x100=25 * rows["l2"], background_l1=rows["background_l1"] / 2
-    )
+    halved = rows[["l1", "background_l1"]] / 2
+    rows = rows.assign(**halved, l2_x100=25 * rows["l2"])
     measures = ("l1", "l2_x100", "background_l1", "ssim", "damage_l2", "success")
     means = dict.fromkeys(measures, mean_over_faces)
     table = summarised(rows, ["question", "variant"], means, seed).drop(columns="faces")

@@ -116,13 +116,10 @@ def mask_quality(study: Study, batch_size: int = 16) -> tuple[pd.DataFrame, Tens
     photos, maps = (torch.cat(parts).cpu() for parts in zip(*batches, strict=True))
     corner = maps.shape[-1] // 8
     top = maps[..., :corner, :]
-    scores = pd.DataFrame(
-        {
-            "face_id": study.faces.ids,
-            "inside": [m[0, study.faces.face_ellipse(i)].mean().item() for i, m in enumerate(maps)],
-            "corners": torch.cat([top[..., :corner], top[..., -corner:]], -1).flatten(1).mean(1),
-        }
-    ).sort_values("inside")
+    corners = torch.cat([top[..., :corner], top[..., -corner:]], -1).flatten(1).mean(1)
+    inside = [m[0, study.faces.face_ellipse(i)].mean().item() for i, m in enumerate(maps)]
+    scores = {"face_id": study.faces.ids, "inside": inside, "corners": corners}
+    scores = pd.DataFrame(scores).sort_values("inside")
     order = scores.index.tolist()
     return scores.reset_index(drop=True), photos[order], maps[order]
 

@@ -118,22 +118,16 @@ def evaluate(
 ) -> pd.DataFrame:
     """Attack every face with every attacker; measure the change of the photo and the damage.
 
-    The ledger knows a measurement by its content: the face's 8-bit pixels and labels, the edit,
-    the attack's values, and `Study.settings`. Equal content is measured once, under any name. A
-    ``shared`` attack depends on its whole batch, which is attacked again when it has grown.
+    What the ledger holds is not computed again; None keeps the rows in memory. It knows a
+    measurement by its content: the face's 8-bit pixels and labels, the edit, the attack's values,
+    and `Study.settings`. Equal content is measured once, under any name. A ``shared`` attack
+    depends on its whole batch, which is attacked again when it has grown.
 
     Rounding depends on which faces are attacked together, and the sign of the gradient amplifies
     it. A grown sample has the same bits as a fresh one where the smaller sample is a multiple of
     ``batch_size``, as every profile is of the default, and where one size filled the ledger.
 
-    Args:
-        study: faces and models.
-        attacks: name → attacker.
-        targets: see `aims`.
-        batch_size: faces at a time; may exceed the set.
-        ledger: keeps the rows; what it holds is not computed again. None keeps them in memory.
-        engine: who measures the batches; `measure_here` when None.
-        progress: show a bar on stderr.
+    ``targets`` are those of `aims`, and the ``engine`` is `measure_here` when None.
 
     Returns:
         One row per face × attacker × attribute × precision with the columns of `photo_change`

@@ -122,7 +122,7 @@ StarGAN's test split of CelebA ("shuffled", seed 0, "bfloat16"). Bound 0.1, step
 [0, 1] is tied. Nothing printed says why half should be unchanged."""
 
 
-def attackers(strength: str = PAPER.strength, reading: str = PAPER.attackers) -> dict[str, Attack]:
+def attackers(strength: str, reading: str) -> dict[str, Attack]:
     """Return Table I's four attackers as a known strength and attack reading have them, by name."""
     if strength not in STRENGTHS:
         raise one_of("strength", strength, STRENGTHS)

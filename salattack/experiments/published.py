@@ -62,13 +62,9 @@ def measure(
 ) -> pd.DataFrame:
     """Aim attackers, and the saliency-aware one without its mask or blur, at a study's generator.
 
-    Args:
-        study: faces and models.
-        attackers: presets.
-        strengths: (bound, step size, steps) of each, see `at_strength`.
-        once: attackers that cost much, which run at the first strength only.
-        seed: of the random starts.
-        options: see `evaluate_variants`, whose rows are returned by ``attacker`` and ``bound``.
+    ``strengths`` are (bound, step size, steps), see `at_strength`; attackers that cost much run
+    ``once``, at the first. Returns the rows of `evaluate_variants`, with its ``options``, by
+    ``attacker`` and ``bound``.
 
     Raises:
         SalattackError: an unknown attacker, or as `evaluate`.

@@ -158,14 +158,8 @@ def examples(
             attack = attacks[name, bounds[-1]]
             pictures.append(as_saved(study.disrupt(photo, target, attack, saliency_map)))
         fakes = [study.generate(picture, target) for picture in pictures]
-        found.append(
-            Example(
-                list(names),
-                bounds,
-                torch.cat(pictures),
-                torch.cat(fakes)[:, :3],  # of several edits, the first
-                [photo_change(photo, p, saliency_map)["psnr"].item() for p in pictures[1:]],
-                [fake_damage(fakes[0], fake)["damage_l2"].item() for fake in fakes[1:]],
-            )
-        )
+        psnr = [photo_change(photo, p, saliency_map)["psnr"].item() for p in pictures[1:]]
+        damage = [fake_damage(fakes[0], fake)["damage_l2"].item() for fake in fakes[1:]]
+        both = torch.cat(pictures), torch.cat(fakes)[:, :3]  # of several edits, the first
+        found.append(Example(list(names), bounds, *both, psnr, damage))
     return found

@@ -31,8 +31,7 @@ class Study(Models):
 
     ``compute`` "bfloat16" is for the generator's arithmetic inside the attack, about twice as fast
     where the processor has it. The image, its step and every measure stay float32. Minimum-norm
-    attackers, and those that start within `COARSE` of the photo without a blur, compute in
-    float32 throughout.
+    attackers, and those that start within `COARSE` of the photo without a blur, do not use it.
     """
 
     faces: Faces
@@ -84,17 +83,13 @@ class Study(Models):
         except RuntimeError as error:
             if len(photos) == 1 or not _out_of_memory(error):
                 raise
+        problem = f"{len(photos)} images at a time are too many for the memory"
         if attack.shared:
-            raise SalattackError(
-                f"{len(photos)} images at a time are too many for the memory, and a shared "
-                "perturbation needs them together; give a smaller batch_size or fewer faces"
-            )
+            problem += ", and a shared perturbation needs them together"
+            raise SalattackError(f"{problem}; give a smaller batch_size or fewer faces")
         half = len(photos) // 2
-        warnings.warn(
-            f"{len(photos)} images at a time are too many for the memory: going on with {half}; "
-            "give a smaller batch_size",
-            stacklevel=2,
-        )
+        said = f"{problem}: going on with {half}; give a smaller batch_size"
+        warnings.warn(said, stacklevel=2)
         parts = zip(*(_split(t, half) for t in (photos, target, saliency_map)), strict=True)
         return torch.cat([self.disrupt(x, t, attack, m, on_gradient) for x, t, m in parts])
 
@@ -108,8 +103,7 @@ class Study(Models):
     ) -> Tensor:
         region = features = None
         if attack.region != "everywhere":
-            fakes = self.generate(photos, target)
-            region = REGIONS[attack.region](photos, fakes, saliency_map)
+            region = REGIONS[attack.region](photos, self.generate(photos, target), saliency_map)
         if attack.loss == "features":
             if not hasattr(self.saliency, "feature_maps"):
                 raise SalattackError("this saliency model has no features; use pfan-light")

@@ -21,12 +21,8 @@ def table_1(
 ) -> pd.DataFrame:
     """Summarise `evaluate`'s rows as Table I, with the damage that the paper leaves out.
 
-    Args:
-        rows: from `evaluate`.
-        unit: range in which photo errors are expressed, "[0, 1]" or "[-1, 1]"; the paper does not
-            say which it used. Damage is always in [-1, 1], the unit of its threshold.
-        precision: "uint8" or "float32".
-        seed: of the bootstrap.
+    Photo errors are in the range ``unit``, "[0, 1]" or "[-1, 1]"; the paper does not say which it
+    used. Damage is always in [-1, 1], the unit of its threshold.
 
     Returns:
         A row per attacker, in order of appearance: ``faces`` and ``people``; the mean over faces of
@@ -120,13 +116,11 @@ def findings(rows: pd.DataFrame) -> pd.DataFrame:
     wide = saved.pivot_table(["l1", "l2"], ["face_id", "attribute"], "attacker", sort=False)
     if "saliency-aware" not in wide["l1"]:
         raise SalattackError("this table has no saliency-aware attacker to compare; run it too")
-    counts = {
-        f"Saliency-Aware has less {measure.upper()}": wide[measure].gt(
-            wide[measure]["saliency-aware"], axis=0
-        )
-        for measure in ("l1", "l2")
-    } | {"photos left unchanged": wide["l1"] == 0}
-    table = pd.DataFrame({name: held.sum() for name, held in counts.items()})
+    table = pd.DataFrame()
+    for measure in ("l1", "l2"):
+        less = wide[measure].gt(wide[measure]["saliency-aware"], axis=0)
+        table[f"Saliency-Aware has less {measure.upper()}"] = less.sum()
+    table["photos left unchanged"] = (wide["l1"] == 0).sum()
     text = table.astype(str) + f" of {len(wide)}"
-    text.loc["saliency-aware", list(counts)[:2]] = "–"
+    text.iloc[text.index == "saliency-aware", :2] = "–"
     return text.rename(index=label_of).rename_axis("Attacker")

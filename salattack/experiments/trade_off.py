@@ -16,7 +16,7 @@ import pandas as pd
 from ..errors import SalattackError
 from ..presets import at_strength
 from .evaluation import evaluate_variants
-from .statistics import by_person, estimate, ratio_of_means
+from .statistics import by_person, estimate, person_of, ratio_of_means
 from .study import Study
 from .text import Column, as_text, save_table
 
@@ -113,25 +113,18 @@ def at_equal(
         x, y = curves[name](chosen)
         return np.where(x[..., -1] >= level, _read(level, x, y), np.nan)
 
-    return _table(
-        curves,
-        everyone,
-        {"level": level},
-        seed,
-        value=read,
-        ratio=lambda name, chosen: read(name, chosen) / read(reference, chosen),
-    )
+    def ratio(name: str, chosen: np.ndarray) -> np.ndarray:
+        return read(name, chosen) / read(reference, chosen)
+
+    return _table(curves, everyone, {"level": level}, seed, value=read, ratio=ratio)
 
 
 def area(
     rows: pd.DataFrame, cost: str = "l2", gain: str = "damage_l2", *, seed: int = 0
 ) -> pd.DataFrame:
-    """Return the area under each attacker's curve: its mean ``gain`` up to a common ``cost``.
+    """Return the ``area`` under each attacker's curve: its mean ``gain`` up to a common ``cost``.
 
-    The range ends at the least of the attackers' greatest mean costs.
-
-    Returns:
-        A row per attacker: ``up_to`` and ``area`` with ``_low`` and ``_high`` (95 %).
+    The range ends at the least of the attackers' greatest mean costs, ``up_to``.
     """
     curves, everyone = _curves(rows, cost, gain)
     up_to = _least_end(curves, everyone)
@@ -167,13 +160,11 @@ def _curve(bounds: Sequence[np.ndarray], chosen: np.ndarray) -> tuple[np.ndarray
 
 def _curves(rows: pd.DataFrame, *measures: str) -> tuple[dict[str, Curve], np.ndarray]:
     """Return each attacker's `_curve` as a function of the people chosen, and all people."""
-    curves = {
-        str(name): partial(
-            _curve, [by_person(part, measures).to_numpy().T for _, part in group.groupby("bound")]
-        )
-        for name, group in rows.groupby("attacker", sort=False)
-    }
-    return curves, np.arange(len(by_person(rows, measures)))
+    curves = {}
+    for name, group in rows.groupby("attacker", sort=False):
+        bounds = [by_person(part, measures).to_numpy().T for _, part in group.groupby("bound")]
+        curves[name] = partial(_curve, bounds)
+    return curves, np.arange(person_of(rows["face_id"]).nunique())
 
 
 def _least_end(curves: Mapping[str, Curve], everyone: np.ndarray) -> float:

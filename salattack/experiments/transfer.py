@@ -85,19 +85,14 @@ def across(
 ) -> pd.DataFrame:
     """Return the damage that photos, disrupted against one generator, do to each.
 
-    Args:
-        study: faces and saliency; its own generator takes no part.
-        generators: name → g, whose target is the labels of the faces: see `asked`, `each_edit`.
-        attack: the attacker. A ``shared`` one makes its one perturbation from the first
-            ``made_from`` faces.
-        made_from: faces that are set aside for that, and not measured.
-        in_turn: also aim at all of them, one an iteration in turn (see `Attack.edits`).
-        batch_size: faces at a time.
-        progress: show a bar.
+    The study gives faces and saliency; its own generator takes no part. The target of these is the
+    labels of the faces, see `asked` and `each_edit`. A ``shared`` attack makes its one perturbation
+    from the first ``made_from`` faces, which are not measured.
 
     Returns:
-        Mean ``damage_l2`` in [-1, 1] of the saved photos: a row for each generator aimed at, and
-        for all of them at once (the sum of their losses); a column for each that is then asked.
+        Mean ``damage_l2`` in [-1, 1] of the saved photos: a row for each generator aimed at, for
+        all of them at once (the sum of their losses) and, if ``in_turn``, for all of them, one an
+        iteration (see `Attack.edits`); a column for each that is then asked.
 
     Raises:
         SalattackError: no face can be read or is left to be measured, or ``made_from`` does not
@@ -160,5 +155,7 @@ def save(folder: str | Path, matrices: Mapping[str, pd.DataFrame]) -> None:
     """Write `table` as ``transfer.csv`` and ``transfer.md``."""
     whole = table(matrices)
     text = as_text(whole, [Column(f"damage to {name}", name, 4) for name in whole])
-    title = "Damage (MSE in [-1, 1]) to each generator, by that aimed at: means over faces."
+    title = (
+        "Damage (MSE in [-1, 1]) to each generator, by the generator aimed at: means over faces."
+    )
     save_table(folder, "transfer", whole, text, title)

@@ -13,7 +13,7 @@ from ..metrics import BACKGROUND, SUCCESS
 from ..presets import label_of
 from .evaluation import samples
 from .samples import FIG_5, LEVEL, MAGNITUDE, OTHERS, OURS, PAPER, STRONG, Run, open_run, people
-from .statistics import Estimate, estimate, mean, share, share_of_rows
+from .statistics import Estimate, estimate, mean, share_of_rows
 from .table_1 import PAPER_SIZES, printed_table_1, table_1
 
 REPRODUCED = "reproduced"
@@ -256,7 +256,8 @@ def _real_time(run: Run) -> Outcome:
 
 def _face_found(run: Run) -> Outcome:
     table = pd.read_csv(run.folder / MASKS)
-    found = share(int(((table["inside"] > 0.5) & (table["corners"] < 0.5)).sum()), len(table))
+    right = (table["inside"] > 0.5) & (table["corners"] < 0.5)
+    found = share_of_rows(table.assign(right=right), "right")
     because = "Mean saliency must be above 0.5 in the face and below 0.5 in the top corners."
     return _judged(f"{found.text(0, 100)} % right", because, *_above(RELIABLE, found))
 

@@ -65,11 +65,6 @@ def crop_and_resize(images: Tensor, share: float) -> Tensor:
     return vision.resize(vision.center_crop(images, [round(side * share) for side in size]), size)
 
 
-def posterise(images: Tensor, bits: int) -> Tensor:
-    """Keep the highest ``bits`` of the 8 of (N, 3, H, W) images in [-1, 1]."""
-    return from_uint8(vision.posterize(to_uint8(images), bits))
-
-
 TRANSFORMS: dict[str, Transform] = {
     UNTOUCHED: as_saved,
     **{f"JPEG {quality}": partial(jpeg, quality=quality) for quality in (95, 75, 50, 30)},
@@ -79,7 +74,7 @@ TRANSFORMS: dict[str, Transform] = {
     "resize ½ and back": partial(resize_and_back, factor=0.5),
     "crop 90 % and resize": partial(crop_and_resize, share=0.9),
     **{f"noise σ {s}": partial(vision.gaussian_noise, sigma=s, clip=False) for s in (0.02, 0.05)},
-    "4-bit posterise": partial(posterise, bits=4),
+    "4-bit posterise": lambda images: from_uint8(vision.posterize(to_uint8(images), 4)),
 }
 HARDER = (  # two strengths of a smooth transform, whose order does not depend on rounding
     ("Gaussian blur σ 1", "Gaussian blur σ 2"),

@@ -19,7 +19,6 @@ from .statistics import Estimate, estimate, mean, person_of, ratio_of_means
 TABLE, FIG_5 = "table_1_samples.csv", "fig_5_samples.csv"
 KEYS = ["face_id", "attacker", "attribute", "precision"]
 MEASURES = ["l1", "l2", "linf", "ssim", "damage_l2"]
-
 OUTSIDE = ["background_l1", "background_linf"]  # empty where a photo has no background
 OURS, OTHERS = "saliency-aware", ("i-fgsm", "spread-spectrum", "eot-blur")
 PAPER = (*OTHERS, OURS)
@@ -60,11 +59,7 @@ def people(rows: pd.DataFrame, key: str) -> pd.DataFrame:
 
 
 def open_run(folder: str | Path) -> Run:
-    """Return a run's samples, ready for its claims.
-
-    Raises:
-        SalattackError: see `read_samples`.
-    """
+    """Return a run's samples, ready for its claims; errors as `read_samples`."""
     folder = Path(folder)
     every = read_samples(folder).query("attacker in @PAPER")
     saved = every[every["precision"] == "uint8"]
@@ -123,9 +118,8 @@ def strength(rows: pd.DataFrame, parameters: Mapping | None) -> str:
     if parameters is None:
         return f"strength not recorded, largest change of a pixel {rows['linf'].max():.3f}"
     preset = vars(ATTACKERS["i-fgsm"])  # what a run does not set stays as the presets have it
-    return "bound {bound} and step {step_size} in [-1, 1], {steps} steps".format(
-        **preset | dict(parameters)
-    )
+    text = "bound {bound} and step {step_size} in [-1, 1], {steps} steps"
+    return text.format(**preset | dict(parameters))
 
 
 def recorded(folder: Path) -> Mapping | None:
@@ -158,9 +152,7 @@ def premises(folder: str | Path = "figures", parameters: Mapping | None = None) 
     """Return in a line what every verdict takes as given: models, sample, strength, reading.
 
     ``parameters`` of the run (generator, bound, step_size, steps) are read from its record if None.
-
-    Raises:
-        SalattackError: see `verify`.
+    Errors are those of `verify` and `recorded`.
     """
     rows = read_samples(folder)
     known = recorded(Path(folder)) if parameters is None else parameters

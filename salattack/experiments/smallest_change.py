@@ -80,12 +80,9 @@ def attacks(
 
 
 def measure(study: Study, attacks: Mapping[Key, Attack], **options: object) -> pd.DataFrame:
-    """Run `attacks` on every face; ``options`` are those of `evaluate_variants`.
+    """Return the rows of `attacks` by ``attacker`` and ``bound``, with the ``gradients`` of each.
 
-    Its rows are returned by ``attacker`` and ``bound``, with the ``gradients`` that each cost.
-
-    Raises:
-        SalattackError: as `evaluate`.
+    Options and errors are those of `evaluate_variants`.
     """
     rows = evaluate_variants(study, attacks, ("attacker", "bound"), **options)
     keys = zip(rows["attacker"], rows["bound"], strict=True)

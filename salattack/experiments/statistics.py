@@ -65,8 +65,11 @@ def median_over_people(rows: pd.DataFrame, column: str, seed: int = 0) -> Estima
 
 
 def share_of_rows(rows: pd.DataFrame, column: str, seed: int = 0) -> Estimate:
-    """Return the share of rows whose ``column`` is 1, with its exact interval; no seed is used."""
-    return share(int(rows[column].sum()), len(rows))
+    """Return the share of rows whose ``column`` is 1, with its exact interval (Clopper, Pearson)."""
+    if rows.empty:
+        return Estimate(np.nan, np.nan, np.nan)
+    ones = int(rows[column].sum())
+    return Estimate(ones / len(rows), *binomtest(ones, len(rows)).proportion_ci())
 
 
 def summarised(
@@ -86,11 +89,6 @@ def summarised(
             line |= measured(group, column, seed).columns(column)
         lines.append(line)
     return pd.DataFrame(lines).set_index(list(by))
-
-
-def kind_of(face_ids: pd.Series) -> pd.Series:
-    """Return the kind of each shipped picture, "selfie" or "portrait"; NaN elsewhere."""
-    return face_ids.str.extract(SHIPPED_FACE)[1].rename("kind")
 
 
 def mean(values: np.ndarray) -> np.ndarray:
@@ -122,10 +120,3 @@ def estimate(statistic: Statistic, *samples: np.ndarray, seed: int = 0) -> Estim
     chosen = draws(n, seed, resamples)
     drawn = statistic(*(sample[chosen] for sample in samples))
     return Estimate(value, *(float(end) for end in np.nanpercentile(drawn, [2.5, 97.5])))
-
-
-def share(successes: int, n: int) -> Estimate:
-    """Return a share with its exact interval (Clopper and Pearson 1934)."""
-    if not n:
-        return Estimate(np.nan, np.nan, np.nan)
-    return Estimate(successes / n, *binomtest(successes, n).proportion_ci())

@@ -78,8 +78,18 @@ class Study(Models):
             SalattackError: a loss on features, with a saliency model that gives none; a batch too
                 large for the memory, with a shared attack.
         """
+        region = features = None
         try:
-            return self._disrupt(photos, target, attack, saliency_map, on_gradient)
+            if attack.region != "everywhere":
+                region = REGIONS[attack.region](photos, self.generate(photos, target), saliency_map)
+            if attack.loss == "features":
+                if not hasattr(self.saliency, "feature_maps"):
+                    raise SalattackError("this saliency model has no features; use pfan-light")
+                features = partial(unit_features, features=self.saliency.feature_maps)
+            # bfloat16 has 8 bits: it cannot see the loss's slope ±0.001 beside the photo.
+            small = attack.until is not None or (not attack.blurs and attack.start < COARSE)
+            g = self.all_edits if self.compute == "float32" or small else self._coarse
+            return attack(g, photos, target, region, features=features, on_gradient=on_gradient)
         except RuntimeError as error:
             if len(photos) == 1 or not _out_of_memory(error):
                 raise
@@ -92,27 +102,6 @@ class Study(Models):
         warnings.warn(said, stacklevel=2)
         parts = zip(*(_split(t, half) for t in (photos, target, saliency_map)), strict=True)
         return torch.cat([self.disrupt(x, t, attack, m, on_gradient) for x, t, m in parts])
-
-    def _disrupt(
-        self,
-        photos: Tensor,
-        target: Targets,
-        attack: Attack,
-        saliency_map: Tensor,
-        on_gradient: Callable[[int], object] | None,
-    ) -> Tensor:
-        region = features = None
-        if attack.region != "everywhere":
-            region = REGIONS[attack.region](photos, self.generate(photos, target), saliency_map)
-        if attack.loss == "features":
-            if not hasattr(self.saliency, "feature_maps"):
-                raise SalattackError("this saliency model has no features; use pfan-light")
-            features = partial(unit_features, features=self.saliency.feature_maps)
-        # bfloat16 has 8 bits: it cannot see the loss's slope ±0.001 beside the photo.
-        small = attack.until is not None or (not attack.blurs and attack.start < COARSE)
-        fine = self.compute == "float32" or small
-        g = self.all_edits if fine else self._coarse
-        return attack(g, photos, target, region, features=features, on_gradient=on_gradient)
 
     def _coarse(self, images: Tensor, target: Targets) -> Tensor:
         with torch.autocast(self.device.type, getattr(torch, self.compute)):

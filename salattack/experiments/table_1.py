@@ -7,7 +7,7 @@ from ..errors import SalattackError, one_of
 from ..presets import label_of
 from ..runtime.files import RESOURCES
 from .evaluation import PRECISIONS, samples
-from .statistics import kind_of, mean_over_faces, person_of, share_of_rows, summarised
+from .statistics import SHIPPED_FACE, mean_over_faces, person_of, share_of_rows, summarised
 
 PRINTED = RESOURCES / "table_1_printed.csv"
 MEASURES = ("l1", "l2_x100", "background_l1", "psnr", "ssim", "damage_l2")
@@ -93,7 +93,7 @@ def by_sample_size(
 
 def by_kind(rows: pd.DataFrame, *, unit: str = "[0, 1]", seed: int = 0) -> pd.DataFrame | None:
     """Return `table_1` of the shipped selfies and portraits apart, ``kind`` first; else None."""
-    groups = rows.groupby(kind_of(rows["face_id"]), sort=False)
+    groups = rows.groupby(rows["face_id"].str.extract(SHIPPED_FACE)[1], sort=False)
     parts = {kind: table_1(group, unit=unit, seed=seed) for kind, group in groups}
     return pd.concat(parts, names=["kind"]) if len(parts) > 1 else None
 

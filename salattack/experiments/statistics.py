@@ -65,7 +65,7 @@ def median_over_people(rows: pd.DataFrame, column: str, seed: int = 0) -> Estima
 
 
 def share_of_rows(rows: pd.DataFrame, column: str, seed: int = 0) -> Estimate:
-    """Return the share of rows whose ``column`` is 1, with its exact interval (Clopper, Pearson)."""
+    """Return the share of rows whose ``column`` is 1, and its exact interval (Clopper, Pearson)."""
     if rows.empty:
         return Estimate(np.nan, np.nan, np.nan)
     ones = int(rows[column].sum())

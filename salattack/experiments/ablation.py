@@ -11,13 +11,12 @@ import pandas as pd
 
 from ..blur import BLUR_FAMILY
 from ..errors import one_of
-from ..presets import attacker
+from ..presets import PLATEAU, attacker
 from .evaluation import evaluate_variants
 from .statistics import mean_over_faces, summarised
 from .study import Study
 from .text import Column, as_text, save_table
 
-PLATEAU = {"start": 0.001}  # a way off the plateau for what has neither blur nor start
 PAPER = {}
 
 # Question → variant → what it changes in the paper's attacker, at its bound of 0.05.
@@ -34,8 +33,8 @@ ABLATIONS = {
     },
     "blur": {
         "σ 1 in the loss (paper)": PAPER,
-        "none": {"blurs": (), **PLATEAU},
-        "σ 1 on the iterate": {"blur_target": "iterate", **PLATEAU},
+        "none": {"blurs": (), "start": PLATEAU},
+        "σ 1 on the iterate": {"blur_target": "iterate", "start": PLATEAU},
         "cycle of nine": {"blurs": BLUR_FAMILY},
         "mean of nine": {"blurs": BLUR_FAMILY, "blur_schedule": "mean"},
     },
@@ -43,7 +42,7 @@ ABLATIONS = {
     "bound": {"τ (paper)": PAPER, "τ × M": {"bound_by": "saliency"}},
     "start": {
         "at the photo (paper)": PAPER,
-        "±0.001": {"start": 0.001},
+        "±0.001": {"start": PLATEAU},
         "in the ball": {"start": 0.05},
     },
     "loss": {"MSE (paper)": PAPER, "L1": {"loss": "l1"}, "features": {"loss": "features"}},

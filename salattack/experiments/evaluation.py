@@ -225,14 +225,13 @@ def _pending(
                 keys = [checksum([*made_of, *pair]) for pair in whole]
                 aim = list(zip(faces, edits, keys, strict=True))
                 wanted += [(ids[place], place, name, edit, key) for place, edit, key in aim]
-                lacking = [i for i in ledger.missing(keys) if keys[i] not in given]
-                if lacking and attack.shared:
-                    lacking = range(len(keys))
-                else:  # equal faces of one batch are attacked once
-                    lacking = sorted({keys[i]: i for i in reversed(lacking)}.values())
-                tick((len(places) - len(lacking)) * attack.gradients)
-                if lacking:
-                    chunks.append(Chunk(name, *zip(*(aim[i] for i in lacking), strict=True)))
+                lacking = ledger.missing(keys) - given
+                first_of = {one[-1]: one for one in reversed(aim)}  # equal faces are attacked once
+                chosen = [one for one in aim if one[-1] in lacking and one is first_of[one[-1]]]
+                chosen = aim if chosen and attack.shared else chosen
+                tick((len(places) - len(chosen)) * attack.gradients)
+                if chosen:
+                    chunks.append(Chunk(name, *zip(*chosen, strict=True)))
                     given.update(keys)
         if chunks:
             yield Batch(faces, tuple(chunks))

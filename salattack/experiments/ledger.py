@@ -68,10 +68,10 @@ class Ledger:
                 "make room or choose another path"
             ) from error
 
-    def missing(self, keys: Sequence[str]) -> list[int]:
-        """Return which of these keys have no measurement yet, as indices into ``keys``."""
+    def missing(self, keys: Sequence[str]) -> set[str]:
+        """Return which of these keys have no measurement yet."""
         done = {key for (key,) in self._read("select key from measurements", "key", keys)}
-        return [i for i, key in enumerate(keys) if key not in done]
+        return set(keys) - done
 
     def append(self, rows: pd.DataFrame) -> None:
         """Add rows of `KEYS` and measures in one transaction; known ones stay as they are."""

@@ -17,8 +17,9 @@ from ..errors import SalattackError
 from ..generators import GENERATORS
 from ..images import as_saved
 from ..metrics import SUCCESS, fake_damage
-from ..presets import PLATEAU, at_strength, label_of
+from ..presets import PLATEAU, label_of
 from ..runtime import assets
+from .evaluation import attackers as at_one_strength
 from .evaluation import evaluate_variants
 from .statistics import Estimate, mean_over_faces, share_of_rows, summarised
 from .study import Study
@@ -71,13 +72,11 @@ def measure(
     """
     attacks = {}
     for place, strength in enumerate(strengths):
-        chosen = {name: at_strength(name, *strength) for name in attackers}
-        if "saliency-aware" in chosen:
-            ours = chosen["saliency-aware"]
+        chosen = at_one_strength(attackers, *strength, seed)
+        if ours := chosen.get("saliency-aware"):
             chosen |= {name: replace(ours, **changes) for name, changes in VARIANTS.items()}
-        for name, attack in chosen.items():
-            if not (place and name in once):
-                attacks[name, strength[0]] = replace(attack, seed=seed)
+        kept = {name: a for name, a in chosen.items() if not (place and name in once)}
+        attacks |= {(name, strength[0]): attack for name, attack in kept.items()}
     return evaluate_variants(study, attacks, ("attacker", "bound"), **options)
 
 
@@ -138,16 +137,14 @@ def findings(table: pd.DataFrame, matrix: pd.DataFrame) -> str:
     return "\n".join(lines)
 
 
-def side_by_side(
-    study: Study, attacks: Iterable[Attack], edit: str | None = None
-) -> tuple[list[Tensor], list[float | None]]:
-    """Return a study's first photo and what g makes of it, clean and disrupted.
+def side_by_side(study: Study, attacks: Iterable[Attack]) -> tuple[list[Tensor], list]:
+    """Return a study's first photo and the first edit that g makes of it, clean and disrupted.
 
     They are I_org, g(I_org) and g(I_ptb) of each attacker, (3, H, W) in [-1, 1], and the error of
-    each to g(I_org), None for the first two. ``edit`` None asks for the first of g's edits.
+    each to g(I_org), None for the first two.
     """
     photo, labels, _ = next(study.readable().batches(1))
-    target = study.targets(labels, [edit or study.edits.names[0]])
+    target = study.targets(labels, study.edits.names[:1])
     fake = study.generate(photo, target)
     pictures, errors = [photo[0], fake[0]], [None, None]
     for attack in attacks:
@@ -158,9 +155,9 @@ def side_by_side(
     return pictures, errors
 
 
-def save(folder: str | Path, table: pd.DataFrame, name: str = "published") -> None:
-    """Write `summary` as ``name.csv`` and ``name.md``; `SalattackError` if it has no rows."""
+def save(folder: str | Path, table: pd.DataFrame) -> None:
+    """Write `summary` as ``published.csv`` and ``.md``; `SalattackError` if it has no rows."""
     if table.empty:
         raise SalattackError("no generator was measured")
     title = "Each attacker aimed at each generator, bound in [-1, 1]: means over faces [95 %]."
-    save_table(folder, name, table, presentable(table), title)
+    save_table(folder, "published", table, presentable(table), title)

@@ -23,10 +23,7 @@ from .statistics import mean_over_faces, median_over_people, share_of_rows, summ
 from .study import Study
 from .text import Column, as_text, save_table
 
-FIXED = ("saliency-aware", "i-fgsm", "l2-pgd")
 SMALLEST = ("minimum-norm", "minimum-norm-everywhere")
-# Bound, step and steps; the second is Table I's, the third the figures' (the paper's magnitude).
-STRENGTHS = ((0.02, 0.004, 10), (0.05, 0.01, 10), (0.1, 0.02, 30), (0.2, 0.04, 30))
 Key = tuple[str, float]  # of an attacker: its name and bound
 NO_LIMIT = 2.0  # a bound that holds back nothing in [-1, 1]: that of a minimum-norm attacker
 MEASURES = {
@@ -51,8 +48,8 @@ TITLE = (
 
 
 def attacks(
-    fixed: Sequence[str] = FIXED,
-    strengths: Sequence[tuple[float, float, int]] = STRENGTHS,
+    fixed: Sequence[str],
+    strengths: Sequence[tuple[float, float, int]],
     smallest: Sequence[str] = SMALLEST,
     gradients: int = MINIMUM_NORM.steps,
     *,
@@ -108,9 +105,9 @@ def presentable(table: pd.DataFrame) -> pd.DataFrame:
     return as_text(table, COLUMNS).rename(index=bounds, level="bound")
 
 
-def save(folder: str | Path, table: pd.DataFrame, name: str = "smallest_change") -> None:
-    """Write `summarise`'s result as ``name.csv`` (units of [-1, 1]) and ``name.md`` (as shown)."""
-    save_table(folder, name, table, presentable(table), TITLE)
+def save(folder: str | Path, table: pd.DataFrame) -> None:
+    """Write `summarise`'s result as CSV (units of [-1, 1]) and Markdown (as shown)."""
+    save_table(folder, "smallest_change", table, presentable(table), TITLE)
 
 
 class Example(NamedTuple):
@@ -128,8 +125,8 @@ def examples(
     study: Study,
     attacks: Mapping[Key, Attack],
     rows: pd.DataFrame,
-    n: int = 2,
-    names: Sequence[str] = (FIXED[0], SMALLEST[0]),
+    n: int,
+    names: Sequence[str] = ("saliency-aware", "minimum-norm"),
 ) -> list[Example]:
     """Disrupt the first ``n`` faces again, to show them; each on the edit that its rows begin with.
 

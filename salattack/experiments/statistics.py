@@ -9,7 +9,6 @@ from scipy.stats import binomtest
 
 RESAMPLES = 9999
 SHIPPED_FACE = r"^(P\d+)-(\w+)$"  # "P001-selfie": a person and the kind of picture
-Statistic = Callable[..., np.ndarray]  # of arrays (..., n), which it reduces along the last axis
 
 
 class Estimate(NamedTuple):
@@ -107,10 +106,10 @@ def draws(n: int, seed: int = 0, resamples: int = RESAMPLES) -> np.ndarray:
     return np.random.default_rng(seed).integers(n, size=(resamples, n))
 
 
-def estimate(statistic: Statistic, *samples: np.ndarray, seed: int = 0) -> Estimate:
+def estimate(statistic: Callable[..., np.ndarray], *samples: np.ndarray, seed: int = 0) -> Estimate:
     """Return a statistic of (n,) values, one per person, and its percentile bootstrap interval.
 
-    Several samples are drawn together (paired).
+    It reduces arrays (..., n) along the last axis. Several samples are drawn together (paired).
     """
     n = len(samples[0])
     value = float(statistic(*samples)) if n else np.nan

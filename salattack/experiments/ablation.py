@@ -11,17 +11,16 @@ import pandas as pd
 
 from ..blur import BLUR_FAMILY
 from ..errors import one_of
-from ..presets import attacker
+from ..presets import PLATEAU, attacker
 from .evaluation import evaluate_variants
-from .statistics import mean_over_faces
+from .statistics import mean_over_faces, summarised
 from .study import Study
 from .text import Column, as_text, save_table
 
-PLATEAU = {"start": 0.001}  # a way off the plateau for what has neither blur nor start
-PAPER: dict[str, object] = {}
+PAPER = {}
 
 # Question → variant → what it changes in the paper's attacker, at its bound of 0.05.
-ABLATIONS: dict[str, dict[str, dict[str, object]]] = {
+ABLATIONS = {
     "mask": {
         "PFAN, soft (paper)": PAPER,
         "none": {"region": "everywhere"},
@@ -34,8 +33,8 @@ ABLATIONS: dict[str, dict[str, dict[str, object]]] = {
     },
     "blur": {
         "σ 1 in the loss (paper)": PAPER,
-        "none": {"blurs": (), **PLATEAU},
-        "σ 1 on the iterate": {"blur_target": "iterate", **PLATEAU},
+        "none": {"blurs": (), "start": PLATEAU},
+        "σ 1 on the iterate": {"blur_target": "iterate", "start": PLATEAU},
         "cycle of nine": {"blurs": BLUR_FAMILY},
         "mean of nine": {"blurs": BLUR_FAMILY, "blur_schedule": "mean"},
     },
@@ -43,7 +42,7 @@ ABLATIONS: dict[str, dict[str, dict[str, object]]] = {
     "bound": {"τ (paper)": PAPER, "τ × M": {"bound_by": "saliency"}},
     "start": {
         "at the photo (paper)": PAPER,
-        "±0.001": {"start": 0.001},
+        "±0.001": {"start": PLATEAU},
         "in the ball": {"start": 0.05},
     },
     "loss": {"MSE (paper)": PAPER, "L1": {"loss": "l1"}, "features": {"loss": "features"}},
@@ -76,41 +75,28 @@ def ablate(
 ) -> pd.DataFrame:
     """Run the variants of `ABLATIONS`, and the paper's attacker at other steps and bounds.
 
-    Args:
-        study: faces and models.
-        questions: of `ABLATIONS`, "steps" and "bounds"; all when None.
-        steps: numbers of steps to compare, at the same bound and step.
-        bounds: bounds to compare, the step being a fifth of each.
-        strength: bound, step_size and steps of all others.
-        options: see `evaluate_variants`.
-
-    Returns:
-        The rows of `evaluate` for what is saved, each under its ``question`` and ``variant``. The
-        loss on features is left out where the saliency model has none.
+    ``questions`` are of `ABLATIONS`, "steps" and "bounds"; all when None. At each of the
+    ``bounds`` the step is a fifth of it; ``strength`` is bound, step and steps of all else. Returns
+    the rows of `evaluate_variants`, with its ``options``, by ``question`` and ``variant``. The loss
+    on features is left out where the saliency model has none.
 
     Raises:
         SalattackError: an unknown question, or as `evaluate`.
     """
-    bound, step_size, count = strength
-    preset = attacker("saliency-aware")
-    paper = preset.with_strength(bound, step_size, count)
-    variants = {
-        question: {
-            label: replace(preset, **changes).with_strength(bound, step_size, count)
-            for label, changes in choices.items()
-            if "features" not in changes.values() or hasattr(study.saliency, "feature_maps")
-        }
-        for question, choices in ABLATIONS.items()
-    }
+    paper = attacker("saliency-aware").with_strength(*strength)
+    variants = {}
+    for question, choices in ABLATIONS.items():
+        made = {label: attacker("saliency-aware", **changes) for label, changes in choices.items()}
+        variants[question] = {label: a.with_strength(*strength) for label, a in made.items()}
+    if not hasattr(study.saliency, "feature_maps"):
+        del variants["loss"]["features"]
     variants["steps"] = {f"{n}": replace(paper, steps=n) for n in steps}
-    variants["bounds"] = {f"{b:g}": paper.with_strength(b, 0.2 * b, count) for b in bounds}
+    variants["bounds"] = {f"{b:g}": paper.with_strength(b, 0.2 * b, strength[2]) for b in bounds}
     chosen = list(variants) if questions is None else questions
-    for question in chosen:
-        if question not in variants:
-            raise one_of("question", question, variants)
+    if unknown := [question for question in chosen if question not in variants]:
+        raise one_of("question", unknown[0], variants)
     attacks = {(q, label): attack for q in chosen for label, attack in variants[q].items()}
-    rows = evaluate_variants(study, attacks, ("question", "variant"), **options)
-    return rows[rows["precision"] == "uint8"].reset_index(drop=True)
+    return evaluate_variants(study, attacks, ("question", "variant"), **options)
 
 
 def summary(rows: pd.DataFrame, seed: int = 0) -> pd.DataFrame:
@@ -119,19 +105,14 @@ def summary(rows: pd.DataFrame, seed: int = 0) -> pd.DataFrame:
     Photo errors in [0, 1], damage in [-1, 1], means over faces with ``_low`` and ``_high`` (95 %).
     ``damage_per_l2`` is damage over L2, relative to the question's first variant, the paper's.
     """
-    rows = rows.assign(
-        l1=rows["l1"] / 2, l2_x100=25 * rows["l2"], background_l1=rows["background_l1"] / 2
-    )
-    table = {}
-    for key, group in rows.groupby(["question", "variant"], sort=False):
-        table[key] = {}
-        for measure in ("l1", "l2_x100", "background_l1", "ssim", "damage_l2", "success"):
-            table[key] |= mean_over_faces(group, measure, seed).columns(measure)
-    result = pd.DataFrame.from_dict(table, orient="index")
-    result.index = pd.MultiIndex.from_tuples(result.index, names=["question", "variant"])
-    per_l2 = result["damage_l2"] / result["l2_x100"]
+    halved = rows[["l1", "background_l1"]] / 2
+    rows = rows.assign(**halved, l2_x100=25 * rows["l2"])
+    measures = ("l1", "l2_x100", "background_l1", "ssim", "damage_l2", "success")
+    means = dict.fromkeys(measures, mean_over_faces)
+    table = summarised(rows, ["question", "variant"], means, seed).drop(columns="faces")
+    per_l2 = table["damage_l2"] / table["l2_x100"]
     first = per_l2.groupby(level="question", sort=False).transform("first")
-    return result.assign(damage_per_l2=per_l2 / first)
+    return table.assign(damage_per_l2=per_l2 / first)
 
 
 def presentable(table: pd.DataFrame) -> pd.DataFrame:

@@ -13,7 +13,7 @@ from ..metrics import BACKGROUND, SUCCESS
 from ..presets import label_of
 from .evaluation import samples
 from .samples import FIG_5, LEVEL, MAGNITUDE, OTHERS, OURS, PAPER, STRONG, Run, open_run, people
-from .statistics import Estimate, estimate, mean, share
+from .statistics import Estimate, estimate, mean, share_of_rows
 from .table_1 import PAPER_SIZES, printed_table_1, table_1
 
 REPRODUCED = "reproduced"
@@ -34,7 +34,7 @@ READINGS = {  # of the errors; the paper states neither range nor rounding
 EQUAL_DAMAGE, MASKS = "trade_off_at_equal_damage.csv", "mask_quality.csv"
 PUBLISHED = "published/published.csv"
 MASKED = "PFAN, soft (paper)"  # of the ablation
-COLUMNS = ("l1", "l2_x100")
+COLUMNS = {"l1": "L1", "l2_x100": "L2"}
 ROUNDING = 0.0005  # of Table I's three printed decimals
 
 # Of our mean, beside its interval: faces and generator are not the paper's, and decide how far an
@@ -96,13 +96,12 @@ def _averages(run: Run) -> Outcome:
     for (unit, precision), reading in READINGS.items():
         if precision not in set(run.every["precision"]):
             continue
-        table, fit = table_1(run.every, unit=unit, precision=precision).loc[list(PAPER)], []
-        for key, label in (("l1", "L1"), ("l2_x100", "L2")):
+        table, fits[reading] = table_1(run.every, unit=unit, precision=precision).loc[[*PAPER]], []
+        for key, label in COLUMNS.items():
             low, high = (table[f"{key}_{end}"].fillna(table[key]) for end in ("low", "high"))
             gap = (table[f"paper_{key}"] - (low + high) / 2).abs() - (high - low) / 2
             fitting = table.index[gap <= ROUNDING + ERROR_TOLERANCE * table[key]]
-            fit += [f"{label} of {label_of(name)}" for name in fitting]
-        fits[reading] = fit
+            fits[reading] += [f"{label} of {label_of(name)}" for name in fitting]
     best = max(fits, key=lambda reading: len(fits[reading]))
     whole, ours = len(fits[best]) == 8, best == READINGS["[0, 1]", "uint8"]
     because = f"Fitting: {', '.join(fits[best]) or 'none'}. An average fits if the printed value "
@@ -176,7 +175,7 @@ def _imperceptible(run: Run) -> Outcome:
 
 
 def _breaks(run: Run, rows: pd.DataFrame) -> str:
-    damage, broken = run.of("damage_l2", rows), run.broken(rows)
+    damage, broken = run.of("damage_l2", rows), share_of_rows(rows, "success")
     return f"damage {damage.text(3)}, {broken.text(0, 100)} % broken"
 
 
@@ -203,7 +202,8 @@ def _each_edit(run: Run) -> Outcome:
 
 def _reliable(run: Run) -> Outcome:
     because = f"An attack that breaks {100 * RELIABLE:.0f} % of the fakes is called reliable here."
-    return _judged(_beside(run, _breaks), because, *_above(RELIABLE, run.broken(run.strong)))
+    found = share_of_rows(run.strong, "success")
+    return _judged(_beside(run, _breaks), because, *_above(RELIABLE, found))
 
 
 def _equivalent(run: Run) -> Outcome:
@@ -231,12 +231,12 @@ def _universal(run: Run) -> Outcome:
         because = "The shipped generators, two students of one teacher, cannot test any model."
         return _untested(f"{because} `salattack assets fetch published` gets five others.")
     table = pd.read_csv(run.folder / PUBLISHED).query("bound == @MAGNITUDE")
-    of = {name: rows.set_index("generator") for name, rows in table.groupby("attacker")}
-    if OURS not in of:
+    mine = table[table["attacker"] == OURS].set_index("generator")
+    if mine.empty:
         return _untested(f"{PUBLISHED} has no Saliency-Aware at magnitude {MAGNITUDE}.")
     ends = ["damage_l2", "damage_l2_low", "damage_l2_high"]
-    found = {name: Estimate(*row) for name, row in of[OURS][ends].iterrows()}
-    broken = {name: f"{(rows['damage_l2'] > SUCCESS).sum()}" for name, rows in of.items()}
+    found = {name: Estimate(*row) for name, row in mine[ends].iterrows()}
+    broken = (table["damage_l2"] > SUCCESS).groupby(table["attacker"]).sum()
     measured = "damage " + ", ".join(f"{name} {e.text(3)}" for name, e in found.items())
     measured += f": {broken[OURS]} of {len(found)} broken; by I-FGSM {broken.get('i-fgsm', '–')}"
     because = f"At magnitude {MAGNITUDE}, aimed at each published generator itself, the mean damage"
@@ -256,7 +256,8 @@ def _real_time(run: Run) -> Outcome:
 
 def _face_found(run: Run) -> Outcome:
     table = pd.read_csv(run.folder / MASKS)
-    found = share(int(((table["inside"] > 0.5) & (table["corners"] < 0.5)).sum()), len(table))
+    right = (table["inside"] > 0.5) & (table["corners"] < 0.5)
+    found = share_of_rows(table.assign(right=right), "right")
     because = "Mean saliency must be above 0.5 in the face and below 0.5 in the top corners."
     return _judged(f"{found.text(0, 100)} % right", because, *_above(RELIABLE, found))
 
@@ -303,9 +304,8 @@ CLAIMS = (
 def verify(folder: str | Path = "figures") -> pd.DataFrame:
     """Judge each of the paper's claims by the tables of a run.
 
-    Args:
-        folder: holds ``table_1_samples.csv``; ``fig_5_samples.csv``, the same at the paper's
-            magnitude, and the other notebooks' tables are used where they are there.
+    The folder holds ``table_1_samples.csv``; ``fig_5_samples.csv``, the same at the paper's
+    magnitude, and the other notebooks' tables are used where they are there.
 
     Returns:
         A row per claim, grouped by verdict: ``claim``, ``source`` in the paper, ``printed`` and

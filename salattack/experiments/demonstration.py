@@ -13,11 +13,11 @@ from ..attacks import Attack
 from ..errors import one_of
 from ..images import as_saved
 from ..metrics import BACKGROUND, fake_damage
-from ..runtime.files import written_whole
 from ..runtime.progress import progress_bar
 from .evaluation import evaluate
 from .samples import FIG_5
 from .study import Study
+from .text import save_table
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,11 +47,8 @@ def clean_edits(study: Study) -> tuple[Tensor, Tensor]:
 def edit_faces(study: Study, attack: Attack, aimed_at: str = "each") -> Edits:
     """Make every edit of every face of a small study, before and after an attack.
 
-    Args:
-        study: faces and models.
-        attack: the attacker.
-        aimed_at: "each" disrupts the photo against each edit in turn. An edit's name disrupts
-            it once, against that edit, and g edits this one photo in every way.
+    ``aimed_at`` "each" disrupts the photo against each edit in turn. An edit's name disrupts it
+    once, against that edit, and g edits this one photo in every way.
 
     Raises:
         SalattackError: an unknown edit, or no face can be read, see `Faces.readable`.
@@ -73,14 +70,14 @@ def edit_faces(study: Study, attack: Attack, aimed_at: str = "each") -> Edits:
             disrupted = study.disrupt(photos, target, attack, saliency_map, bar.update)
             perturbed[name] = as_saved(disrupted)
     against = [perturbed.get(name, perturbed.get(aimed_at)) for name in names]
-    pairs = list(zip(against, targets, strict=True))
+    broken = [study.generate(*pair) for pair in zip(against, targets, strict=True)]
     return Edits(
         photos=photos,
         names=names,
         fakes=fakes,
         saliency_map=saliency_map,
         perturbed=torch.stack(against, 1),
-        broken=torch.stack([study.generate(images, target) for images, target in pairs], 1),
+        broken=torch.stack(broken, 1),
     )
 
 
@@ -88,9 +85,9 @@ def damage_by_edit(edits: Edits) -> pd.DataFrame:
     """Return, for each edit, the mean ``damage_l2`` in [-1, 1] and the share ``broken``."""
     pairs = zip(edits.fakes.unbind(1), edits.broken.unbind(1), strict=True)
     damages = [fake_damage(*pair) for pair in pairs]
-    columns = {"damage_l2": "damage_l2", "broken": "success"}
-    table = {name: [d[key].mean().item() for d in damages] for name, key in columns.items()}
-    return pd.DataFrame(table, index=pd.Index(edits.names, name="edit"))
+    table = {key: [d[key].mean().item() for d in damages] for key in ("damage_l2", "success")}
+    index = pd.Index(edits.names, name="edit")
+    return pd.DataFrame(table, index).rename(columns={"success": "broken"})
 
 
 def kept_exactly(edits: Edits) -> pd.DataFrame:
@@ -119,13 +116,10 @@ def mask_quality(study: Study, batch_size: int = 16) -> tuple[pd.DataFrame, Tens
     photos, maps = (torch.cat(parts).cpu() for parts in zip(*batches, strict=True))
     corner = maps.shape[-1] // 8
     top = maps[..., :corner, :]
-    scores = pd.DataFrame(
-        {
-            "face_id": study.faces.ids,
-            "inside": [m[0, study.faces.face_ellipse(i)].mean().item() for i, m in enumerate(maps)],
-            "corners": torch.cat([top[..., :corner], top[..., -corner:]], -1).flatten(1).mean(1),
-        }
-    ).sort_values("inside")
+    corners = torch.cat([top[..., :corner], top[..., -corner:]], -1).flatten(1).mean(1)
+    inside = [m[0, study.faces.face_ellipse(i)].mean().item() for i, m in enumerate(maps)]
+    scores = {"face_id": study.faces.ids, "inside": inside, "corners": corners}
+    scores = pd.DataFrame(scores).sort_values("inside")
     order = scores.index.tolist()
     return scores.reset_index(drop=True), photos[order], maps[order]
 
@@ -143,6 +137,5 @@ def save_samples(study: Study, name: str, attack: Attack, folder: str | Path) ->
         study.saliency_map(photo).cpu()  # waits for the device
         seconds.append(time.perf_counter() - began)
     rows = evaluate(study, {name: attack}).assign(mask_seconds=statistics.median(seconds))
-    with written_whole(Path(folder) / FIG_5) as beside:
-        rows.to_csv(beside, index=False, float_format="%.6g")
+    save_table(folder, Path(FIG_5).stem, rows)
     return rows

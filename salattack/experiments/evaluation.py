@@ -48,9 +48,8 @@ def samples(n: int) -> dict[str, int]:
     "large" is 2,000, or the 1,999 that StarGAN's test split has. Where ``n`` is none of these
     sizes, "all" is added.
     """
-    sizes = {name: size for name, size in PROFILES.items() if name != "demo" and size}
-    if n == STARGAN_TEST:
-        sizes["large"] = n
+    sizes = {name: PROFILES[name] for name in ("tiny", "small", "middle")}
+    sizes["large"] = STARGAN_TEST if n == STARGAN_TEST else PROFILES["large"]
     held = {name: size for name, size in sizes.items() if size <= n}
     return held if n in held.values() else held | {"all": n}
 
@@ -119,26 +118,16 @@ def evaluate(
 ) -> pd.DataFrame:
     """Attack every face with every attacker; measure the change of the photo and the damage.
 
-    The ledger knows a measurement by its content: the face's 8-bit pixels and labels, the edit,
-    the attack's values, and `Study.settings` (models, image size, arithmetic, device, torch's
-    version and the code of this package). Equal content is measured once, under any name.
-
-    A ``shared`` attack gives one perturbation for a whole batch, so its measurements depend on
-    every face and edit of that batch. A batch that has grown is attacked again as a whole.
+    What the ledger holds is not computed again; None keeps the rows in memory. It knows a
+    measurement by its content: the face's 8-bit pixels and labels, the edit, the attack's values,
+    and `Study.settings`. Equal content is measured once, under any name. A ``shared`` attack
+    depends on its whole batch, which is attacked again when it has grown.
 
     Rounding depends on which faces are attacked together, and the sign of the gradient amplifies
     it. A grown sample has the same bits as a fresh one where the smaller sample is a multiple of
-    ``batch_size``, as every profile is of the default. Otherwise the faces of its last, short
-    batch differ by this rounding. Faces taken from a ledger that other batches filled do too.
+    ``batch_size``, as every profile is of the default, and where one size filled the ledger.
 
-    Args:
-        study: faces and models.
-        attacks: name → attacker.
-        targets: see `aims`.
-        batch_size: faces at a time; may exceed the set.
-        ledger: keeps the rows; what it holds is not computed again. None keeps them in memory.
-        engine: who measures the batches; `measure_here` when None.
-        progress: show a bar on stderr.
+    ``targets`` are those of `aims`, and the ``engine`` is `measure_here` when None.
 
     Returns:
         One row per face × attacker × attribute × precision with the columns of `photo_change`
@@ -160,27 +149,28 @@ def evaluate(
         for chunk, rows in (engine or measure_here)(study, attacks, batches, bar.update):
             ledger.append(rows)
             bar.set_description(f"{chunk.places[-1] + 1}/{n} images · {label_of(chunk.attacker)}")
-    order = {name: i for i, name in enumerate(attacks)}
-    wanted.sort(key=lambda sample: (sample[1], order[sample[2]]))
-    names = ["face_id", "place", "attacker", "attribute", "key"]
-    table = pd.DataFrame(wanted, columns=names)
+    order = list(attacks)
+    wanted.sort(key=lambda sample: (sample[1], order.index(sample[2])))
+    table = pd.DataFrame(wanted, columns=["face_id", "place", "attacker", "attribute", "key"])
     return table.merge(ledger.rows(table["key"].unique()), on="key").drop(columns="key")
 
 
 def evaluate_variants(
-    study: Study, variants: Mapping[tuple, Attack], columns: Sequence[str], **options: object
+    study: Study,
+    variants: Mapping[tuple, Attack],
+    columns: Sequence[str],
+    precisions: Sequence[str] = ("uint8",),
+    **options: object,
 ) -> pd.DataFrame:
-    """Run `evaluate` on attacks that several ``columns`` tell apart, over readable faces.
+    """Run `evaluate` with ``options`` on `Faces.readable`, for attacks told apart by ``columns``.
 
-    Args:
-        study: faces and models; see `Faces.readable`.
-        variants: a value for each column → attacker. Equal attackers run once.
-        columns: of the rows returned, instead of `evaluate`'s "attacker".
-        options: ``targets``, ``batch_size``, ``ledger`` and ``progress`` of `evaluate`.
+    A variant's key holds a value for each column, and these replace `evaluate`'s "attacker" in the
+    rows. Only rows of ``precisions`` are returned. Equal attackers run once.
     """
     names = {" · ".join(map(str, values)): values for values in variants}
     attacks = {name: variants[values] for name, values in names.items()}
     rows = evaluate(study.readable(), attacks, **options)
+    rows = rows[rows["precision"].isin(precisions)].reset_index(drop=True)
     table = pd.DataFrame(names.values(), index=list(names), columns=list(columns))
     chosen = table.loc[rows["attacker"]].set_axis(rows.index)
     return rows.drop(columns="attacker").join(chosen)
@@ -228,21 +218,19 @@ def _pending(
         contents = {place: content(face) for place, face in faces.items()}
         chunks = []
         for attributes in aims(targets, first, len(places), study.edits.names):
-            aim = [(place, attributes[place - first]) for place in faces]
-            whole = [(contents[place], attribute) for place, attribute in aim]
+            edits = [attributes[place - first] for place in faces]
+            whole = [(contents[place], edit) for place, edit in zip(faces, edits, strict=True)]
             for name, attack in attacks.items():
                 made_of = [models, asdict(attack), whole if attack.shared else None]
                 keys = [checksum([*made_of, *pair]) for pair in whole]
-                pairs = zip(aim, keys, strict=True)
-                wanted += [(ids[place], place, name, edit, key) for (place, edit), key in pairs]
-                lacking = [i for i in ledger.missing(keys) if keys[i] not in given]
-                if lacking and attack.shared:
-                    lacking = range(len(keys))
-                else:  # equal faces of one batch are attacked once
-                    lacking = sorted({keys[i]: i for i in reversed(lacking)}.values())
-                tick((len(places) - len(lacking)) * attack.gradients)
-                if lacking:
-                    chosen = [(*aim[i], keys[i]) for i in lacking]
+                aim = list(zip(faces, edits, keys, strict=True))
+                wanted += [(ids[place], place, name, edit, key) for place, edit, key in aim]
+                lacking = ledger.missing(keys) - given
+                first_of = {one[-1]: one for one in reversed(aim)}  # equal faces are attacked once
+                chosen = [one for one in aim if one[-1] in lacking and one is first_of[one[-1]]]
+                chosen = aim if chosen and attack.shared else chosen
+                tick((len(places) - len(chosen)) * attack.gradients)
+                if chosen:
                     chunks.append(Chunk(name, *zip(*chosen, strict=True)))
                     given.update(keys)
         if chunks:
@@ -252,39 +240,36 @@ def _pending(
 def measure_here(
     study: Study, attacks: Mapping[str, Attack], batches: Iterable[Batch], tick: Tick
 ) -> Iterator[Result]:
-    """Measure batches one after the other, in this process."""
-    for batch in batches:
-        yield from measure(study, attacks, batch, tick)
-
-
-def measure(
-    study: Study, attacks: Mapping[str, Attack], batch: Batch, tick: Tick
-) -> Iterator[Result]:
-    """Attack one batch of faces as its chunks say, and measure each chunk."""
-    images = torch.stack([face.image for face in batch.faces.values()]).to(study.device)
-    labels = torch.stack([face.labels for face in batch.faces.values()]).to(study.device)
-    index = {place: i for i, place in enumerate(batch.faces)}
-    maps = study.saliency_map(images)
+    """Attack batches of faces as their chunks say, one after the other, and measure each chunk."""
     features = getattr(study.saliency, "feature_maps", None)
-    clean: dict[tuple, Tensor] = {}  # g(I_org) is the same for every attacker
-    for chunk in batch.chunks:
-        aim = chunk.places, chunk.attributes
-        chosen = [index[place] for place in chunk.places]
-        target = study.targets(labels[chosen], chunk.attributes)
-        photos, saliency_map = images[chosen], maps[chosen]
-        perturbed = study.disrupt(photos, target, attacks[chunk.attacker], saliency_map, tick)
-        if aim not in clean:
-            clean[aim] = study.generate(photos, target)
-        parts = []
-        for precision, store in PRECISIONS.items():
-            after = store(perturbed)  # the photo itself has 8 bits already
-            measures = photo_change(photos, after, saliency_map, features)
-            broken = study.generate(after, target)
-            measures |= fake_damage(clean[aim], broken, photos, features)
-            head = dict(zip(KEYS, (chunk.keys, precision), strict=True))
-            values = {measure: values.cpu().numpy() for measure, values in measures.items()}
-            parts.append(pd.DataFrame(head | values))
-        yield chunk, pd.concat(parts)
+    for batch in batches:
+        images = torch.stack([face.image for face in batch.faces.values()]).to(study.device)
+        labels = torch.stack([face.labels for face in batch.faces.values()]).to(study.device)
+        index = {place: i for i, place in enumerate(batch.faces)}
+        maps = study.saliency_map(images)
+        clean: dict[tuple, Tensor] = {}  # g(I_org) is the same for every attacker
+        for chunk in batch.chunks:
+            aim = chunk.places, chunk.attributes
+            chosen = [index[place] for place in chunk.places]
+            target = study.targets(labels[chosen], chunk.attributes)
+            photos, saliency_map = images[chosen], maps[chosen]
+            perturbed = study.disrupt(photos, target, attacks[chunk.attacker], saliency_map, tick)
+            if aim not in clean:
+                clean[aim] = study.generate(photos, target)
+            parts = []
+            for precision, store in PRECISIONS.items():
+                after = store(perturbed)  # the photo itself has 8 bits already
+                measures = photo_change(photos, after, saliency_map, features)
+                broken = study.generate(after, target)
+                measures |= fake_damage(clean[aim], broken, photos, features)
+                head = dict(zip(KEYS, (chunk.keys, precision), strict=True))
+                parts.append(table_of(head, measures))
+            yield chunk, pd.concat(parts)
+
+
+def table_of(head: Mapping[str, object], measures: Mapping[str, Tensor]) -> pd.DataFrame:
+    """Return a row per face of what is known of it and (N,) measures."""
+    return pd.DataFrame({**head, **{name: m.cpu().numpy() for name, m in measures.items()}})
 
 
 def measure_on_ray(
@@ -301,15 +286,13 @@ def measure_on_ray(
     Batches carry their faces. Every worker opens the study itself by ``open_study``, so the files
     that it reads must be on every node. Workers hold a GPU each if the study is on one.
     """
-    attacks = dict(attacks)
 
     def make() -> Callable[[Batch], tuple[list[Result], int]]:
         there = open_study()
 
         def work(batch: Batch) -> tuple[list[Result], int]:
             done: list[int] = []
-            results = list(measure(there, attacks, batch, done.append))
-            return results, sum(done)
+            return list(measure_here(there, attacks, [batch], done.append)), sum(done)
 
         return work
 

@@ -36,8 +36,7 @@ class Ledger:
     of it: a renamed photo or attacker is not measured again, and a replaced photo is. Rows of one
     attacker and batch are written together or not at all. A row is written once.
 
-    Args:
-        path: of the file, made where it is missing; ":memory:" keeps nothing.
+    The file is made where it is missing; ":memory:" keeps nothing.
 
     Raises:
         SalattackError: the file cannot be opened, is no ledger, or has another version's layout.
@@ -51,13 +50,12 @@ class Ledger:
             self.db = sqlite3.connect(path, timeout=60)
             (version,) = self.db.execute("pragma user_version").fetchone()
             tables = {name for (name,) in self.db.execute("select name from sqlite_master")}
-        if version != VERSION and (version or "settings" in tables):
-            raise SalattackError(
-                f"the ledger {path} was made by another version of salattack and is not changed; "
-                "use another ledger"
-            )
-        if version != VERSION:
-            with self._explained():
+            if version != VERSION and (version or "settings" in tables):
+                raise SalattackError(
+                    f"the ledger {path} was made by another version of salattack and is not "
+                    "changed; use another ledger"
+                )
+            if version != VERSION:
                 self.db.executescript(SCHEMA)
 
     @contextmanager
@@ -70,46 +68,33 @@ class Ledger:
                 "make room or choose another path"
             ) from error
 
-    def missing(self, keys: Sequence[str]) -> list[int]:
-        """Return which of these keys have no measurement yet, as indices into ``keys``."""
-        query = f"select distinct key from measurements where {_AMONG.format('key')}"
-        done = {key for (key,) in self._read(query, keys)}
-        return [i for i, key in enumerate(keys) if key not in done]
+    def missing(self, keys: Sequence[str]) -> set[str]:
+        """Return which of these keys have no measurement yet."""
+        done = {key for (key,) in self._read("select key from measurements", "key", keys)}
+        return set(keys) - done
 
     def append(self, rows: pd.DataFrame) -> None:
-        """Add rows in one transaction; rows whose key and precision are known stay as they are.
-
-        Args:
-            rows: with `KEYS` and the measures, numbers.
-        """
+        """Add rows of `KEYS` and measures in one transaction; known ones stay as they are."""
         measures = rows.drop(columns=list(KEYS)).to_dict("records")
         heads = rows[list(KEYS)].itertuples(index=False, name=None)
-        pairs = zip(heads, measures, strict=True)
+        values = [(*h, json.dumps(m)) for h, m in zip(heads, measures, strict=True)]
         with self._explained(), self.db:
-            self.db.executemany(
-                "insert or ignore into measurements values (?, ?, ?)",
-                [(*head, json.dumps(values)) for head, values in pairs],
-            )
+            self.db.executemany("insert or ignore into measurements values (?, ?, ?)", values)
 
     def rows(self, keys: Sequence[str] | None = None) -> pd.DataFrame:
         """Return the measurements of these keys (all when None) in the order they were written.
 
-        Returns:
-            `KEYS` and a float64 column for each measure.
+        The columns are `KEYS` and, as float64, each measure.
         """
-        query = "select key, precision, measures from measurements"
-        if keys is not None:
-            query += f" where {_AMONG.format('key')}"
-        found = self._read(query + " order by rowid", keys)
+        found = self._read("select key, precision, measures from measurements", "key", keys)
         measures = pd.DataFrame([json.loads(text) for *_, text in found], dtype="float64")
         return pd.DataFrame([head for *head, _ in found], columns=list(KEYS)).join(measures)
 
     def fail(self, source: str, face_id: str, reason: str) -> None:
         """Record why a face could not be read; it is tried again when a run is restarted."""
+        values = (source, face_id, reason)
         with self._explained(), self.db:
-            self.db.execute(
-                "insert or replace into failures values (?, ?, ?)", (source, face_id, reason)
-            )
+            self.db.execute("insert or replace into failures values (?, ?, ?)", values)
 
     def forgive(self, sources: Sequence[str]) -> None:
         """Remove the failures of these sources, which are about to be tried again."""
@@ -120,15 +105,14 @@ class Ledger:
     def failures(self, sources: Sequence[str] | None = None) -> pd.DataFrame:
         """Return face_id, source and failure of what could not be read, of these sources or all."""
         query = "select face_id, source, failure from failures"
-        if sources is not None:
-            query += f" where {_AMONG.format('source')}"
-        found = self._read(query + " order by rowid", sources)
+        found = self._read(query, "source", sources)
         return pd.DataFrame(found, columns=["face_id", "source", "failure"])
 
-    def _read(self, query: str, among: Sequence[str] | None = None) -> list[tuple]:
+    def _read(self, query: str, column: str, among: Sequence[str] | None) -> list[tuple]:
+        where = "" if among is None else f" where {_AMONG.format(column)}"
+        values = () if among is None else (json.dumps(list(among)),)
         with self._explained():
-            values = () if among is None else (json.dumps(list(among)),)
-            return self.db.execute(query, values).fetchall()
+            return self.db.execute(f"{query}{where} order by rowid", values).fetchall()
 
 
 # As JSON, since SQLite limits how many parameters a query may have.

@@ -17,7 +17,7 @@ from ..attacks import Attack
 from ..errors import SalattackError, one_of
 from ..metrics import BACKGROUND
 from ..presets import ATTACKERS, label_of
-from .evaluation import evaluate_variants
+from .evaluation import PRECISIONS, evaluate_variants
 from .statistics import Estimate, by_person, draws
 from .study import Study
 from .table_1 import UNITS, printed_table_1
@@ -25,9 +25,7 @@ from .text import Column, as_text, save_table
 
 PRINTED = ("i-fgsm", "spread-spectrum", "eot-blur", "saliency-aware")  # Table I's order
 MEASURES = ("l1", "l2_x100")
-WORDS = ("strength", "attackers", "arithmetic", "precision", "tied")
 RESAMPLES = 999
-
 
 # Bound and step in [-1, 1] units, and steps: "magnitude 0.1" (§ IV-A) read as nothing new, as the
 # bound, as the step, and in [0, 1] units.
@@ -124,7 +122,7 @@ StarGAN's test split of CelebA ("shuffled", seed 0, "bfloat16"). Bound 0.1, step
 [0, 1] is tied. Nothing printed says why half should be unchanged."""
 
 
-def attackers(strength: str = PAPER.strength, reading: str = PAPER.attackers) -> dict[str, Attack]:
+def attackers(strength: str, reading: str) -> dict[str, Attack]:
     """Return Table I's four attackers as a known strength and attack reading have them, by name."""
     if strength not in STRENGTHS:
         raise one_of("strength", strength, STRENGTHS)
@@ -158,17 +156,17 @@ def measure(
     pairs = list(product(chosen, ATTACK_READINGS if readings is None else readings))
     if not pairs or not of:
         raise SalattackError("nothing to compare: give a strength, a reading and an attacker")
-    for name in of:
-        if name not in PRINTED:
-            raise one_of("attacker of Table I", name, PRINTED)
+    if unknown := [name for name in of if name not in PRINTED]:
+        raise one_of("attacker of Table I", unknown[0], PRINTED)
     variants = {
         (*pair, name): replace(attackers(*pair)[name], seed=seed) for pair in pairs for name in of
     }
-    study = study.readable()
-    rows = evaluate_variants(study, variants, ("strength", "attackers", "attacker"), **options)
-    salient: dict[str, float] = {}
-    for photos, _, ids in study.batches(1):
-        salient[ids[0]] = (study.saliency_map(photos) >= BACKGROUND).float().mean().item()
+    study, columns = study.readable(), ("strength", "attackers", "attacker")
+    rows = evaluate_variants(study, variants, columns, tuple(PRECISIONS), **options)
+    salient = {
+        ids[0]: (study.saliency_map(photos) >= BACKGROUND).float().mean().item()
+        for photos, _, ids in study.batches(1)
+    }
     return rows.assign(salient=rows["face_id"].map(salient))
 
 
@@ -214,7 +212,7 @@ def rank(rows: pd.DataFrame, *, seed: int = 0) -> pd.DataFrame:
             distances.append(distance)
             ends = np.percentile(distance[1:], [2.5, 97.5]) if len(sums) > 1 else (np.nan, np.nan)
             lines.append(
-                dict(zip(Reading._fields, (strength, reading, name, precision), strict=True))
+                Reading(strength, reading, name, precision)._asdict()
                 | Estimate(distance[0], *ends).columns("distance")
                 | {"level": _root(level), "shape": _root(residual[0] - level)}
                 | dict(zip(_columns(of), ours[0].flat, strict=True))
@@ -241,14 +239,12 @@ def _by_person(
 
     2 × 3: of the image and of its salient part, mean L1, mean square and its root, in [-1, 1].
     """
-    measures = [f"{part} {m}" for part in ("all", "masked") for m in ("l1", "l2", "root")]
-    rows = rows.copy()
+    measures = ["l1", "l2", "root", "masked l1", "masked l2", "masked root"]
+    rows = rows.assign(root=np.sqrt(rows["l2"]))
     for norm in ("l1", "l2"):
         background = (1 - rows["salient"]) * rows[f"background_{norm}"].fillna(0)
-        rows[f"all {norm}"] = rows[norm]
         rows[f"masked {norm}"] = (rows[norm] - background).clip(lower=0)
-    for part in ("all", "masked"):
-        rows[f"{part} root"] = np.sqrt(rows[f"{part} l2"])
+    rows["masked root"] = np.sqrt(rows["masked l2"])
     faces, result = rows["face_id"].nunique(), {}
     for key, group in rows.groupby(["strength", "attackers", "precision"], sort=False):
         tables = [by_person(group[group["attacker"] == name], measures) for name in of]
@@ -309,10 +305,9 @@ def presentable(table: pd.DataFrame) -> pd.DataFrame:
     numbers = [Column(n, n, 3) for n in ("distance", "level", "shape")]
     labels = [f"{label_of(name)} {measure}" for name in of for measure in ("L1", "L2 × 100")]
     numbers += [Column(*pair, 4) for pair in zip(labels, _columns(of), strict=True)]
-    paper = dict(zip(_columns(of), printed(of).flat, strict=True)) | {
-        WORDS[0]: "Table I, as printed"
-    }
+    paper = dict(zip(_columns(of), printed(of).flat, strict=True))
     table = table.assign(tied=table["tied"].map({True: "yes", False: "no"}))
-    both = pd.concat([pd.DataFrame([paper]), table], ignore_index=True)
-    text = both[list(WORDS)].fillna("–").join(as_text(both, numbers))
+    first = pd.DataFrame([{"strength": "Table I, as printed"} | paper])
+    both = pd.concat([first, table], ignore_index=True)
+    text = both[[*Reading._fields, "tied"]].fillna("–").join(as_text(both, numbers))
     return text.set_axis(["–", *(str(i + 1) for i in table.index)]).rename_axis("Place")

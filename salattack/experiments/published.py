@@ -17,10 +17,11 @@ from ..errors import SalattackError
 from ..generators import GENERATORS
 from ..images import as_saved
 from ..metrics import SUCCESS, fake_damage
-from ..presets import PLATEAU, at_strength, label_of
+from ..presets import PLATEAU, label_of
 from ..runtime import assets
+from .evaluation import attackers as at_one_strength
 from .evaluation import evaluate_variants
-from .statistics import by_person, estimate, mean_over_faces, ratio_of_means, share
+from .statistics import Estimate, mean_over_faces, share_of_rows, summarised
 from .study import Study
 from .text import Column, as_text, save_table
 
@@ -62,77 +63,49 @@ def measure(
 ) -> pd.DataFrame:
     """Aim attackers, and the saliency-aware one without its mask or blur, at a study's generator.
 
-    Args:
-        study: faces and models.
-        attackers: presets.
-        strengths: (bound, step size, steps) of each, see `at_strength`.
-        once: attackers that cost much, which run at the first strength only.
-        seed: of the random starts.
-        options: see `evaluate`.
-
-    Returns:
-        The rows of `evaluate` for what is saved (8 bits), with the ``bound`` of each.
+    ``strengths`` are (bound, step size, steps), see `at_strength`; attackers that cost much run
+    ``once``, at the first. Returns the rows of `evaluate_variants`, with its ``options``, by
+    ``attacker`` and ``bound``.
 
     Raises:
         SalattackError: an unknown attacker, or as `evaluate`.
     """
-    attacks: dict[tuple, Attack] = {}
+    attacks = {}
     for place, strength in enumerate(strengths):
-        chosen = {name: at_strength(name, *strength) for name in attackers}
-        if "saliency-aware" in chosen:
-            ours = chosen["saliency-aware"]
+        chosen = at_one_strength(attackers, *strength, seed)
+        if ours := chosen.get("saliency-aware"):
             chosen |= {name: replace(ours, **changes) for name, changes in VARIANTS.items()}
-        for name, attack in chosen.items():
-            if not (place and name in once):
-                attacks[name, strength[0]] = replace(attack, seed=seed)
-    rows = evaluate_variants(study, attacks, ("attacker", "bound"), **options)
-    return rows[rows["precision"] == "uint8"].reset_index(drop=True)
+        kept = {name: a for name, a in chosen.items() if not (place and name in once)}
+        attacks |= {(name, strength[0]): attack for name, attack in kept.items()}
+    return evaluate_variants(study, attacks, ("attacker", "bound"), **options)
 
 
 def summary(rows: pd.DataFrame, seed: int = 0) -> pd.DataFrame:
-    """Return a row per generator, bound and attacker.
+    """Return a row per generator, bound and attacker of `measure`'s rows of several generators.
 
-    Args:
-        rows: of `measure`, with the ``generator`` of each.
-        seed: of the bootstrap.
-
-    Returns:
-        ``faces``; means with ``_low`` and ``_high`` (95 %, over people) of ``psnr`` in dB,
-        ``damage_l2`` and ``edit_l2`` in [-1, 1] and ``relative``, damage over the edit's own change
-        of the photo; ``success``, the share of broken fakes, with its exact interval.
+    Columns: ``faces``; means with ``_low`` and ``_high`` (95 %, over people) of ``psnr`` in dB,
+    ``damage_l2`` and ``edit_l2`` in [-1, 1] and ``relative``, damage over the edit's own change
+    of the photo; ``success``, the share of broken fakes, with its exact interval.
     """
-    table = {}
-    for key, group in rows.groupby(["generator", "bound", "attacker"], sort=False):
-        sums = by_person(group, ["damage_l2", "edit_l2"])
-        table[key] = {"faces": group["face_id"].nunique()}
-        for measure in ("psnr", "damage_l2", "edit_l2"):
-            table[key] |= mean_over_faces(group, measure, seed).columns(measure)
-        found = {
-            "success": share(int(group["success"].sum()), len(group)),
-            "relative": estimate(
-                ratio_of_means, sums["damage_l2"].to_numpy(), sums["edit_l2"].to_numpy(), seed=seed
-            ),
-        }
-        for column, value in found.items():
-            table[key] |= value.columns(column)
-    result = pd.DataFrame.from_dict(table, orient="index")
-    result.index = pd.MultiIndex.from_tuples(result.index, names=["generator", "bound", "attacker"])
-    return result.sort_index(level=["generator", "bound"], sort_remaining=False)
+
+    def relative(group: pd.DataFrame, _: str, seed: int) -> Estimate:
+        return mean_over_faces(group, "damage_l2", seed, "edit_l2")
+
+    measures = dict.fromkeys(("psnr", "damage_l2", "edit_l2"), mean_over_faces)
+    measures |= {"success": share_of_rows, "relative": relative}
+    table = summarised(rows, ["generator", "bound", "attacker"], measures, seed)
+    return table.sort_index(level=["generator", "bound"], sort_remaining=False)
 
 
 def presentable(table: pd.DataFrame) -> pd.DataFrame:
     """Return `summary`'s result as text."""
-    return as_text(table.rename(index=label_of, level="attacker"), COLUMNS)
+    return as_text(table, COLUMNS)
 
 
 def prices(table: pd.DataFrame) -> pd.DataFrame:
-    """Return what the mask and the blur leave of the damage, for each generator and bound.
+    """Return the damage with the ``mask`` or ``blur`` as a share of that without it.
 
-    Args:
-        table: from `summary`, with the saliency-aware attacker.
-
-    Returns:
-        ``mask`` and ``blur``: damage with it as a share of the damage without it.
+    A row per generator and bound of `summary`, which has the saliency-aware attacker.
     """
     damage = table["damage_l2"].unstack("attacker")
     ours = damage["saliency-aware"]
@@ -141,17 +114,17 @@ def prices(table: pd.DataFrame) -> pd.DataFrame:
 
 def findings(table: pd.DataFrame, matrix: pd.DataFrame) -> str:
     """Say in sentences what `summary` and the transfer ``matrix`` of the same generators show."""
-    strong = table.xs(table.index.unique("bound").max(), level="bound")
+    bound = table.index.unique("bound").max()
+    strong = table.xs(bound, level="bound")["damage_l2"].groupby(level="attacker", sort=False)
     lines = [
         f"{label_of(name)} breaks {(damage > SUCCESS).sum()} of {len(damage)} generators on "
-        f"average, at bound {table.index.unique('bound').max():g}."
-        for name, damage in strong["damage_l2"].groupby(level="attacker", sort=False)
+        f"average, at bound {bound:g}."
+        for name, damage in strong
     ]
-    price = prices(table)
     lines += [
         f"With the {name}, the attack keeps {100 * share.min():.0f} to {100 * share.max():.0f} % "
         "of its damage."
-        for name, share in price.items()
+        for name, share in prices(table).items()
     ]
     own = matrix.to_numpy().diagonal()
     others = matrix.iloc[: len(own)].to_numpy() / own
@@ -164,22 +137,14 @@ def findings(table: pd.DataFrame, matrix: pd.DataFrame) -> str:
     return "\n".join(lines)
 
 
-def side_by_side(
-    study: Study, attacks: Iterable[Attack], edit: str | None = None
-) -> tuple[list[Tensor], list[float | None]]:
-    """Return a study's first photo and what g makes of it, clean and disrupted.
+def side_by_side(study: Study, attacks: Iterable[Attack]) -> tuple[list[Tensor], list]:
+    """Return a study's first photo and the first edit that g makes of it, clean and disrupted.
 
-    Args:
-        study: faces and models.
-        attacks: attackers.
-        edit: what g is asked for; the first of its edits when None.
-
-    Returns:
-        I_org, g(I_org) and g(I_ptb) of each attacker, (3, H, W) in [-1, 1]; and the error of each
-        to g(I_org), None for the first two.
+    They are I_org, g(I_org) and g(I_ptb) of each attacker, (3, H, W) in [-1, 1], and the error of
+    each to g(I_org), None for the first two.
     """
     photo, labels, _ = next(study.readable().batches(1))
-    target = study.targets(labels, [edit or study.edits.names[0]])
+    target = study.targets(labels, study.edits.names[:1])
     fake = study.generate(photo, target)
     pictures, errors = [photo[0], fake[0]], [None, None]
     for attack in attacks:
@@ -190,9 +155,9 @@ def side_by_side(
     return pictures, errors
 
 
-def save(folder: str | Path, table: pd.DataFrame, name: str = "published") -> None:
-    """Write `summary` as ``name.csv`` and ``name.md``; `SalattackError` if it has no rows."""
+def save(folder: str | Path, table: pd.DataFrame) -> None:
+    """Write `summary` as ``published.csv`` and ``.md``; `SalattackError` if it has no rows."""
     if table.empty:
         raise SalattackError("no generator was measured")
     title = "Each attacker aimed at each generator, bound in [-1, 1]: means over faces [95 %]."
-    save_table(folder, name, table, presentable(table), title)
+    save_table(folder, "published", table, presentable(table), title)

@@ -28,14 +28,15 @@ from ..metrics import fake_damage
 from ..minimum_norm import Saved
 from ..presets import label_of
 from ..runtime.progress import progress_bar
-from .evaluation import aims
-from .statistics import by_person, estimate, mean_over_faces, ratio_of_means
+from .evaluation import aims, table_of
+from .statistics import Estimate, mean_over_faces, summarised
 from .study import Study
 from .text import Column, as_text, save_table
 
 Transform = Callable[[Tensor], Tensor]  # (N, 3, H, W) in [-1, 1] → the same, on the CPU
 UNTOUCHED = "8 bits"  # the saved picture as it is: what the others are compared to
 TWICE = "edited twice"  # the untouched picture, and the fake of its fake
+SAMPLE = ["face_id", "attribute", "attacker"]
 
 
 def jpeg(images: Tensor, quality: int) -> Tensor:
@@ -64,16 +65,6 @@ def crop_and_resize(images: Tensor, share: float) -> Tensor:
     return vision.resize(vision.center_crop(images, [round(side * share) for side in size]), size)
 
 
-def posterise(images: Tensor, bits: int) -> Tensor:
-    """Keep the highest ``bits`` of the 8 of (N, 3, H, W) images in [-1, 1]."""
-    return from_uint8(vision.posterize(to_uint8(images), bits))
-
-
-def noise(images: Tensor, sigma: float) -> Tensor:
-    """Add Gaussian noise, ``sigma`` in [-1, 1], from torch's own generator."""
-    return vision.gaussian_noise(images, sigma=sigma, clip=False)
-
-
 TRANSFORMS: dict[str, Transform] = {
     UNTOUCHED: as_saved,
     **{f"JPEG {quality}": partial(jpeg, quality=quality) for quality in (95, 75, 50, 30)},
@@ -82,8 +73,8 @@ TRANSFORMS: dict[str, Transform] = {
     **{f"average blur {width}": Blur("average", width) for width in (3, 5)},
     "resize ½ and back": partial(resize_and_back, factor=0.5),
     "crop 90 % and resize": partial(crop_and_resize, share=0.9),
-    **{f"noise σ {sigma}": partial(noise, sigma=sigma) for sigma in (0.02, 0.05)},
-    "4-bit posterise": partial(posterise, bits=4),
+    **{f"noise σ {s}": partial(vision.gaussian_noise, sigma=s, clip=False) for s in (0.02, 0.05)},
+    "4-bit posterise": lambda images: from_uint8(vision.posterize(to_uint8(images), 4)),
 }
 HARDER = (  # two strengths of a smooth transform, whose order does not depend on rounding
     ("Gaussian blur σ 1", "Gaussian blur σ 2"),
@@ -158,8 +149,8 @@ def remaining_damage(
         raise SalattackError(f"batch_size must be ≥ 1, got {batch_size}")
     if not attacks:
         raise SalattackError("there is no attacker to measure; name at least one")
-    study = study.readable()
-    rounds = len(aims(targets, 0, 1, study.edits.names))
+    study, names = study.readable(), study.edits.names
+    rounds = len(aims(targets, 0, 1, names))
     work = len(study.faces) * rounds * sum(a.gradients for a in attacks.values())
     apply = {UNTOUCHED: as_saved} | dict(transforms)
     if unknown := [name for name in asked_after if name not in apply]:
@@ -171,19 +162,23 @@ def remaining_damage(
     with progress_bar(work, hidden=not progress) as bar:
         for photos, labels, ids in study.batches(batch_size):
             maps = study.saliency_map(photos)
-            for attributes in aims(targets, done, len(ids), study.edits.names):
+            for attributes in aims(targets, done, len(ids), names):
                 target, second = _targets(study, labels, attributes)
                 fakes = partial(_fakes, study, apply, ids, seed, target, second)
                 clean = fakes(photos)
                 for name, attack in attacks.items():
                     bar.set_description(f"{done}/{len(study.faces)} images · {label_of(name)}")
                     broken = fakes(aimed.disrupt(photos, target, attack, maps, bar.update))
-                    head = {"face_id": ids, "attribute": attributes, "attacker": name}
-                    parts += _measured(head, clean, broken)
+                    head = dict(zip(SAMPLE, (ids, attributes, name), strict=True))
+                    for transform, (picture, fake) in clean.items():
+                        disrupted, damaged = broken[transform]
+                        l2 = (disrupted - picture).square().flatten(1).mean(1)
+                        measures = {"l2": l2} | fake_damage(fake, damaged)
+                        parts.append(table_of(head | {"transform": transform}, measures))
             done += len(ids)
     rows = pd.concat(parts, ignore_index=True)
-    samples = rows.groupby(["face_id", "attribute", "attacker"])["damage_l2"]
-    return rows.assign(remaining=rows["damage_l2"] / samples.transform("first"))
+    untouched = rows.groupby(SAMPLE)["damage_l2"].transform("first")
+    return rows.assign(remaining=rows["damage_l2"] / untouched)
 
 
 def _targets(study: Study, labels: Tensor, edits: Sequence[str]) -> tuple[Targets, Targets]:
@@ -216,23 +211,8 @@ def _fakes(
     seen = {name: edited(transform, images, face_ids, seed) for name, transform in apply.items()}
     fakes = {name: (picture, study.generate(picture, target)) for name, picture in seen.items()}
     saved, fake = fakes[UNTOUCHED]
-    if isinstance(second, tuple):  # each of the fakes in its own next edit
-        pairs = zip(fake.split(3, 1), second, strict=True)
-        twice = torch.cat([study.generate(one, target) for one, target in pairs], 1)
-    else:
-        twice = study.generate(fake, second)
-    return fakes | {TWICE: (saved, twice)}
-
-
-def _measured(head: Mapping[str, object], clean: Fakes, broken: Fakes) -> list[pd.DataFrame]:
-    parts = []
-    for transform, (picture, fake) in clean.items():
-        disrupted, damaged = broken[transform]
-        measures = {"l2": (disrupted - picture).square().flatten(1).mean(1)}
-        measures |= fake_damage(fake, damaged)
-        values = {measure: value.cpu().numpy() for measure, value in measures.items()}
-        parts.append(pd.DataFrame({**head, "transform": transform, **values}))
-    return parts
+    pairs = zip(fake.split(3, 1), second if isinstance(second, tuple) else (second,), strict=True)
+    return fakes | {TWICE: (saved, torch.cat([study.generate(*pair) for pair in pairs], 1))}
 
 
 def summarise(rows: pd.DataFrame, seed: int = 0) -> pd.DataFrame:
@@ -242,34 +222,26 @@ def summarise(rows: pd.DataFrame, seed: int = 0) -> pd.DataFrame:
         A row per transform and attacker, in order of appearance: ``faces``; the means ``l2``,
         ``damage_l2`` and ``success``; ``remaining``, the mean damage over the mean damage at
         `UNTOUCHED`, NaN where that is zero; and ``_low`` and ``_high`` (95 %) of ``damage_l2`` and
-        ``remaining``, NaN for a single person. A person's two damages are drawn together.
+        ``remaining``, NaN for a single person.
     """
-    groups = dict(iter(rows.groupby(["transform", "attacker"], sort=False)))
-    table = {}
-    for (transform, attacker), group in groups.items():
-        damages = (
-            by_person(groups[name, attacker], ["damage_l2"])["damage_l2"].to_numpy()
-            for name in (transform, UNTOUCHED)
-        )
-        faces = group.groupby("face_id")[["l2", "success"]].mean()
-        table[transform, attacker] = {
-            "faces": len(faces),
-            "l2": faces["l2"].mean(),
-            **mean_over_faces(group, "damage_l2", seed).columns("damage_l2"),
-            "success": faces["success"].mean(),
-            **estimate(ratio_of_means, *damages, seed=seed).columns("remaining"),
-        }
-    result = pd.DataFrame.from_dict(table, orient="index").astype({"faces": int})
-    return result.rename_axis(["transform", "attacker"])
+    by = ["transform", "attacker"]
+    untouched = rows[rows["transform"] == UNTOUCHED].set_index(SAMPLE)["damage_l2"]
+
+    def remaining(group: pd.DataFrame, _: str, seed: int) -> Estimate:
+        return mean_over_faces(group, "damage_l2", seed, "untouched")
+
+    measures = {"damage_l2": mean_over_faces, "remaining": remaining}
+    table = summarised(rows.join(untouched.rename("untouched"), on=SAMPLE), by, measures, seed)
+    faces = rows.groupby([*by, "face_id"])[["l2", "success"]].mean()
+    return table.join(faces.groupby(level=by).mean())
 
 
 def summary(rows: pd.DataFrame, seed: int = 0) -> pd.DataFrame:
     """Return how many percent of the damage are left [95 %]: transforms × attackers, as text."""
-    table = summarise(rows, seed)
-    left = as_text(table, [Column("left", "remaining", 0, 100)])["left"]
+    table = as_text(summarise(rows, seed), [Column("left", "remaining", 0, 100)])
     transforms, attackers = (table.index.unique(name) for name in table.index.names)
-    wide = left.unstack("attacker").loc[transforms, attackers]
-    return wide.rename(columns=label_of).rename_axis(index="Edit of the photo", columns=None)
+    wide = table["left"].unstack("attacker").loc[transforms, attackers]
+    return wide.rename_axis(index="Edit of the photo", columns=None)
 
 
 def findings(rows: pd.DataFrame) -> pd.DataFrame:
@@ -277,8 +249,7 @@ def findings(rows: pd.DataFrame) -> pd.DataFrame:
 
     A row per attacker, a column per pair of `HARDER`: "k of n". Rows must have all `TRANSFORMS`.
     """
-    keys = ["attacker", "face_id", "attribute"]
-    wide = rows.pivot_table("damage_l2", keys, "transform", sort=False)
+    wide = rows.pivot_table("damage_l2", SAMPLE, "transform", sort=False)
     less = pd.DataFrame({f"{b} below {a}": wide[b] < wide[a] for a, b in HARDER})
     found = less.groupby("attacker", sort=False).agg(lambda held: f"{held.sum()} of {len(held)}")
     return found.rename(index=label_of).rename_axis("Attacker")

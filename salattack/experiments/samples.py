@@ -14,30 +14,18 @@ from ..metrics import SUCCESS
 from ..presets import ATTACKERS
 from ..runtime.files import sha256
 from ..saliency import SALIENCY_MODELS
-from .statistics import Estimate, estimate, mean, person_of, ratio_of_means, share
+from .statistics import Estimate, estimate, mean, person_of, ratio_of_means
 
 TABLE, FIG_5 = "table_1_samples.csv", "fig_5_samples.csv"
 KEYS = ["face_id", "attacker", "attribute", "precision"]
 MEASURES = ["l1", "l2", "linf", "ssim", "damage_l2"]
-
-# What a run leaves beside its table, and where its parameters stand there.
-RECORDS = {
-    "manifest.json": lambda record: record["notebooks"]["attack_comparison"]["parameters"],
-    "run.json": lambda record: (
-        record["parameters"]
-        | {
-            kind: record["settings"][kind][0]
-            for kind in ("generator", "saliency")
-            if kind in record.get("settings", {})
-        }
-    ),
-}
 OUTSIDE = ["background_l1", "background_linf"]  # empty where a photo has no background
 OURS, OTHERS = "saliency-aware", ("i-fgsm", "spread-spectrum", "eot-blur")
 PAPER = (*OTHERS, OURS)
 MAGNITUDE = 0.1  # § IV-A, in [-1, 1]
 LEVEL = 2 / 255  # one 8-bit step in [-1, 1]: rounding moves a change by half of it
 STRONG = f"picture at magnitude {MAGNITUDE}"
+MODELS = {"generator": GENERATORS, "saliency": SALIENCY_MODELS}
 
 
 class Run(NamedTuple):
@@ -56,11 +44,7 @@ class Run(NamedTuple):
     def ratio(self, key: str, name: str, other: str) -> Estimate:
         """Return one attacker's mean over another's, person by person."""
         both = people(self.saved, key).dropna()
-        return estimate(ratio_of_means, both[name].to_numpy(), both[other].to_numpy())
-
-    def broken(self, rows: pd.DataFrame) -> Estimate:
-        """Return the share of broken fakes."""
-        return share(int(rows["success"].sum()), len(rows))
+        return estimate(ratio_of_means, *both[[name, other]].to_numpy().T)
 
     def lacks(self, need: str) -> bool:
         """Return whether an attacker or a table is missing."""
@@ -75,11 +59,7 @@ def people(rows: pd.DataFrame, key: str) -> pd.DataFrame:
 
 
 def open_run(folder: str | Path) -> Run:
-    """Return a run's samples, ready for its claims.
-
-    Raises:
-        SalattackError: see `read_samples`.
-    """
+    """Return a run's samples, ready for its claims; errors as `read_samples`."""
     folder = Path(folder)
     every = read_samples(folder).query("attacker in @PAPER")
     saved = every[every["precision"] == "uint8"]
@@ -128,46 +108,40 @@ def read_samples(folder: str | Path, name: str = TABLE) -> pd.DataFrame:
         raise SalattackError(f"the attackers of {path} have other samples each; finish the run")
     with np.errstate(divide="ignore"):  # an unchanged photo has an infinite PSNR
         psnr = 10 * np.log10(4 / numbers["l2"])  # the peak of [-1, 1] is 2
-    return (
-        rows[KEYS]
-        .join(numbers)
-        .assign(
-            place=rows["place"] if "place" in rows else pd.factorize(rows["face_id"])[0],
-            success=(numbers["damage_l2"] > SUCCESS).astype(float),
-            psnr=psnr,
-        )
-    )
+    place = rows["place"] if "place" in rows else pd.factorize(rows["face_id"])[0]
+    success = (numbers["damage_l2"] > SUCCESS).astype(float)
+    return rows[KEYS].join(numbers).assign(place=place, success=success, psnr=psnr)
 
 
 def strength(rows: pd.DataFrame, parameters: Mapping | None) -> str:
     """Say how strong a run's attacks were: as `recorded`, else as far as its rows show it."""
     if parameters is None:
         return f"strength not recorded, largest change of a pixel {rows['linf'].max():.3f}"
-    preset = ATTACKERS["i-fgsm"]  # what a run does not set stays as the presets have it
-    bound, step, steps = (
-        parameters.get(name, getattr(preset, name)) for name in ("bound", "step_size", "steps")
-    )
-    return f"bound {bound} and step {step} in [-1, 1], {steps} steps"
+    preset = vars(ATTACKERS["i-fgsm"])  # what a run does not set stays as the presets have it
+    text = "bound {bound} and step {step_size} in [-1, 1], {steps} steps"
+    return text.format(**preset | dict(parameters))
 
 
 def recorded(folder: Path) -> Mapping | None:
     """Return a run's parameters; None where no record holds the checksum of its table.
 
-    Args:
-        folder: of the run, with ``manifest.json`` (of `salattack reproduce`) or ``run.json`` (of
-            `salattack evaluate`).
+    The record is ``manifest.json`` (of `salattack reproduce`) or ``run.json`` (of `salattack
+    evaluate`).
 
     Raises:
         SalattackError: such a file that is no record of a run.
     """
-    for name, parameters in RECORDS.items():
+    for name in ("manifest.json", "run.json"):
         path = folder / name
         if not path.is_file():
             continue
         try:
             record = json.loads(path.read_text(encoding="utf-8"))
             if record["outputs"].get(TABLE) == sha256(folder / TABLE):
-                return dict(parameters(record))
+                if name == "manifest.json":
+                    return dict(record["notebooks"]["attack_comparison"]["parameters"])
+                models = {kind: record.get("settings", {}).get(kind, [None])[0] for kind in MODELS}
+                return models | record["parameters"]
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             kind = path.stem.replace("run", "record of a run")
             raise SalattackError(f"{path} is no {kind}; remove it or run again") from error
@@ -177,20 +151,15 @@ def recorded(folder: Path) -> Mapping | None:
 def premises(folder: str | Path = "figures", parameters: Mapping | None = None) -> str:
     """Return in a line what every verdict takes as given: models, sample, strength, reading.
 
-    Args:
-        folder: of the run.
-        parameters: of the run (generator, bound, step_size, steps); None reads its record.
-
-    Raises:
-        SalattackError: see `verify`.
+    ``parameters`` of the run (generator, bound, step_size, steps) are read from its record if None.
+    Errors are those of `verify` and `recorded`.
     """
     rows = read_samples(folder)
     known = recorded(Path(folder)) if parameters is None else parameters
     published = "no number comes from the published StarGAN or PFAN"
-    models = {"generator": GENERATORS, "saliency": SALIENCY_MODELS}
-    used = {kind: (known or {}).get(kind) for kind in models}
-    if any(name and not models[kind][name].shipped for kind, name in used.items()):
-        published = f"the models are {' and '.join(filter(None, used.values()))}"
+    used = {kind: name for kind in MODELS if (name := (known or {}).get(kind))}
+    if any(not MODELS[kind][name].shipped for kind, name in used.items()):
+        published = f"the models are {' and '.join(used.values())}"
     people = person_of(rows["face_id"]).nunique()
     how = strength(rows[rows["attacker"].isin(PAPER)], known)
     return (

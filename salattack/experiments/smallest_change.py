@@ -17,19 +17,20 @@ from ..attacks import Attack
 from ..errors import SalattackError
 from ..images import as_saved
 from ..metrics import fake_damage, photo_change
-from ..presets import MINIMUM_NORM, at_strength, label_of
+from ..presets import MINIMUM_NORM, at_strength
 from .evaluation import evaluate_variants
-from .statistics import mean_over_faces, median_over_people, share
+from .statistics import mean_over_faces, median_over_people, share_of_rows, summarised
 from .study import Study
 from .text import Column, as_text, save_table
 
-FIXED = ("saliency-aware", "i-fgsm", "l2-pgd")
 SMALLEST = ("minimum-norm", "minimum-norm-everywhere")
-# Bound, step and steps; the second is Table I's, the third the figures' (the paper's magnitude).
-STRENGTHS = ((0.02, 0.004, 10), (0.05, 0.01, 10), (0.1, 0.02, 30), (0.2, 0.04, 30))
 Key = tuple[str, float]  # of an attacker: its name and bound
 NO_LIMIT = 2.0  # a bound that holds back nothing in [-1, 1]: that of a minimum-norm attacker
-MEANS = ("l1", "l2", "background_l1", "damage_l2")
+MEASURES = {
+    "success": share_of_rows,
+    **dict.fromkeys(("psnr", "ssim"), median_over_people),
+    **dict.fromkeys(("l1", "l2", "background_l1", "damage_l2"), mean_over_faces),
+}
 COLUMNS = (
     Column("broken %", "success", 0, 100),
     Column("PSNR in dB, median", "psnr", 1),
@@ -47,21 +48,17 @@ TITLE = (
 
 
 def attacks(
-    fixed: Sequence[str] = FIXED,
-    strengths: Sequence[tuple[float, float, int]] = STRENGTHS,
+    fixed: Sequence[str],
+    strengths: Sequence[tuple[float, float, int]],
     smallest: Sequence[str] = SMALLEST,
     gradients: int = MINIMUM_NORM.steps,
     *,
     seed: int = 0,
 ) -> dict[Key, Attack]:
-    """Return attackers by name and bound: ``fixed`` ones at each strength, the others once.
+    """Return attackers by name and bound: ``fixed`` ones at each strength, ``smallest`` ones once.
 
-    Args:
-        fixed: attackers of a fixed strength.
-        strengths: theirs: bound and step in [-1, 1], and steps; a bound once.
-        smallest: minimum-norm attackers; their own bound is `NO_LIMIT`.
-        gradients: that those spend on a photo and an edit.
-        seed: of the random starts.
+    ``strengths`` are bound and step in [-1, 1], and steps. A minimum-norm attacker's bound is
+    `NO_LIMIT`, and it spends so many ``gradients`` on a photo and an edit.
 
     Raises:
         SalattackError: an unknown attacker, or ``smallest`` names one of a fixed strength.
@@ -80,17 +77,11 @@ def attacks(
 
 
 def measure(study: Study, attacks: Mapping[Key, Attack], **options: object) -> pd.DataFrame:
-    """Run `attacks` on every face; ``options`` are those of `evaluate`.
+    """Return the rows of `attacks` by ``attacker`` and ``bound``, with the ``gradients`` of each.
 
-    Returns:
-        The rows of `evaluate` for what is saved (8 bits), with ``attacker``, ``bound`` and
-        ``gradients``, those that a photo and an edit cost.
-
-    Raises:
-        SalattackError: as `evaluate`.
+    Options and errors are those of `evaluate_variants`.
     """
     rows = evaluate_variants(study, attacks, ("attacker", "bound"), **options)
-    rows = rows[rows["precision"] == "uint8"].reset_index(drop=True)
     keys = zip(rows["attacker"], rows["bound"], strict=True)
     return rows.assign(gradients=[attacks[key].gradients for key in keys])
 
@@ -98,35 +89,25 @@ def measure(study: Study, attacks: Mapping[Key, Attack], **options: object) -> p
 def summarise(rows: pd.DataFrame, seed: int = 0) -> pd.DataFrame:
     """Summarise `measure` for each attacker and bound, in order of appearance.
 
-    Returns:
-        ``faces`` and ``samples`` (a face and an edit each); ``success``, the share of broken fakes;
-        the medians over samples of ``psnr`` in dB and ``ssim``; the means over faces of `MEANS` in
-        [-1, 1]; each with ``_low`` and ``_high`` (95 %); and ``gradients`` for each sample.
+    Columns: ``faces`` and ``samples`` (a face and an edit each); ``success``, the share of broken
+    fakes; the medians over samples of ``psnr`` in dB and ``ssim``; the other means over faces, in
+    [-1, 1]; each with ``_low`` and ``_high`` (95 %); and ``gradients`` for each sample.
     """
-    table = {}
-    for key, group in rows.groupby(["attacker", "bound"], sort=False):
-        estimates = {"success": share(int(group["success"].sum()), len(group))}
-        estimates |= {m: median_over_people(group, m, seed) for m in ("psnr", "ssim")}
-        estimates |= {m: mean_over_faces(group, m, seed) for m in MEANS}
-        table[key] = {"faces": group["face_id"].nunique(), "samples": len(group)}
-        for measure, found in estimates.items():
-            table[key] |= found.columns(measure)
-        table[key]["gradients"] = group["gradients"].mean()
-    result = pd.DataFrame.from_dict(table, orient="index").rename_axis(["attacker", "bound"])
-    return result.astype({"faces": int, "samples": int})
+    table = summarised(rows, ["attacker", "bound"], MEASURES, seed)
+    groups = rows.groupby(["attacker", "bound"], sort=False)["gradients"]
+    table.insert(1, "samples", groups.size())
+    return table.assign(gradients=groups.mean())
 
 
 def presentable(table: pd.DataFrame) -> pd.DataFrame:
     """Return `summarise`'s result as text, a row per attacker and bound."""
-    text = as_text(table, COLUMNS).rename(index=label_of, level="attacker")
-    return text.rename(
-        index=lambda bound: "–" if bound >= NO_LIMIT else f"{bound:g}", level="bound"
-    )
+    bounds = {bound: "–" if bound >= NO_LIMIT else f"{bound:g}" for _, bound in table.index}
+    return as_text(table, COLUMNS).rename(index=bounds, level="bound")
 
 
-def save(folder: str | Path, table: pd.DataFrame, name: str = "smallest_change") -> None:
-    """Write `summarise`'s result as ``name.csv`` (units of [-1, 1]) and ``name.md`` (as shown)."""
-    save_table(folder, name, table, presentable(table), TITLE)
+def save(folder: str | Path, table: pd.DataFrame) -> None:
+    """Write `summarise`'s result as CSV (units of [-1, 1]) and Markdown (as shown)."""
+    save_table(folder, "smallest_change", table, presentable(table), TITLE)
 
 
 class Example(NamedTuple):
@@ -144,18 +125,13 @@ def examples(
     study: Study,
     attacks: Mapping[Key, Attack],
     rows: pd.DataFrame,
-    n: int = 2,
-    names: Sequence[str] = (FIXED[0], SMALLEST[0]),
+    n: int,
+    names: Sequence[str] = ("saliency-aware", "minimum-norm"),
 ) -> list[Example]:
     """Disrupt the first ``n`` faces again, to show them; each on the edit that its rows begin with.
 
-    Args:
-        study: faces and models.
-        attacks: from `attacks`.
-        rows: from `measure`. A fixed attacker is shown at the least bound that breaks the fake,
-            or at the greatest where none does.
-        n: faces.
-        names: of the attackers.
+    An attacker of a fixed strength is shown at the least bound that breaks the fake by the
+    ``rows`` of `measure`, or at the greatest where none does.
 
     Raises:
         SalattackError: an attacker that the rows lack.
@@ -176,14 +152,8 @@ def examples(
             attack = attacks[name, bounds[-1]]
             pictures.append(as_saved(study.disrupt(photo, target, attack, saliency_map)))
         fakes = [study.generate(picture, target) for picture in pictures]
-        found.append(
-            Example(
-                list(names),
-                bounds,
-                torch.cat(pictures),
-                torch.cat(fakes)[:, :3],  # of several edits, the first
-                [photo_change(photo, p, saliency_map)["psnr"].item() for p in pictures[1:]],
-                [fake_damage(fakes[0], fake)["damage_l2"].item() for fake in fakes[1:]],
-            )
-        )
+        psnr = [photo_change(photo, p, saliency_map)["psnr"].item() for p in pictures[1:]]
+        damage = [fake_damage(fakes[0], fake)["damage_l2"].item() for fake in fakes[1:]]
+        both = torch.cat(pictures), torch.cat(fakes)[:, :3]  # of several edits, the first
+        found.append(Example(list(names), bounds, *both, psnr, damage))
     return found

@@ -1,6 +1,6 @@
 """Means, ratios and shares with their 95 % intervals, over people."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -9,7 +9,6 @@ from scipy.stats import binomtest
 
 RESAMPLES = 9999
 SHIPPED_FACE = r"^(P\d+)-(\w+)$"  # "P001-selfie": a person and the kind of picture
-Statistic = Callable[..., np.ndarray]  # of arrays (..., n), which it reduces along the last axis
 
 
 class Estimate(NamedTuple):
@@ -48,12 +47,12 @@ def by_person(rows: pd.DataFrame, columns: Sequence[str]) -> pd.DataFrame:
     return pd.DataFrame(sums, people, faces.columns)
 
 
-def mean_over_faces(rows: pd.DataFrame, column: str, seed: int = 0) -> Estimate:
-    """Return a measure's mean over faces; people are drawn for its interval."""
-    people = by_person(rows.dropna(subset=[column]), [column])
-    return estimate(
-        ratio_of_means, people[column].to_numpy(), people["faces"].to_numpy(), seed=seed
-    )
+def mean_over_faces(
+    rows: pd.DataFrame, column: str, seed: int = 0, over: str = "faces"
+) -> Estimate:
+    """Return a measure's mean over faces, or its ratio to that of another; people are drawn."""
+    people = by_person(rows.dropna(subset=[column]), [column, *({over} - {"faces"})])
+    return estimate(ratio_of_means, *people[[column, over]].to_numpy().T, seed=seed)
 
 
 def median_over_people(rows: pd.DataFrame, column: str, seed: int = 0) -> Estimate:
@@ -64,9 +63,31 @@ def median_over_people(rows: pd.DataFrame, column: str, seed: int = 0) -> Estima
     return estimate(lambda *drawn: np.nanmedian(np.stack(drawn), (0, -1)), *samples, seed=seed)
 
 
-def kind_of(face_ids: pd.Series) -> pd.Series:
-    """Return the kind of each shipped picture, "selfie" or "portrait"; NaN elsewhere."""
-    return face_ids.str.extract(SHIPPED_FACE)[1].rename("kind")
+def share_of_rows(rows: pd.DataFrame, column: str, seed: int = 0) -> Estimate:
+    """Return the share of rows whose ``column`` is 1, and its exact interval (Clopper, Pearson)."""
+    if rows.empty:
+        return Estimate(np.nan, np.nan, np.nan)
+    ones = int(rows[column].sum())
+    return Estimate(ones / len(rows), *binomtest(ones, len(rows)).proportion_ci())
+
+
+def summarised(
+    rows: pd.DataFrame,
+    by: Sequence[str],
+    measures: Mapping[str, Callable[[pd.DataFrame, str, int], Estimate]],
+    seed: int = 0,
+) -> pd.DataFrame:
+    """Return a row per group, in order of appearance: ``faces`` and each measure with its ends.
+
+    ``measures``: column → its estimate, of a group's rows, the column and the bootstrap's seed.
+    """
+    lines = []
+    for key, group in rows.groupby(list(by), sort=False):
+        line = dict(zip(by, key, strict=True)) | {"faces": group["face_id"].nunique()}
+        for column, measured in measures.items():
+            line |= measured(group, column, seed).columns(column)
+        lines.append(line)
+    return pd.DataFrame(lines).set_index(list(by))
 
 
 def mean(values: np.ndarray) -> np.ndarray:
@@ -85,13 +106,10 @@ def draws(n: int, seed: int = 0, resamples: int = RESAMPLES) -> np.ndarray:
     return np.random.default_rng(seed).integers(n, size=(resamples, n))
 
 
-def estimate(statistic: Statistic, *samples: np.ndarray, seed: int = 0) -> Estimate:
-    """Return a statistic and its percentile bootstrap interval.
+def estimate(statistic: Callable[..., np.ndarray], *samples: np.ndarray, seed: int = 0) -> Estimate:
+    """Return a statistic of (n,) values, one per person, and its percentile bootstrap interval.
 
-    Args:
-        statistic: see `Statistic`: `mean`, `ratio_of_means`, or one of your own.
-        samples: (n,) values, one per person; several are drawn together (paired).
-        seed: of the bootstrap.
+    It reduces arrays (..., n) along the last axis. Several samples are drawn together (paired).
     """
     n = len(samples[0])
     value = float(statistic(*samples)) if n else np.nan
@@ -101,10 +119,3 @@ def estimate(statistic: Statistic, *samples: np.ndarray, seed: int = 0) -> Estim
     chosen = draws(n, seed, resamples)
     drawn = statistic(*(sample[chosen] for sample in samples))
     return Estimate(value, *(float(end) for end in np.nanpercentile(drawn, [2.5, 97.5])))
-
-
-def share(successes: int, n: int) -> Estimate:
-    """Return a share with its exact interval (Clopper and Pearson 1934)."""
-    if not n:
-        return Estimate(np.nan, np.nan, np.nan)
-    return Estimate(successes / n, *binomtest(successes, n).proportion_ci())

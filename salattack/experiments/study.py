@@ -2,7 +2,7 @@
 
 import hashlib
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cache, partial
 from pathlib import Path
@@ -31,8 +31,7 @@ class Study(Models):
 
     ``compute`` "bfloat16" is for the generator's arithmetic inside the attack, about twice as fast
     where the processor has it. The image, its step and every measure stay float32. Minimum-norm
-    attackers, and those that start within `COARSE` of the photo without a blur, compute in
-    float32 throughout.
+    attackers, and those that start within `COARSE` of the photo without a blur, do not use it.
     """
 
     faces: Faces
@@ -79,46 +78,30 @@ class Study(Models):
             SalattackError: a loss on features, with a saliency model that gives none; a batch too
                 large for the memory, with a shared attack.
         """
+        region = features = None
         try:
-            return self._disrupt(photos, target, attack, saliency_map, on_gradient)
+            if attack.region != "everywhere":
+                region = REGIONS[attack.region](photos, self.generate(photos, target), saliency_map)
+            if attack.loss == "features":
+                if not hasattr(self.saliency, "feature_maps"):
+                    raise SalattackError("this saliency model has no features; use pfan-light")
+                features = partial(unit_features, features=self.saliency.feature_maps)
+            # bfloat16 has 8 bits: it cannot see the loss's slope ±0.001 beside the photo.
+            small = attack.until is not None or (not attack.blurs and attack.start < COARSE)
+            g = self.all_edits if self.compute == "float32" or small else self._coarse
+            return attack(g, photos, target, region, features=features, on_gradient=on_gradient)
         except RuntimeError as error:
             if len(photos) == 1 or not _out_of_memory(error):
                 raise
+        problem = f"{len(photos)} images at a time are too many for the memory"
         if attack.shared:
-            raise SalattackError(
-                f"{len(photos)} images at a time are too many for the memory, and a shared "
-                "perturbation needs them together; give a smaller batch_size or fewer faces"
-            )
+            problem += ", and a shared perturbation needs them together"
+            raise SalattackError(f"{problem}; give a smaller batch_size or fewer faces")
         half = len(photos) // 2
-        warnings.warn(
-            f"{len(photos)} images at a time are too many for the memory: going on with {half}; "
-            "give a smaller batch_size",
-            stacklevel=2,
-        )
+        said = f"{problem}: going on with {half}; give a smaller batch_size"
+        warnings.warn(said, stacklevel=2)
         parts = zip(*(_split(t, half) for t in (photos, target, saliency_map)), strict=True)
         return torch.cat([self.disrupt(x, t, attack, m, on_gradient) for x, t, m in parts])
-
-    def _disrupt(
-        self,
-        photos: Tensor,
-        target: Targets,
-        attack: Attack,
-        saliency_map: Tensor,
-        on_gradient: Callable[[int], object] | None,
-    ) -> Tensor:
-        region = features = None
-        if attack.region != "everywhere":
-            fakes = self.generate(photos, target)
-            region = REGIONS[attack.region](photos, fakes, saliency_map)
-        if attack.loss == "features":
-            if not hasattr(self.saliency, "feature_maps"):
-                raise SalattackError("this saliency model has no features; use pfan-light")
-            features = partial(unit_features, features=self.saliency.feature_maps)
-        # bfloat16 has 8 bits: it cannot see the loss's slope ±0.001 beside the photo.
-        small = attack.until is not None or (not attack.blurs and attack.start < COARSE)
-        fine = self.compute == "float32" or small
-        g = self.all_edits if fine else self._coarse
-        return attack(g, photos, target, region, features=features, on_gradient=on_gradient)
 
     def _coarse(self, images: Tensor, target: Targets) -> Tensor:
         with torch.autocast(self.device.type, getattr(torch, self.compute)):
@@ -150,43 +133,25 @@ def open_study(
     kind: str | Sequence[str] | None = None,
     n_images: int | None = None,
     first: Sequence[str] = (),
-    generator: str = "stargan-celeba128-w32",
-    generator_weights: str | None = None,
-    generator_options: Mapping[str, object] | None = None,
-    saliency: str = "pfan-light",
-    saliency_weights: str | None = None,
     image_size: int | None = None,
-    device: str = "auto",
     compute: str = "float32",
     split: str | None = None,
     seed: int = 0,
+    **models_by_name: object,
 ) -> Study:
-    """Load what an experiment needs, by name: see `load_models`, `load_faces` and `Study`.
+    """Load what an experiment needs, by name: see `load_faces` and `Study`.
 
     ``first`` names faces to put first. ``image_size`` is the side in pixels; None takes what the
-    generator was trained for.
+    generator was trained for. The rest is as in `load_models`: ``generator``,
+    ``generator_weights``, ``generator_options``, ``saliency``, ``saliency_weights``, ``device``.
 
     Raises:
         SalattackError: an unknown name, or files that do not fit.
     """
-    models = load_models(
-        generator=generator,
-        generator_weights=generator_weights,
-        generator_options=generator_options,
-        saliency=saliency,
-        saliency_weights=saliency_weights,
-        device=device,
-    )
+    models = load_models(**models_by_name)
     size = models.image_size if image_size is None else image_size
     if size < 16 or size % 4:
         raise SalattackError(f"image_size must be a multiple of 4 from 16 up, got {size}")
-    chosen = load_faces(
-        faces,
-        kind=kind,
-        n_images=n_images,
-        first=first,
-        image_size=size,
-        split=split,
-        seed=seed,
-    )
+    sample = {"kind": kind, "n_images": n_images, "first": first, "split": split, "seed": seed}
+    chosen = load_faces(faces, image_size=size, **sample)
     return Study(faces=chosen, compute=compute, **vars(models))

@@ -7,7 +7,7 @@ from ..errors import SalattackError, one_of
 from ..presets import label_of
 from ..runtime.files import RESOURCES
 from .evaluation import PRECISIONS, samples
-from .statistics import estimate, kind_of, mean, person_of, share
+from .statistics import SHIPPED_FACE, mean_over_faces, person_of, share_of_rows, summarised
 
 PRINTED = RESOURCES / "table_1_printed.csv"
 MEASURES = ("l1", "l2_x100", "background_l1", "psnr", "ssim", "damage_l2")
@@ -19,21 +19,17 @@ PAPER_SIZES = ("tiny", "small", "middle", "large")  # § IV-B
 def table_1(
     rows: pd.DataFrame, *, unit: str = "[0, 1]", precision: str = "uint8", seed: int = 0
 ) -> pd.DataFrame:
-    """Summarise an evaluation as Table I, with the damage that the paper leaves out.
+    """Summarise `evaluate`'s rows as Table I, with the damage that the paper leaves out.
 
-    Args:
-        rows: from `evaluate`.
-        unit: range in which photo errors are expressed, "[0, 1]" or "[-1, 1]"; the paper does not
-            say which it used. Damage is always in [-1, 1], the unit of its threshold.
-        precision: "uint8" or "float32".
-        seed: of the bootstrap.
+    Photo errors are in the range ``unit``, "[0, 1]" or "[-1, 1]"; the paper does not say which it
+    used. Damage is always in [-1, 1], the unit of its threshold.
 
     Returns:
-        A row per attacker, in order of appearance: ``faces`` and ``people``; the mean of each of
-        `MEASURES` with ``_low`` and ``_high``, its 95 % bootstrap interval over people (a shipped
-        person has two faces; `person_of`); ``success``, the share of broken fakes, with its exact
-        interval over fakes; where I-FGSM is there, ``l1_ratio`` and ``l2_ratio`` to it, and the
-        paired difference to it, person by person, of `PAIRED` as ``…_difference``; the printed
+        A row per attacker, in order of appearance: ``faces`` and ``people``; the mean over faces of
+        each of `MEASURES` with ``_low`` and ``_high``, its 95 % bootstrap interval over people (a
+        shipped person has two faces; `person_of`); ``success``, the share of broken fakes, with its
+        exact interval over fakes; where I-FGSM is there, ``l1_ratio`` and ``l2_ratio`` to it, and
+        the difference of `PAIRED` to it on the same face and edit as ``…_difference``; the printed
         averages as ``paper_…``.
 
     Raises:
@@ -51,24 +47,17 @@ def table_1(
             background_l1=lambda r: r["background_l1"] * scale,
             l2_x100=lambda r: 100 * r["l2"] * scale**2,
         )
-    groups = dict(iter(rows.groupby("attacker", sort=False)))
-    people = {name: by_person(group, *MEASURES) for name, group in groups.items()}
-    table = {}
-    for name, group in groups.items():
-        columns = dict(people[name].items())
-        if "i-fgsm" in people:
-            columns |= {f"{m}_difference": columns[m] - people["i-fgsm"][m] for m in PAIRED}
-        estimates = {
-            column: estimate(mean, values.dropna().to_numpy(), seed=seed)
-            for column, values in columns.items()
-        } | {"success": share(int(group["success"].sum()), len(group))}
-        table[name] = {"faces": group["face_id"].nunique(), "people": len(people[name])} | {
-            f"{column}{end}": value
-            for column, found in estimates.items()
-            for end, value in zip(("", "_low", "_high"), found, strict=True)
-        }
-    result = pd.DataFrame.from_dict(table, orient="index").rename_axis("attacker")
-    result = result.astype({"faces": int, "people": int})
+    means, reference = list(MEASURES), rows[rows["attacker"] == "i-fgsm"]
+    if not reference.empty:
+        sample = ["face_id", "attribute"]
+        theirs = reference.groupby(sample)[list(PAIRED)].mean()
+        for measure, values in rows[sample].join(theirs, on=sample)[list(PAIRED)].items():
+            means.append(f"{measure}_difference")
+            rows[means[-1]] = rows[measure] - values
+    measures = dict.fromkeys(means, mean_over_faces) | {"success": share_of_rows}
+    result = summarised(rows, ["attacker"], measures, seed)
+    people = person_of(rows["face_id"]).groupby(rows["attacker"]).nunique()
+    result.insert(1, "people", people)
     paper = printed_table_1().query("sample == 'average'").set_index("attacker")
     for ours, ratio in (("l1", "l1_ratio"), ("l2_x100", "l2_ratio")):
         if "i-fgsm" in result.index:
@@ -78,27 +67,15 @@ def table_1(
     return result
 
 
-def by_person(rows: pd.DataFrame, *measures: str) -> pd.DataFrame:
-    """Return each person's mean measures: over a face's edits first, then over the faces."""
-    faces = rows.groupby("face_id")[list(measures)].mean().reset_index()
-    return faces.groupby(person_of(faces["face_id"]))[list(measures)].mean()
-
-
 def by_sample_size(
     rows: pd.DataFrame, n: int | None = None, *, unit: str = "[0, 1]", seed: int = 0
 ) -> pd.DataFrame:
     """Return `table_1` for each of the paper's samples that these rows hold, and for all of them.
 
-    Args:
-        rows: from `evaluate`; a sample is its first so many places, unreadable faces included.
-        n: how many places the study has; None takes the last one that was measured.
-        unit: see `table_1`.
-        seed: see `table_1`.
-
-    Returns:
-        The rows of `table_1` for each ``sample``, the index's first level, with that sample's
-        printed values as ``paper_l1`` and ``paper_l2_x100``. An attacker is in a sample only if
-        it was run on as many of its faces as any other.
+    A sample is the first so many of the study's ``n`` places, unreadable faces included; None takes
+    the last place that was measured. An attacker is in a sample only if it was run on as many of
+    its faces as any other. ``sample`` is the index's first level, and its printed values are
+    ``paper_l1`` and ``paper_l2_x100``.
     """
     n = int(rows["place"].max()) + 1 if n is None else n
     printed = printed_table_1().set_index(["sample", "attacker"])
@@ -116,7 +93,7 @@ def by_sample_size(
 
 def by_kind(rows: pd.DataFrame, *, unit: str = "[0, 1]", seed: int = 0) -> pd.DataFrame | None:
     """Return `table_1` of the shipped selfies and portraits apart, ``kind`` first; else None."""
-    groups = rows.groupby(kind_of(rows["face_id"]), sort=False)
+    groups = rows.groupby(rows["face_id"].str.extract(SHIPPED_FACE)[1], sort=False)
     parts = {kind: table_1(group, unit=unit, seed=seed) for kind, group in groups}
     return pd.concat(parts, names=["kind"]) if len(parts) > 1 else None
 
@@ -129,29 +106,21 @@ def printed_table_1() -> pd.DataFrame:
 def findings(rows: pd.DataFrame) -> pd.DataFrame:
     """Count on how many samples the paper's claim holds: less change than each other attacker.
 
-    Args:
-        rows: from `evaluate`, with the Saliency-Aware attacker among them.
+    Columns: on how many samples (a face and an edit) of `evaluate` Saliency-Aware changes the saved
+    photo less in L1 and in L2, out of how many; and how many photos an attacker left unchanged.
 
-    Returns:
-        For each other attacker and for ``l1`` and ``l2`` of the saved pictures, on how many
-        samples (a face and an edit) Saliency-Aware changes the photo less, out of how many; and
-        how many photos an attacker left unchanged.
+    Raises:
+        SalattackError: the Saliency-Aware attacker is not among the rows.
     """
     saved = rows[rows["precision"] == "uint8"]
-    wide = saved.pivot_table(["l1", "l2"], ["face_id", "attribute"], "attacker")
+    wide = saved.pivot_table(["l1", "l2"], ["face_id", "attribute"], "attacker", sort=False)
     if "saliency-aware" not in wide["l1"]:
         raise SalattackError("this table has no saliency-aware attacker to compare; run it too")
-    ours = {measure: wide[measure]["saliency-aware"] for measure in ("l1", "l2")}
-    lines = {
-        label_of(str(name)): {
-            f"Saliency-Aware has less {measure.upper()}": (
-                "–"
-                if name == "saliency-aware"
-                else f"{(ours[measure] < wide[measure][name]).sum()} of {len(wide)}"
-            )
-            for measure in ours
-        }
-        | {"photos left unchanged": f"{(wide['l1'][name] == 0).sum()} of {len(wide)}"}
-        for name in rows["attacker"].unique()
-    }
-    return pd.DataFrame.from_dict(lines, orient="index").rename_axis("Attacker")
+    table = pd.DataFrame()
+    for measure in ("l1", "l2"):
+        less = wide[measure].gt(wide[measure]["saliency-aware"], axis=0)
+        table[f"Saliency-Aware has less {measure.upper()}"] = less.sum()
+    table["photos left unchanged"] = (wide["l1"] == 0).sum()
+    text = table.astype(str) + f" of {len(wide)}"
+    text.iloc[text.index == "saliency-aware", :2] = "–"
+    return text.rename(index=label_of).rename_axis("Attacker")

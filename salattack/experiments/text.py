@@ -4,9 +4,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-import numpy as np
 import pandas as pd
 
+from ..presets import label_of
 from ..runtime.files import write_text
 from .statistics import Estimate
 
@@ -21,20 +21,17 @@ class Column(NamedTuple):
 
 
 def as_text(table: pd.DataFrame, columns: Sequence[Column]) -> pd.DataFrame:
-    """Return these columns as text, under the same index; those that the table lacks are left out.
+    """Return those of these columns that the table has as text, attackers by their labels.
 
     A cell is "value [low, high]" where the table has ``{key}_low`` and ``{key}_high``, and "–"
     where it has no value.
     """
-
-    def cell(row: pd.Series, column: Column) -> str:
-        ends = (row.get(f"{column.key}{end}", np.nan) for end in ("", "_low", "_high"))
-        return Estimate(*ends).text(column.digits, column.factor)
-
-    return pd.DataFrame(
-        {c.label: [cell(row, c) for _, row in table.iterrows()] for c in columns if c.key in table},
-        index=table.index,
-    )
+    text = pd.DataFrame(index=table.index)
+    for label, key, *form in columns:
+        if key in table:
+            found = table.reindex(columns=[key, f"{key}_low", f"{key}_high"])
+            text[label] = [Estimate(*row).text(*form) for row in found.itertuples(index=False)]
+    return text.rename(index=label_of)
 
 
 def save_table(
@@ -49,10 +46,8 @@ def save_table(
     Raises:
         SalattackError: the folder cannot be written to.
     """
-    unnamed = table.index.names == [None]
-    files = {f"{name}.csv": table.to_csv(index=not unnamed, float_format="%.6g")}
+    unnamed, folder = table.index.names == [None], Path(folder)
+    write_text(folder / f"{name}.csv", table.to_csv(index=not unnamed, float_format="%.6g"))
     if text is not None:
         shown = text.reset_index().to_markdown(index=False, disable_numparse=True)
-        files[f"{name}.md"] = f"{title}\n\n{shown}\n"
-    for file, content in files.items():
-        write_text(Path(folder) / file, content)
+        write_text(folder / f"{name}.md", f"{title}\n\n{shown}\n")

@@ -14,9 +14,9 @@ import numpy as np
 import pandas as pd
 
 from ..errors import SalattackError
-from ..presets import at_strength, label_of
+from ..presets import at_strength
 from .evaluation import evaluate_variants
-from .statistics import by_person, estimate, ratio_of_means
+from .statistics import by_person, estimate, person_of, ratio_of_means
 from .study import Study
 from .text import Column, as_text, save_table
 
@@ -49,11 +49,9 @@ def curves(
     seed: int = 0,
     **options: object,
 ) -> pd.DataFrame:
-    """Run attackers at several bounds, the step being a fifth of each.
+    """Return the rows of attackers at several bounds, the step being a fifth of each.
 
-    Returns:
-        The rows of `evaluate` for what is saved (8 bits), with the ``bound`` of each. ``options``
-        are those of `evaluate`.
+    ``options`` are those of `evaluate_variants`; the columns ``attacker`` and ``bound``.
 
     Raises:
         SalattackError: as `evaluate`; an unknown attacker; fewer than two bounds.
@@ -65,8 +63,7 @@ def curves(
         for name in attackers
         for bound in sorted(set(bounds))
     }
-    rows = evaluate_variants(study, attacks, ("attacker", "bound"), **options)
-    return rows[rows["precision"] == "uint8"].reset_index(drop=True)
+    return evaluate_variants(study, attacks, ("attacker", "bound"), **options)
 
 
 def means(rows: pd.DataFrame) -> pd.DataFrame:
@@ -81,8 +78,7 @@ def presentable(means: pd.DataFrame) -> pd.DataFrame:
     ``edit left %`` is the distance of the broken fake to the photo as a share of the fake's, 0 for
     an edit that is nullified. Measures in features need a saliency model that has them.
     """
-    named = means.assign(attacker=means["attacker"].map(label_of))
-    return as_text(named.set_index(["attacker", "bound"]), COLUMNS)
+    return as_text(means.set_index(["attacker", "bound"]), COLUMNS)
 
 
 def at_equal(
@@ -99,17 +95,10 @@ def at_equal(
     Every curve begins at the origin, where nothing is changed and nothing is damaged. People are
     drawn for all attackers alike (paired).
 
-    Args:
-        rows: from `curves`.
-        held: the measure that is held equal.
-        compared: the measure that is read off there.
-        level: of ``held``; None takes nine tenths of the highest that every attacker reaches.
-        reference: the attacker that ratios are taken to.
-        seed: of the bootstrap.
-
     Returns:
-        A row per attacker: ``level``, ``value`` of ``compared``, ``ratio`` to the reference, each
-        with ``_low`` and ``_high`` (95 %); NaN where an attacker does not reach the level.
+        A row per attacker of `curves`: ``level`` of the measure ``held``, where None is nine tenths
+        of the highest that all reach; ``value`` of the measure ``compared`` there and its ``ratio``
+        to the reference, each with ``_low`` and ``_high`` (95 %), NaN where it is not reached.
 
     Raises:
         SalattackError: the reference is not among the rows.
@@ -124,25 +113,18 @@ def at_equal(
         x, y = curves[name](chosen)
         return np.where(x[..., -1] >= level, _read(level, x, y), np.nan)
 
-    return _table(
-        curves,
-        everyone,
-        {"level": level},
-        seed,
-        value=read,
-        ratio=lambda name, chosen: read(name, chosen) / read(reference, chosen),
-    )
+    def ratio(name: str, chosen: np.ndarray) -> np.ndarray:
+        return read(name, chosen) / read(reference, chosen)
+
+    return _table(curves, everyone, {"level": level}, seed, value=read, ratio=ratio)
 
 
 def area(
     rows: pd.DataFrame, cost: str = "l2", gain: str = "damage_l2", *, seed: int = 0
 ) -> pd.DataFrame:
-    """Return the area under each attacker's curve: its mean ``gain`` up to a common ``cost``.
+    """Return the ``area`` under each attacker's curve: its mean ``gain`` up to a common ``cost``.
 
-    The range ends at the least of the attackers' greatest mean costs.
-
-    Returns:
-        A row per attacker: ``up_to`` and ``area`` with ``_low`` and ``_high`` (95 %).
+    The range ends at the least of the attackers' greatest mean costs, ``up_to``.
     """
     curves, everyone = _curves(rows, cost, gain)
     up_to = _least_end(curves, everyone)
@@ -159,40 +141,30 @@ def save(folder: str | Path, means: pd.DataFrame, at_equal_damage: pd.DataFrame)
     title = "Damage and change of each attacker at each bound: means over faces, saved photos."
     save_table(folder, "trade_off_means", means, presentable(means), title)
     title = "Change of the photo, L2 in [-1, 1], at equal damage (level: MSE in [-1, 1]) [95 %]."
-    text = as_text(at_equal_damage.rename(index=label_of), EQUAL)
+    text = as_text(at_equal_damage, EQUAL)
     save_table(folder, "trade_off_at_equal_damage", at_equal_damage, text, title)
 
 
 Curve = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]
 
 
-def _curve(
-    bounds: Sequence[pd.DataFrame], measures: Sequence[str], chosen: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
-    """Return x and y of the mean curve of these people, (..., 1 + bounds); x never falls."""
-    x, y = (
-        np.stack(
-            [
-                ratio_of_means(b[m].to_numpy()[chosen], b["faces"].to_numpy()[chosen])
-                for b in bounds
-            ],
-            -1,
-        )
-        for m in measures
-    )
-    x, y = (np.concatenate([np.zeros_like(a[..., :1]), a], -1) for a in (x, y))  # from the origin
+def _curve(bounds: Sequence[np.ndarray], chosen: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return x and y of the mean curve of these people, (..., 1 + bounds); x never falls.
+
+    Each bound's array is (3, people): the sums of x, of y and of faces.
+    """
+    means = [ratio_of_means(sums[:2, chosen], sums[2, chosen]) for sums in bounds]
+    x, y = np.stack([np.zeros_like(means[0]), *means], -1)  # from the origin
     return np.maximum.accumulate(x, -1), y
 
 
 def _curves(rows: pd.DataFrame, *measures: str) -> tuple[dict[str, Curve], np.ndarray]:
     """Return each attacker's `_curve` as a function of the people chosen, and all people."""
-    curves = {
-        str(name): partial(
-            _curve, [by_person(part, measures) for _, part in group.groupby("bound")], measures
-        )
-        for name, group in rows.groupby("attacker", sort=False)
-    }
-    return curves, np.arange(len(by_person(rows, measures)))
+    curves = {}
+    for name, group in rows.groupby("attacker", sort=False):
+        bounds = [by_person(part, measures).to_numpy().T for _, part in group.groupby("bound")]
+        curves[name] = partial(_curve, bounds)
+    return curves, np.arange(person_of(rows["face_id"]).nunique())
 
 
 def _least_end(curves: Mapping[str, Curve], everyone: np.ndarray) -> float:

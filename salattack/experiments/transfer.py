@@ -59,16 +59,13 @@ def load(edits: Mapping[str, str], device: str = "auto") -> dict[str, Generator]
     Raises:
         SalattackError: an unknown name, an edit that the generator does not make, no weights.
     """
+    found = {}
     for name, edit in edits.items():
         if edit not in edits_of(name).names:
             raise one_of(f"edit of {name}", edit, edits_of(name).names)
-    return {
-        name: at_size(
-            asked(load_generator(name, device=device), edits_of(name), edit),
-            GENERATORS[name].image_size,
-        )
-        for name, edit in edits.items()
-    }
+        g = asked(load_generator(name, device=device), edits_of(name), edit)
+        found[name] = at_size(g, GENERATORS[name].image_size)
+    return found
 
 
 def each_edit(study: Study) -> dict[str, Generator]:
@@ -88,23 +85,18 @@ def across(
 ) -> pd.DataFrame:
     """Return the damage that photos, disrupted against one generator, do to each.
 
-    Args:
-        study: faces and saliency; its own generator takes no part.
-        generators: name → g, whose target is the labels of the faces: see `asked`, `each_edit`.
-        attack: the attacker. A ``shared`` one makes its one perturbation from the first
-            ``made_from`` faces.
-        made_from: faces that are set aside for that, and not measured.
-        in_turn: also aim at all of them, one an iteration in turn (see `Attack.edits`).
-        batch_size: faces at a time.
-        progress: show a bar.
+    The study gives faces and saliency; its own generator takes no part. The target of these is the
+    labels of the faces, see `asked` and `each_edit`. A ``shared`` attack makes its one perturbation
+    from the first ``made_from`` faces, which are not measured.
 
     Returns:
-        Mean ``damage_l2`` in [-1, 1] of the saved photos: a row for each generator aimed at, and
-        for all of them at once (the sum of their losses); a column for each that is then asked.
+        Mean ``damage_l2`` in [-1, 1] of the saved photos: a row for each generator aimed at, for
+        all of them at once (the sum of their losses) and, if ``in_turn``, for all of them, one an
+        iteration (see `Attack.edits`); a column for each that is then asked.
 
     Raises:
-        SalattackError: no face can be read, no faces to measure, or a
-            ``made_from`` that does not go with the attack.
+        SalattackError: no face can be read or is left to be measured, or ``made_from`` does not
+            go with the attack.
     """
     if attack.shared != (made_from > 0):
         raise SalattackError("made_from belongs to a shared perturbation, and to no other")
@@ -118,7 +110,7 @@ def across(
     if in_turn and not attack.shared:
         aims[IN_TURN] = lambda images, labels: members[int(labels[0, -1])](images, labels[:, :-1])
     damage: dict[str, list[Tensor]] = {name: [] for name in aims}
-    work = sum(made_from or len(study.faces) for _ in aims) * attack.gradients
+    work = len(aims) * (made_from or len(study.faces)) * attack.gradients
     shared: dict[str, Tensor] = {}
     with progress_bar(work, hidden=not progress) as bar:
         if attack.shared:

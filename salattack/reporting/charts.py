@@ -1,6 +1,6 @@
 """Tables → charts. Nothing is computed here; markers tell attackers apart without colour."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import cycle, groupby, product
 
 import matplotlib
@@ -8,9 +8,13 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from ..experiments.paper_reading import MEASURES, PRINTED, printed
 from ..metrics import SUCCESS
 from ..presets import label_of
 from .style import FONT, STYLES, WIDTH
+
+Style = tuple[str, str, str]  # colour, marker, line
+End = tuple[float, float, str, str]  # of a curve: x, y, its label and colour
 
 # The edits of a photo by kind, known by how their names begin; others are "other".
 KINDS = {
@@ -23,54 +27,78 @@ KINDS = {
 }
 
 
-def trade_off(means: pd.DataFrame) -> Figure:
-    """Draw damage against change of the photo, one curve per attacker, one point per bound.
+def _styled(names: Iterable[object]) -> Iterator[tuple[Style, object]]:
+    return zip(cycle(STYLES), names, strict=False)
 
-    Args:
-        means: from `means`: attacker, bound, ``l2`` and ``damage_l2`` in [-1, 1].
+
+def _by_bound(means: pd.DataFrame) -> Iterator[tuple[Style, tuple[str, pd.DataFrame]]]:
+    groups = means.groupby("attacker", sort=False)
+    return _styled((name, curve.sort_values("bound")) for name, curve in groups)
+
+
+def _curve(axes: Axes, x: Iterable, y: Iterable, style: Style, label: str) -> None:
+    colour, marker, line = style
+    marks = {"marker": marker, "markersize": 4.5, "markerfacecolor": "white"}
+    axes.plot(x, y, linestyle=line, color=colour, linewidth=1.1, label=label, **marks)
+
+
+def _estimates(
+    axes: Axes, found: pd.DataFrame, rows: Sequence[float], place: float, style: Style, label: str
+) -> None:
+    """Draw estimates: a marker and a bar at each row, ``place`` in [0, 1] of its height."""
+    y = [row + 0.7 * (place - 0.5) for row in rows]
+    value, low, high = (found[name] for name in found)
+    axes.hlines(y, low, high, color=style[0], lw=1.1)
+    _curve(axes, value, y, (*style[:2], ""), label)
+
+
+def _threshold(axes: Axes, draw: str = "axhline") -> None:
+    line = {"color": "0.6", "linewidth": 0.7, "linestyle": (0, (4, 3)), "zorder": 0}
+    getattr(axes, draw)(SUCCESS, **line)
+
+
+def _label_ends(axes: Axes, ends: Sequence[End], x: float, step: float) -> None:
+    """Name curves at the panel's right edge, each label tied to its end and ``step`` apart.
+
+    A negative step goes from the top down.
     """
-    with matplotlib.rc_context(FONT):
-        figure = Figure(figsize=(5.0, 3.4), layout="constrained")
-        axes = figure.subplots()
-        ends = []
-        for style, (name, curve) in zip(cycle(STYLES), _curves(means), strict=False):
-            label = label_of(name)
-            _curve(axes, 100 * curve["l2"], curve["damage_l2"], style, label)
-            last = curve.iloc[-1]
-            ends.append((100 * last["l2"], last["damage_l2"], label, style[0]))
-        axes.set(xscale="log", yscale="log")
-        axes.set(xlabel="change of the photo: MSE × 100 in [-1, 1]")
-        axes.set(ylabel="damage to the fake: MSE in [-1, 1]")
-        axes.axhline(SUCCESS, color="0.6", linewidth=0.7, linestyle=(0, (4, 3)), zorder=0)
-        axes.text(
-            *(0.01, SUCCESS), "broken above", va="bottom", fontsize=7.5,
-            color="0.35", transform=axes.get_yaxis_transform(),
+    to_axes = axes.transData + axes.transAxes.inverted()
+    heights = {end: to_axes.transform(end[:2])[1] for end in ends}
+    further, limit = (max, 0.0) if step > 0 else (min, 1.0)
+    for end in sorted(ends, key=lambda end: (heights[end], -end[0]), reverse=step < 0):
+        limit = further(limit, heights[end])
+        axes.annotate(
+            end[2], end[:2], (x, limit), color=end[3], textcoords="axes fraction", va="center",
+            arrowprops={"arrowstyle": "-", "color": "0.75", "lw": 0.6, "relpos": (0, 0.5)},
         )  # fmt: skip
-        _label_ends(axes, ends)
+        limit += step
+
+
+@matplotlib.rc_context(FONT)
+def trade_off(means: pd.DataFrame) -> Figure:
+    """Draw damage against change of the photo: a curve per attacker of `means`, by its bounds."""
+    figure = Figure(figsize=(5.0, 3.4), layout="constrained")
+    axes = figure.subplots()
+    ends = []
+    for style, (name, curve) in _by_bound(means):
+        x, y = 100 * curve["l2"], curve["damage_l2"]
+        _curve(axes, x, y, style, label_of(name))
+        ends.append((x.iloc[-1], y.iloc[-1], label_of(name), style[0]))
+    axes.set(xscale="log", yscale="log")
+    axes.set(xlabel="change of the photo: MSE × 100 in [-1, 1]")
+    axes.set(ylabel="damage to the fake: MSE in [-1, 1]")
+    _threshold(axes)
+    at = {"va": "bottom", "transform": axes.get_yaxis_transform()}
+    axes.text(0.01, SUCCESS, "broken above", fontsize=7.5, color="0.35", **at)
+    _label_ends(axes, ends, 1.06, -0.07)
     return figure
 
 
-def _label_ends(axes: Axes, ends: Sequence[tuple[float, float, str, str]]) -> None:
-    """Name curves at the panel's right edge, each label tied to its last point and kept apart."""
-    to_axes = axes.transData + axes.transAxes.inverted()
-    heights = {end: to_axes.transform(end[:2])[1] for end in ends}
-    ceiling = 1.0
-    for end in sorted(ends, key=heights.get, reverse=True):
-        ceiling = min(ceiling, heights[end])
-        axes.annotate(
-            end[2], end[:2], (1.06, ceiling), color=end[3], textcoords="axes fraction",
-            va="center",
-            arrowprops={"arrowstyle": "-", "color": "0.75", "lw": 0.6, "relpos": (0, 0.5)},
-        )  # fmt: skip
-        ceiling -= 0.07
-
-
+@matplotlib.rc_context(FONT)
 def trade_off_appendix(means: pd.DataFrame) -> Figure:
-    """Draw three measures of the damage against two of the change, a panel each.
+    """Draw three measures of the damage in `means` against two of the change, a panel each.
 
-    Args:
-        means: as `trade_off`, with ``background_l1`` and ``damage_edited`` in [-1, 1] too, and
-            ``damage_features`` where the saliency model has features.
+    Damage in features is left out where the saliency model has none.
     """
     changes = (
         ("l2", 100, "change of the photo: MSE × 100 in [-1, 1]"),
@@ -82,51 +110,40 @@ def trade_off_appendix(means: pd.DataFrame) -> Figure:
         ("damage_features", "in features:\ndistance, no unit"),
     ]
     damages = [(measure, label) for measure, label in damages if measure in means]
-    with matplotlib.rc_context(FONT):
-        figure = Figure(figsize=(WIDTH, 1.0 + 2.0 * len(damages)), layout="constrained")
-        axes = figure.subplots(len(damages), len(changes), sharex="col", sharey="row")
-        pairs = zip(axes.flat, product(damages, changes), strict=True)
-        for panel, ((damage, name_of_damage), (measure, factor, label)) in pairs:
-            for style, (name, curve) in zip(cycle(STYLES), _curves(means), strict=False):
-                _curve(panel, factor * curve[measure], curve[damage], style, label_of(name))
-            panel.set(xlabel=label, ylabel=name_of_damage, xscale="log", yscale="log")
-            panel.label_outer()
-        for panel in axes[0]:
-            panel.axhline(SUCCESS, color="0.6", linewidth=0.7, linestyle=(0, (4, 3)), zorder=0)
-        handles, labels = axes[0, 0].get_legend_handles_labels()
-        figure.legend(handles, labels, loc="outside upper center", ncols=4)
+    figure = Figure(figsize=(WIDTH, 1.0 + 2.0 * len(damages)), layout="constrained")
+    axes = figure.subplots(len(damages), len(changes), sharex="col", sharey="row")
+    pairs = zip(axes.flat, product(damages, changes), strict=True)
+    for panel, ((damage, name_of_damage), (measure, factor, label)) in pairs:
+        for style, (name, curve) in _by_bound(means):
+            _curve(panel, factor * curve[measure], curve[damage], style, label_of(name))
+        panel.set(xlabel=label, ylabel=name_of_damage, xscale="log", yscale="log")
+        panel.label_outer()
+    for panel in axes[0]:
+        _threshold(panel)
+    figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside upper center", ncols=4)
     return figure
 
 
-def _curves(means: pd.DataFrame) -> list[tuple[str, pd.DataFrame]]:
-    groups = means.groupby("attacker", sort=False)
-    return [(str(name), curve.sort_values("bound")) for name, curve in groups]
-
-
+@matplotlib.rc_context(FONT)
 def transfer(matrix: pd.DataFrame) -> Figure:
-    """Draw damage as a matrix: rows what was aimed at, columns what is then asked.
-
-    Args:
-        matrix: from `transfer` or `across`, mean damage
-            in [-1, 1]; the names of its index and columns label the axes.
-    """
-    with matplotlib.rc_context(FONT):
-        figure = Figure(figsize=(5.2, 3.2), layout="constrained")
-        axes = figure.subplots()
-        shades = axes.imshow(matrix, cmap="Greys", vmin=0, aspect="auto")
-        axes.set_xticks(range(matrix.shape[1]), [c.replace("_", "\n") for c in matrix.columns])
-        axes.set_yticks(range(matrix.shape[0]), [c.replace("_", " ") for c in matrix.index])
-        axes.set(xlabel=matrix.columns.name, ylabel=matrix.index.name)
-        axes.tick_params(length=0)
-        dark = matrix.to_numpy().max() / 2
-        for row, values in enumerate(matrix.to_numpy()):
-            for column, value in enumerate(values):
-                shade = "white" if value > dark else "black"
-                axes.text(column, row, f"{value:.3f}", ha="center", va="center", color=shade)
-        figure.colorbar(shades, label="damage: MSE in [-1, 1]")
+    """Draw a matrix of `across`: rows what was aimed at, columns what is then asked."""
+    figure = Figure(figsize=(5.2, 3.2), layout="constrained")
+    axes = figure.subplots()
+    shades = axes.imshow(matrix, cmap="Greys", vmin=0, aspect="auto")
+    axes.set_xticks(range(matrix.shape[1]), [c.replace("_", "\n") for c in matrix.columns])
+    axes.set_yticks(range(matrix.shape[0]), [c.replace("_", " ") for c in matrix.index])
+    axes.set(xlabel=matrix.columns.name, ylabel=matrix.index.name)
+    axes.tick_params(length=0)
+    values = matrix.to_numpy()
+    for row, column in product(*map(range, values.shape)):
+        value = values[row, column]
+        shade = "white" if value > values.max() / 2 else "black"
+        axes.text(column, row, f"{value:.3f}", ha="center", va="center", color=shade)
+    figure.colorbar(shades, label="damage: MSE in [-1, 1]")
     return figure
 
 
+@matplotlib.rc_context(FONT)
 def training(curve: pd.DataFrame) -> Figure:
     """Draw how close a generator came to the published one along its training, and how fragile.
 
@@ -139,26 +156,20 @@ def training(curve: pd.DataFrame) -> Figure:
         (("damage", "damage by PGD: MSE in [-1, 1]"), ("broken", "share of outputs above 0.05")),
     )
     averaged = curve[curve["weights"] == "average"]
-    with matplotlib.rc_context(FONT):
-        figure = Figure(figsize=(WIDTH, 2.6), layout="constrained")
-        for axes, measures in zip(figure.subplots(1, len(panels)), panels, strict=True):
-            for style, (measure, label) in zip(STYLES, measures, strict=False):
-                _curve(axes, averaged["step"], averaged[measure], style, label)
-            axes.set(xlabel="step", ylim=(0, None))
-            axes.legend()
+    figure = Figure(figsize=(WIDTH, 2.6), layout="constrained")
+    for axes, measures in zip(figure.subplots(1, 2), panels, strict=True):
+        for style, (measure, label) in _styled(measures):
+            _curve(axes, averaged["step"], averaged[measure], style, label)
+        axes.set(xlabel="step", ylim=(0, None))
+        axes.legend()
     return figure
-
-
-def _curve(axes: Axes, x: pd.Series, y: pd.Series, style: tuple[str, str, str], label: str) -> None:
-    colour, marker, line = style
-    marks = {"marker": marker, "markersize": 4.5, "markerfacecolor": "white"}
-    axes.plot(x, y, linestyle=line, color=colour, linewidth=1.1, label=label, **marks)
 
 
 def _kind(transform: str) -> str:
     return next((kind for kind, names in KINDS.items() if transform.startswith(names)), "other")
 
 
+@matplotlib.rc_context(FONT)
 def robustness(table: pd.DataFrame) -> Figure:
     """Draw what each edit of the disrupted photo leaves of the damage, edits grouped by kind.
 
@@ -173,47 +184,40 @@ def robustness(table: pd.DataFrame) -> Figure:
             places[name], y = y, y + 1
         labels[kind] = (start + y - 1) / 2, y - 0.1
         y += 0.5
-    with matplotlib.rc_context(FONT):
-        size = 0.055 * len(attackers) + 0.07
-        figure = Figure(figsize=(WIDTH, size * y + 0.9), layout="constrained")
-        axes = figure.subplots()
-        axes.axvline(100, color="0.6", lw=0.8, ls="--", zorder=0)
-        for number, (style, name) in enumerate(zip(cycle(STYLES), attackers, strict=False)):
-            rows = table.xs(name, level="attacker").loc[transforms]
-            left = 100 * rows[["remaining", "remaining_low", "remaining_high"]]
-            shift = 0.7 * ((number + 0.5) / len(attackers) - 0.5)
-            at = [places[transform] + shift for transform in transforms]
-            axes.hlines(at, left["remaining_low"], left["remaining_high"], color=style[0], lw=1.1)
-            untouched = f"{label_of(name)} ({rows['damage_l2'].iloc[0]:.3f})"
-            _curve(axes, left["remaining"], pd.Series(at), (style[0], style[1], ""), untouched)
-        axes.set_yticks(list(places.values()), list(places))
-        axes.set(ylim=(y - 0.9, -0.6), xlim=(0, None))
-        axes.tick_params(axis="y", length=0)
-        axes.grid(axis="x", color="0.9", lw=0.6)
-        axes.set_axisbelow(True)
-        for kind, (middle, end) in labels.items():
-            if kind not in places and end - middle > 0.95:  # one row needs no heading
-                axes.text(
-                    *(1.01, middle), kind, transform=axes.get_yaxis_transform(), va="center",
-                    fontsize=8, style="italic",
-                )  # fmt: skip
-        faces = table["faces"].max()
-        axes.set_xlabel(
-            "damage that is left, % of that on the untouched 8-bit photo (in brackets, MSE); "
-            f"bars: 95 % interval over {faces} faces"
-        )
-        figure.legend(loc="outside upper center", ncols=min(len(attackers), 3))
+    size = 0.055 * len(attackers) + 0.07
+    figure = Figure(figsize=(WIDTH, size * y + 0.9), layout="constrained")
+    axes = figure.subplots()
+    axes.axvline(100, color="0.6", lw=0.8, ls="--", zorder=0)
+    for number, (style, name) in enumerate(_styled(attackers)):
+        rows = table.xs(name, level="attacker").loc[transforms]
+        left = 100 * rows[["remaining", "remaining_low", "remaining_high"]]
+        untouched = f"{label_of(name)} ({rows['damage_l2'].iloc[0]:.3f})"
+        place = (number + 0.5) / len(attackers)
+        _estimates(axes, left, list(places.values()), place, style, untouched)
+    axes.set_yticks(list(places.values()), list(places))
+    axes.set(ylim=(y - 0.9, -0.6), xlim=(0, None))
+    axes.tick_params(axis="y", length=0)
+    axes.grid(axis="x", color="0.9", lw=0.6)
+    axes.set_axisbelow(True)
+    aside = {"transform": axes.get_yaxis_transform(), "va": "center", "style": "italic"}
+    for kind, (middle, end) in labels.items():
+        if kind not in places and end - middle > 0.95:  # one row needs no heading
+            axes.text(1.01, middle, kind, fontsize=8, **aside)
+    axes.set_xlabel(
+        "damage that is left, % of that on the untouched 8-bit photo (in brackets, MSE); "
+        f"bars: 95 % interval over {table['faces'].max()} faces"
+    )
+    figure.legend(loc="outside upper center", ncols=min(len(attackers), 3))
     return figure
 
 
+@matplotlib.rc_context(FONT)
 def paper_reading(table: pd.DataFrame) -> Figure:
     """Draw Table I's averages as printed beside what a few readings of the paper give for them.
 
     Args:
         table: some rows of `rank`, up to five, in order of appearance.
     """
-    from ..experiments.paper_reading import MEASURES, PRINTED, printed
-
     attackers = [name for name in PRINTED if f"{name} l1" in table]
     paper, labels = printed(attackers), ("$L^1$", "$L^2$ × 100")
     texts = ["printed: the averages of Table I"] + [
@@ -221,59 +225,52 @@ def paper_reading(table: pd.DataFrame) -> Figure:
         f"stored as {row.precision} (distance {row.distance:.2f})"
         for number, row in enumerate(table.itertuples(), start=1)
     ]
-    with matplotlib.rc_context(FONT):
-        figure = Figure(
-            figsize=(WIDTH, 1.0 + 0.42 * len(attackers) + 0.17 * len(table)), layout="constrained"
-        )
-        panels = figure.subplots(1, 2, sharey=True)
-        for column, (axes, measure) in enumerate(zip(panels, MEASURES, strict=True)):
-            values = [paper[:, column], *table[[f"{n} {measure}" for n in attackers]].to_numpy()]
-            for number, (style, row) in enumerate(zip(STYLES, values, strict=False)):
-                shift = 0.4 * (number / (len(values) - 1) - 0.5)
-                at = pd.Series(range(len(attackers))) + shift
-                _curve(axes, row, at, (style[0], style[1], ""), texts[number])
-                for value, y in zip(row, at, strict=True):
-                    axes.annotate(
-                        f"{value:.4f}".rstrip("0"), (value, y), (6, 0), va="center",
-                        textcoords="offset points", fontsize=8,
-                    )  # fmt: skip
-            axes.set_xlabel(labels[column])
-            axes.set_xlim(0, 1.15 * axes.get_xlim()[1])
-            axes.grid(axis="x", color="0.9", lw=0.6)
-            axes.set_axisbelow(True)
-        panels[0].set_yticks(range(len(attackers)), [label_of(name) for name in attackers])
-        panels[0].set_ylim(len(attackers) - 0.5, -0.5)
-        handles = panels[0].get_legend_handles_labels()[0]
-        figure.legend(handles, texts, loc="outside lower left", fontsize=8)
+    height = 1.0 + 0.42 * len(attackers) + 0.17 * len(table)
+    figure = Figure(figsize=(WIDTH, height), layout="constrained")
+    panels = figure.subplots(1, 2, sharey=True)
+    for column, (axes, measure) in enumerate(zip(panels, MEASURES, strict=True)):
+        values = [paper[:, column], *table[[f"{n} {measure}" for n in attackers]].to_numpy()]
+        for number, (style, row) in enumerate(_styled(values)):
+            at = [i + 0.4 * (number / (len(values) - 1) - 0.5) for i in range(len(attackers))]
+            _curve(axes, row, at, (*style[:2], ""), texts[number])
+            beside = {"textcoords": "offset points", "va": "center", "fontsize": 8}
+            for value, y in zip(row, at, strict=True):
+                axes.annotate(f"{value:.4f}".rstrip("0"), (value, y), (6, 0), **beside)
+        axes.set_xlabel(labels[column])
+        axes.set_xlim(0, 1.15 * axes.get_xlim()[1])
+        axes.grid(axis="x", color="0.9", lw=0.6)
+        axes.set_axisbelow(True)
+    panels[0].set_yticks(range(len(attackers)), [label_of(name) for name in attackers])
+    panels[0].set_ylim(len(attackers) - 0.5, -0.5)
+    handles = panels[0].get_legend_handles_labels()[0]
+    figure.legend(handles, texts, loc="outside lower left", fontsize=8)
     return figure
 
 
+@matplotlib.rc_context(FONT)
 def published(table: pd.DataFrame) -> Figure:
     """Draw each attacker's damage to each generator, a panel for each bound of `summary`."""
     generators, bounds, attackers = (table.index.unique(name) for name in table.index.names)
-    with matplotlib.rc_context(FONT):
-        height = 0.9 + len(generators) * (0.055 * len(attackers) + 0.12)
-        figure = Figure(figsize=(WIDTH, height), layout="constrained")
-        panels = figure.subplots(1, len(bounds), sharex=True, sharey=True, squeeze=False)[0]
-        for axes, bound in zip(panels, bounds, strict=True):
-            for number, (style, name) in enumerate(zip(cycle(STYLES), attackers, strict=False)):
-                rows = table.xs((bound, name), level=("bound", "attacker"))
-                shift = 0.7 * ((number + 0.5) / len(attackers) - 0.5)
-                at = [generators.get_loc(generator) + shift for generator in rows.index]
-                axes.hlines(at, rows["damage_l2_low"], rows["damage_l2_high"], style[0], lw=1.1)
-                mark = (style[0], style[1], "")
-                _curve(axes, rows["damage_l2"], pd.Series(at, dtype=float), mark, label_of(name))
-            axes.axvline(SUCCESS, color="0.6", linewidth=0.7, linestyle=(0, (4, 3)), zorder=0)
-            label = "damage: MSE in [-1, 1]; broken right of the line"
-            axes.set(xscale="log", title=f"bound {bound:g}", xlabel=label)
-            axes.set_yticks(range(len(generators)), generators)
-            axes.tick_params(axis="y", length=0)
-        panels[0].set_ylim(len(generators) - 0.5, -0.5)
-        handles, labels = panels[0].get_legend_handles_labels()
-        figure.legend(handles, labels, loc="outside upper center", ncols=3)
+    height = 0.9 + len(generators) * (0.055 * len(attackers) + 0.12)
+    figure = Figure(figsize=(WIDTH, height), layout="constrained")
+    panels = figure.subplots(1, len(bounds), sharex=True, sharey=True, squeeze=False)[0]
+    for axes, bound in zip(panels, bounds, strict=True):
+        for number, (style, name) in enumerate(_styled(attackers)):
+            rows = table.xs((bound, name), level=("bound", "attacker"))
+            found = rows[["damage_l2", "damage_l2_low", "damage_l2_high"]]
+            at, place = generators.get_indexer(rows.index), (number + 0.5) / len(attackers)
+            _estimates(axes, found, at, place, style, label_of(name))
+        _threshold(axes, "axvline")
+        label = "damage: MSE in [-1, 1]; broken right of the line"
+        axes.set(xscale="log", title=f"bound {bound:g}", xlabel=label)
+        axes.set_yticks(range(len(generators)), generators)
+        axes.tick_params(axis="y", length=0)
+    panels[0].set_ylim(len(generators) - 0.5, -0.5)
+    figure.legend(*panels[0].get_legend_handles_labels(), loc="outside upper center", ncols=3)
     return figure
 
 
+@matplotlib.rc_context(FONT)
 def smallest_change(rows: pd.DataFrame) -> Figure:
     """Draw the share of broken fakes against the PSNR of the photo, one curve per attacker.
 
@@ -284,37 +281,28 @@ def smallest_change(rows: pd.DataFrame) -> Figure:
     Args:
         rows: from `smallest_change.measure`: attacker, bound, ``psnr`` in dB and ``success``.
     """
-    with matplotlib.rc_context(FONT):
-        figure = Figure(figsize=(5.6, 3.4), layout="constrained")
-        axes = figure.subplots()
-        strip, ends = 103, []
-        for style, (name, group) in zip(cycle(STYLES), rows.groupby("attacker", sort=False)):
-            colour, marker, line = style
-            curve = group.groupby("bound").agg(x=("psnr", "median"), y=("success", "mean"))
-            if len(curve) > 1:
-                _curve(axes, curve["x"], 100 * curve["y"], style, label_of(name))
-                ends.append((curve["x"].iloc[0], 100 * curve["y"].iloc[0], label_of(name), colour))
-                continue
-            broken = sorted(group["psnr"][group["success"] == 1], reverse=True)
-            share = [100 * i / len(group) for i in range(len(broken) + 1)]
-            strip += 5
-            axes.step([*broken, rows["psnr"].min()], share, color=colour, ls=line, lw=1.1)
-            cloud = [strip] * len(broken)
-            axes.plot(broken, cloud, marker, color=colour, ms=4, mfc="none", mew=0.7, alpha=0.7)
-            at = axes.get_yaxis_transform()
-            axes.text(1.01, strip, label_of(name), color=colour, va="center", transform=at)
-        axes.set(xlabel="PSNR of the photo in dB: less change →", ylabel="fakes broken, %")
-        axes.set(ylim=(-3, strip + 4), yticks=range(0, 101, 20))
-        axes.grid(axis="y", color="0.92", lw=0.6)
-        axes.set_axisbelow(True)
-        to_axes = axes.transData + axes.transAxes.inverted()
-        floor = 0.0
-        for x, y, label, colour in sorted(ends, reverse=True):
-            height = floor = max(floor, to_axes.transform((x, y))[1])
-            axes.annotate(
-                label, (x, y), (1.01, height), color=colour, textcoords="axes fraction",
-                va="center",
-                arrowprops={"arrowstyle": "-", "color": "0.75", "lw": 0.6, "relpos": (0, 0.5)},
-            )  # fmt: skip
-            floor += 0.07
+    figure = Figure(figsize=(5.6, 3.4), layout="constrained")
+    axes = figure.subplots()
+    strip, ends = 103, []
+    for style, (name, group) in _styled(rows.groupby("attacker", sort=False)):
+        colour, marker, line = style
+        curve = group.groupby("bound").agg(x=("psnr", "median"), y=("success", "mean"))
+        if len(curve) > 1:
+            x, y = curve["x"], 100 * curve["y"]
+            _curve(axes, x, y, style, label_of(name))
+            ends.append((x.iloc[0], y.iloc[0], label_of(name), colour))
+            continue
+        broken = sorted(group["psnr"][group["success"] == 1], reverse=True)
+        share = [100 * i / len(group) for i in range(len(broken) + 1)]
+        strip += 5
+        axes.step([*broken, rows["psnr"].min()], share, color=colour, ls=line, lw=1.1)
+        cloud = [strip] * len(broken)
+        axes.plot(broken, cloud, marker, color=colour, ms=4, mfc="none", mew=0.7, alpha=0.7)
+        at = axes.get_yaxis_transform()
+        axes.text(1.01, strip, label_of(name), color=colour, va="center", transform=at)
+    axes.set(xlabel="PSNR of the photo in dB: less change →", ylabel="fakes broken, %")
+    axes.set(ylim=(-3, strip + 4), yticks=range(0, 101, 20))
+    axes.grid(axis="y", color="0.92", lw=0.6)
+    axes.set_axisbelow(True)
+    _label_ends(axes, ends, 1.01, 0.07)
     return figure

@@ -79,14 +79,11 @@ def write_report(
     The pages need no network and no file beside them.
 
     Args:
-        claims: from `verify`; grouped by its column ``group``, or by ``source`` without one.
+        claims: from `verify`; grouped by its column ``group``, or by ``verdict`` without one.
         folder: of the run's tables and PNG figures. If it has a manifest, the page shows only the
             figures that the manifest lists.
         notebooks: executed ones, in the order in which they are to be listed.
-        place: a folder for the pages.
-
-    Returns:
-        The path of ``index.html``.
+        place: a folder for the pages; the path of its ``index.html`` is returned.
 
     Raises:
         SalattackError: no tables in ``folder``, or ``place`` cannot be written to.
@@ -148,9 +145,8 @@ def _figure(folder: Path, name: str) -> dict:
     title = Path(name).stem.replace("_", " ").capitalize()
     with Image.open(folder / name) as image:
         image.thumbnail((WIDTH, 4 * WIDTH), Image.Resampling.LANCZOS)
-        size = dict(zip(("width", "height"), image.size, strict=True))
         known = CAPTIONS.get(name, Caption(title, title, ""))
-        return {**known._asdict(), **size, "uri": _uri(image)}
+        return known._asdict() | {"width": image.width, "height": image.height, "uri": _uri(image)}
 
 
 def _uri(image: Image.Image) -> str:

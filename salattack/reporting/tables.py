@@ -1,12 +1,12 @@
 """Table I in the paper's layout, and the damage beside it, as CSV, Markdown and LaTeX."""
 
-from collections.abc import Mapping
+from collections.abc import Sequence
 from pathlib import Path
 
 import pandas as pd
 
-from ..experiments.statistics import Estimate
 from ..experiments.table_1 import PAPER_SIZES, by_kind, by_sample_size, printed_table_1, table_1
+from ..experiments.text import Column, as_text
 from ..presets import label_of
 from ..runtime.files import write_text
 
@@ -14,19 +14,15 @@ ERRORS = {"l1": "L1", "l2_x100": "L2 × 100"}
 TITLES = {"tiny": "Tiny (100)", "small": "Small (500)", "middle": "Middle (1000)"}
 TITLES |= {"large": "Large (2000)", "average": "Average"}
 
-# Column → measure, digits, and the factor that makes it the number shown.
-DAMAGE = {
-    "Damage": ("damage_l2", 3, 1),
-    "Broken %": ("success", 0, 100),
-    "PSNR (dB)": ("psnr", 1, 1),
-    "SSIM": ("ssim", 3, 1),
-    "Background L1": ("background_l1", 4, 1),
-}
-KINDS = {
-    "L1": ("l1", 4, 1),
-    "Background L1": ("background_l1", 4, 1),
-    "Damage": ("damage_l2", 3, 1),
-}
+BACKGROUND, DAMAGE = Column("Background L1", "background_l1", 4), Column("Damage", "damage_l2", 3)
+COLUMNS = (
+    DAMAGE,
+    Column("Broken %", "success", 0, 100),
+    Column("PSNR (dB)", "psnr", 1),
+    Column("SSIM", "ssim", 3),
+    BACKGROUND,
+)
+KINDS = (Column("L1", "l1", 4), BACKGROUND, DAMAGE)
 TABLE_CAPTION = (
     "Table I in the paper's layout: change of the photo, printed and measured here. Best in bold; "
     "a dash marks what was not printed or not measured."
@@ -65,16 +61,9 @@ def paper_layout(sizes: pd.DataFrame) -> pd.DataFrame:
     ).rename(index=label_of, columns=titles)
 
 
-def damage_table(
-    table: pd.DataFrame, columns: Mapping[str, tuple[str, int, int]] = DAMAGE
-) -> pd.DataFrame:
+def damage_table(table: pd.DataFrame, columns: Sequence[Column] = COLUMNS) -> pd.DataFrame:
     """Return `table_1`'s result as text, a statistic per column: damage first, then the photo."""
-    text = {
-        label: [_estimate(row, key).text(digits, factor) for _, row in table.iterrows()]
-        for label, (key, digits, factor) in columns.items()
-    }
-    names = pd.Index([label_of(str(name)) for name in table.index], name="Attacker")
-    return pd.DataFrame(text, index=names)
+    return as_text(table, columns).rename_axis("Attacker")
 
 
 def kinds_table(table: pd.DataFrame) -> pd.DataFrame:
@@ -84,11 +73,7 @@ def kinds_table(table: pd.DataFrame) -> pd.DataFrame:
         for kind in table.index.unique("kind")
     ]
     text = pd.concat(parts, axis=1)
-    return text[[column for label in KINDS for column in text if column.startswith(f"{label},")]]
-
-
-def _estimate(row: pd.Series, key: str) -> Estimate:
-    return Estimate(row[key], row[f"{key}_low"], row[f"{key}_high"])
+    return text[[name for column in KINDS for name in text if name.startswith(f"{column.label},")]]
 
 
 def shown_layout(layout: pd.DataFrame, bold: str = "**{}**") -> pd.DataFrame:
@@ -138,14 +123,8 @@ def save_tables(
 
     ``table_1`` is Table I in the paper's layout (Markdown, LaTeX), and every number (CSV);
     ``table_1_damage`` the damage (Markdown, LaTeX); ``table_1_by_size.csv`` the numbers of the
-    paper's samples that the rows hold; ``table_1_kinds`` selfies and portraits apart.
-
-    Args:
-        rows: from `evaluate`.
-        folder: for the files.
-        n: see `by_sample_size`.
-        unit: see `table_1`.
-        seed: see `table_1`.
+    paper's samples that the rows hold; ``table_1_kinds`` selfies and portraits apart. Parameters
+    are as in `by_sample_size`.
     """
     folder = Path(folder)
     table, kinds = table_1(rows, unit=unit, seed=seed), by_kind(rows, unit=unit, seed=seed)

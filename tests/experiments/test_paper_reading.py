@@ -108,12 +108,12 @@ def test_readings_differ():
 
 def test_the_paper_preset_is_a_known_reading():
     assert PAPER.arithmetic in ARITHMETIC and PAPER.precision in ("uint8", "float32")
-    assert attackers() == attackers(PAPER.strength, PAPER.attackers)
+    assert tuple(attackers(PAPER.strength, PAPER.attackers)) == PRINTED
 
 
 def test_unknown_readings_are_refused(study):
     with pytest.raises(SalattackError, match=r"unknown strength 'strong'; known: bound 0.05"):
-        attackers("strong")
+        attackers("strong", MASKED)
     with pytest.raises(SalattackError, match="unknown attack reading 'on foot'; known: at the ph"):
         measure(study, None, ["on foot"], progress=False)
     with pytest.raises(SalattackError, match="unknown attacker of Table I 'pgd'; known: i-fgsm"):

@@ -89,7 +89,7 @@ def test_resizing_cropping_and_posterising_by_hand():
     assert torch.allclose(robustness.resize_and_back(ramp, 0.5)[inner], ramp[inner], atol=0.01)
     cropped = robustness.crop_and_resize(ramp, 0.5)  # the middle half, at half the slope
     assert torch.allclose(cropped[inner], ramp[inner] / 2, atol=0.01)
-    levels = to_uint8(robustness.posterise(ramp, 4)).unique()
+    levels = to_uint8(TRANSFORMS["4-bit posterise"](ramp)).unique()
     assert (levels % 16 == 0).all() and len(levels) > 8
 
 

@@ -53,7 +53,7 @@ def test_fixed_attackers_have_every_bound_and_the_others_none(attacks):
     seeded = smallest_change.attacks(**FEW, seed=3)
     assert {attack.seed for attack in seeded.values()} == {3}
     with pytest.raises(SalattackError, match="pgd has a fixed strength"):
-        smallest_change.attacks(smallest=["pgd"])
+        smallest_change.attacks([], [], ["pgd"])
 
 
 def test_what_is_saved_is_measured_with_its_gradients(rows):

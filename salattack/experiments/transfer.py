@@ -134,7 +134,7 @@ def across(
                     moved = against.disrupt(photos, target, chosen, saliency_map, bar.update)
                 damage[name].append(_damages(members, photos, as_saved(moved), labels))
     table = {name: torch.cat(parts).mean(0).tolist() for name, parts in damage.items()}
-    columns = pd.Index(generators, name="asked")
+    columns = pd.Index(generators, name="tested on")
     return pd.DataFrame.from_dict(table, orient="index", columns=columns).rename_axis("aimed at")
 
 

@@ -26,9 +26,9 @@ CAPTIONS = {
 def gallery() -> str:
     """Return ``figures/README.md``: each figure with caption, notebook and command."""
     parts = [
-        "# Figures\n\n`make figures` draws these figures, those of the published generators only if "
-        "they are in the cache\n(`salattack assets fetch published`). The PDFs, where there is one of "
-        "the same name, are for print.\n"
+        "# Figures\n\n`make figures` draws these figures, those of the published generators only "
+        "if they are in the cache\n(`salattack assets fetch published`). The PDFs, where there is "
+        "one of the same name, are for print.\n"
     ]
     for name, (title, description, notebook) in CAPTIONS.items():
         parts.append(

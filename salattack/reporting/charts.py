@@ -1,5 +1,6 @@
 """Tables → charts. Nothing is computed here; markers tell attackers apart without colour."""
 
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import cycle, groupby, product
 
@@ -28,12 +29,15 @@ KINDS = {
 
 
 def _styled(names: Iterable[object]) -> Iterator[tuple[Style, object]]:
-    return zip(cycle(STYLES), names, strict=False)
+    """Yield each name with its style; what is no attacker of `STYLES` takes one that is free."""
+    names = list(names)
+    others = cycle([style for name, style in STYLES.items() if name not in names])
+    return ((STYLES.get(name) or next(others), name) for name in names)
 
 
 def _by_bound(means: pd.DataFrame) -> Iterator[tuple[Style, tuple[str, pd.DataFrame]]]:
-    groups = means.groupby("attacker", sort=False)
-    return _styled((name, curve.sort_values("bound")) for name, curve in groups)
+    for style, name in _styled(means["attacker"].unique()):
+        yield style, (name, means[means["attacker"] == name].sort_values("bound"))
 
 
 def _curve(axes: Axes, x: Iterable, y: Iterable, style: Style, label: str) -> None:
@@ -129,15 +133,16 @@ def transfer(matrix: pd.DataFrame) -> Figure:
     """Draw a matrix of `across`: rows what was aimed at, columns what is then asked."""
     figure = Figure(figsize=(5.2, 3.2), layout="constrained")
     axes = figure.subplots()
-    shades = axes.imshow(matrix, cmap="Greys", vmin=0, aspect="auto")
-    axes.set_xticks(range(matrix.shape[1]), [c.replace("_", "\n") for c in matrix.columns])
+    shades = axes.imshow(matrix.clip(1e-4), cmap="Greys", norm="log", aspect="auto")
+    labels = [re.sub("[-_]", "\n", name, count=1) for name in matrix.columns]
+    axes.set_xticks(range(matrix.shape[1]), labels)
     axes.set_yticks(range(matrix.shape[0]), [c.replace("_", " ") for c in matrix.index])
     axes.set(xlabel=matrix.columns.name, ylabel=matrix.index.name)
     axes.tick_params(length=0)
     values = matrix.to_numpy()
     for row, column in product(*map(range, values.shape)):
         value = values[row, column]
-        shade = "white" if value > values.max() / 2 else "black"
+        shade = "white" if shades.norm(max(value, 1e-4)) > 0.6 else "black"
         axes.text(column, row, f"{value:.3f}", ha="center", va="center", color=shade)
     figure.colorbar(shades, label="damage: MSE in [-1, 1]")
     return figure
@@ -151,17 +156,18 @@ def training(curve: pd.DataFrame) -> Figure:
         curve: the ``evaluation.csv`` of `salattack.training.stargan.train`: step, weights,
             ``ratio``, ``ssim``, ``damage`` and ``broken``.
     """
-    panels = (
-        (("ratio", "error to the published output / identity's"), ("ssim", "SSIM to it")),
-        (("damage", "damage by PGD: MSE in [-1, 1]"), ("broken", "share of outputs above 0.05")),
-    )
+    panels = {
+        "ratio": "error to the published output, relative to the photo's",
+        "ssim": "SSIM to the published output",
+        "damage": "damage by PGD: MSE in [-1, 1]",
+        "broken": "share of outputs above 0.05",
+    }
     averaged = curve[curve["weights"] == "average"]
-    figure = Figure(figsize=(WIDTH, 2.6), layout="constrained")
-    for axes, measures in zip(figure.subplots(1, 2), panels, strict=True):
-        for style, (measure, label) in _styled(measures):
-            _curve(axes, averaged["step"], averaged[measure], style, label)
-        axes.set(xlabel="step", ylim=(0, None))
-        axes.legend()
+    figure = Figure(figsize=(WIDTH, 3.6), layout="constrained")
+    places = figure.subplots(2, 2, sharex=True).flat
+    for axes, (measure, label) in zip(places, panels.items(), strict=True):
+        _curve(axes, averaged["step"], averaged[measure], STYLES["i-fgsm"], label)
+        axes.set(xlabel="step", title=label, ylim=(0, 1.08 * averaged[measure].max()))
     return figure
 
 
@@ -204,7 +210,7 @@ def robustness(table: pd.DataFrame) -> Figure:
         if kind not in places and end - middle > 0.95:  # one row needs no heading
             axes.text(1.01, middle, kind, fontsize=8, **aside)
     axes.set_xlabel(
-        "damage that is left, % of that on the untouched 8-bit photo (in brackets, MSE); "
+        "damage that is left, % of that on the untouched 8-bit photo (in brackets, MSE)\n"
         f"bars: 95 % interval over {table['faces'].max()} faces"
     )
     figure.legend(loc="outside upper center", ncols=min(len(attackers), 3))
@@ -219,7 +225,7 @@ def paper_reading(table: pd.DataFrame) -> Figure:
         table: some rows of `rank`, up to five, in order of appearance.
     """
     attackers = [name for name in PRINTED if f"{name} l1" in table]
-    paper, labels = printed(attackers), ("$L^1$", "$L^2$ × 100")
+    paper, labels = printed(attackers), ("L1", "L2 × 100")
     texts = ["printed: the averages of Table I"] + [
         f"reading {number}: {row.strength}; {row.attackers}; errors in {row.arithmetic}; "
         f"stored as {row.precision} (distance {row.distance:.2f})"
@@ -230,12 +236,12 @@ def paper_reading(table: pd.DataFrame) -> Figure:
     panels = figure.subplots(1, 2, sharey=True)
     for column, (axes, measure) in enumerate(zip(panels, MEASURES, strict=True)):
         values = [paper[:, column], *table[[f"{n} {measure}" for n in attackers]].to_numpy()]
-        for number, (style, row) in enumerate(_styled(values)):
+        for number, (style, row) in enumerate(zip(STYLES.values(), values, strict=False)):
             at = [i + 0.4 * (number / (len(values) - 1) - 0.5) for i in range(len(attackers))]
             _curve(axes, row, at, (*style[:2], ""), texts[number])
             beside = {"textcoords": "offset points", "va": "center", "fontsize": 8}
             for value, y in zip(row, at, strict=True):
-                axes.annotate(f"{value:.4f}".rstrip("0"), (value, y), (6, 0), **beside)
+                axes.annotate(f"{value:.3f}", (value, y), (6, 0), **beside)
         axes.set_xlabel(labels[column])
         axes.set_xlim(0, 1.15 * axes.get_xlim()[1])
         axes.grid(axis="x", color="0.9", lw=0.6)
@@ -251,7 +257,7 @@ def paper_reading(table: pd.DataFrame) -> Figure:
 def published(table: pd.DataFrame) -> Figure:
     """Draw each attacker's damage to each generator, a panel for each bound of `summary`."""
     generators, bounds, attackers = (table.index.unique(name) for name in table.index.names)
-    height = 0.9 + len(generators) * (0.055 * len(attackers) + 0.12)
+    height = 0.9 + len(generators) * (0.07 * len(attackers) + 0.15)
     figure = Figure(figsize=(WIDTH, height), layout="constrained")
     panels = figure.subplots(1, len(bounds), sharex=True, sharey=True, squeeze=False)[0]
     for axes, bound in zip(panels, bounds, strict=True):
@@ -274,7 +280,7 @@ def published(table: pd.DataFrame) -> Figure:
 def smallest_change(rows: pd.DataFrame) -> Figure:
     """Draw the share of broken fakes against the PSNR of the photo, one curve per attacker.
 
-    An attacker of a fixed strength has a point for each bound: share and median PSNR. A
+    An attacker of a fixed strength has a marker for each bound: share and median PSNR. A
     minimum-norm attacker has a point for each photo and edit, above its curve: the share of fakes
     that it breaks while the photo keeps that PSNR.
 
@@ -284,12 +290,13 @@ def smallest_change(rows: pd.DataFrame) -> Figure:
     figure = Figure(figsize=(5.6, 3.4), layout="constrained")
     axes = figure.subplots()
     strip, ends = 103, []
-    for style, (name, group) in _styled(rows.groupby("attacker", sort=False)):
-        colour, marker, line = style
+    for (colour, marker, line), name in _styled(rows["attacker"].unique()):
+        group = rows[rows["attacker"] == name]
         curve = group.groupby("bound").agg(x=("psnr", "median"), y=("success", "mean"))
         if len(curve) > 1:
             x, y = curve["x"], 100 * curve["y"]
-            _curve(axes, x, y, style, label_of(name))
+            _curve(axes, x, y, (colour, marker, ""), label_of(name))
+            axes.plot(x, y, color=colour, ls=":", lw=0.6, alpha=0.5)  # ties its markers
             ends.append((x.iloc[0], y.iloc[0], label_of(name), colour))
             continue
         broken = sorted(group["psnr"][group["success"] == 1], reverse=True)
@@ -300,7 +307,8 @@ def smallest_change(rows: pd.DataFrame) -> Figure:
         axes.plot(broken, cloud, marker, color=colour, ms=4, mfc="none", mew=0.7, alpha=0.7)
         at = axes.get_yaxis_transform()
         axes.text(1.01, strip, label_of(name), color=colour, va="center", transform=at)
-    axes.set(xlabel="PSNR of the photo in dB: less change →", ylabel="fakes broken, %")
+    n = len(rows) // len(rows.groupby(["attacker", "bound"]))
+    axes.set(xlabel="PSNR of the photo in dB: less change →", ylabel=f"fakes broken, % of {n}")
     axes.set(ylim=(-3, strip + 4), yticks=range(0, 101, 20))
     axes.grid(axis="y", color="0.92", lw=0.6)
     axes.set_axisbelow(True)

@@ -23,7 +23,7 @@ from .style import FONT, WIDTH
 
 COLUMNS = {"Male": "Gender", "Young": "Age"}  # what Fig. 2 and 5 call these edits
 BROKEN = "#D55E00"  # frames a fake whose error exceeds the threshold
-AMPLIFICATION = 10
+AMPLIFICATION = 5
 
 
 def _show(axes: Axes, picture: Tensor) -> None:
@@ -71,7 +71,7 @@ def picture_grid(
         group: leave a wider gap after every so many rows; 0 for never.
     """
     left = 0.78 if labels else 0.02
-    top = 0.2 if columns else 0.02
+    top = 0.02 + (0.04 + 0.14 * (1 + max(c.count("\n") for c in columns)) if columns else 0)
     cell = (width - left - 0.02) / len(rows[0])
     gaps = [cell * 0.12 * (r // group if group else 0) for r in range(len(rows))]  # above each row
     height = top + len(rows) * cell + gaps[-1] + 0.02
@@ -108,7 +108,8 @@ def teaser(
     """The README's picture: a row per face, from the photo to the fake of the disrupted photo."""
     titles = ("Photo", "Saliency map", "Disrupted photo", "Fake of photo", "Fake of disrupted")
     rows = zip(photos, saliency_map, perturbed, fakes, broken, strict=True)
-    return picture_grid([list(row) for row in rows], columns=titles)
+    errors = [[None, None, None, None, error] for error in _errors(fakes, broken)]
+    return picture_grid([list(row) for row in rows], columns=titles, errors=errors)
 
 
 def attribute_editing(photos: Tensor, fakes: Tensor, names: Sequence[str] = ATTRIBUTES) -> Figure:
@@ -214,12 +215,14 @@ def framework(
     flow((start, bottom + size), (start, over), (plus, over), (plus, lower))
     for name, x in ((r"$\times$", times), ("$+$", plus)):
         model(name, x, lower, "white", "circle")
+    flow((times, lower + 0.38), (times, lower + 0.16))
+    sheet.text(times, lower + 0.4, r"$\epsilon$", ha="center", va="bottom", fontsize=10)
     middle = (top + bottom + size) / 2 - 0.06
     centre = fake_x + size / 2
     flow((centre, top - 0.2), (centre, middle + 0.13))
     flow((centre, bottom + size), (centre, middle - 0.13))
     error = (broken - fake).square().mean().item()
-    model(f"$L$ = {error:.2f}", centre, middle, "#fdeed8")
+    model(f"$L$ = {error:.3f}", centre, middle, "#fdeed8")
     under, right, back = 0.24, width - 0.08, noise_x + size / 2
     corners = (right, middle), (right, under), (back, under)
     flow((centre, middle), *corners, (back, bottom - 0.2), style="--")

@@ -30,12 +30,21 @@ FONT = {
     "axes.spines.right": False,
     "legend.frameon": False,
 }
-# Okabe and Ito's colours, each with a marker and a line, so that grey prints tell them apart.
-STYLES = (
-    *(("#000000", "o", "-"), ("#0072B2", "s", "--"), ("#D55E00", "^", "-.")),
-    *(("#009E73", "D", "-"), ("#CC79A7", "v", "--"), ("#E69F00", "P", "-.")),
-    *(("#56B4E9", "X", "-"), ("#7F7F7F", "<", "--"), ("#000000", ">", ":"), ("#0072B2", "*", ":")),
-)
+# Okabe and Ito's colours, each with a marker and a line, so that grey prints tell them apart. An
+# attacker has the same one in all charts.
+STYLES = {
+    "i-fgsm": ("#000000", "o", "-"),
+    "pgd": ("#0072B2", "s", "--"),
+    "spread-spectrum": ("#D55E00", "^", "-."),
+    "saliency-aware": ("#009E73", "D", "-"),
+    "l2-pgd": ("#CC79A7", "v", "--"),
+    "eot-blur": ("#E69F00", "P", "-."),
+    "anti-forgery": ("#56B4E9", "X", "-"),
+    "universal": ("#7F7F7F", "<", "--"),
+    "nullifying": ("#E69F00", ">", ":"),
+    "minimum-norm": ("#0072B2", "*", "-"),
+    "minimum-norm-everywhere": ("#56B4E9", "*", ":"),
+}
 
 
 def preview(figure: Figure) -> "Preview":

@@ -1,6 +1,5 @@
 """`salattack protect`: one photo or many, resumable."""
 
-import sys
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Literal
@@ -60,44 +59,30 @@ def protect(
     skipped if they and the settings are unchanged, unless --overwrite is given. Exit code 3: some
     photos failed. They are listed at the end, as is every file of a folder that is no photo.
     """
-    from ..generators import GENERATORS
     from ..protect import batch
     from ..protect.disruption import load_protector
     from ..protect.photo_file import READ
-    from ..runtime.files import sha256
 
     options.check_workers(workers, engine)
     weights = generator_weights and Path(generator_weights).absolute()
     models = {"generator": generator, "generator_weights": weights, "device": device}
     load = partial(load_protector, strength, max_change=max_change, **models)
-    how = {"report": report, "whole_frame": whole_frame}
+    how = {"report": report, "whole_frame": whole_frame, "overwrite": overwrite}
     one_file = len(photos) == 1 and not photos[0].is_dir() and not output.is_dir()
     if one_file and output.suffix.lower() in READ:
         if engine == "ray":
             raise SalattackError("--engine ray is for several photos; give a folder with -o")
-        how |= {"mask": mask, "overwrite": overwrite}
-        _, said = batch.protect_one(photos[0], output, load(), photos[0].name, **how)
+        name = photos[0].name
+        _, said = batch.protect_one(photos[0], output, load(), name, mask=mask, **how)
         typer.echo("\n".join(said))
         return
     if mask is not None:
         raise SalattackError("--mask is for one photo; name it, and a file with -o")
+    if engine == "ray":  # a worker's folder is another one
+        photos, output = [photo.absolute() for photo in photos], output.absolute()
     pairs, left = batch.pairs_of(photos, output, suffix and f".{suffix}")
-    protector = load()
-    settings = {
-        "strength": strength,
-        "whole_frame": whole_frame,
-        "generator": protector.generator_name,
-        "weights": sha256(weights) if weights else GENERATORS[generator].sha256,
-        "attack": repr(protector.attack),
-    }
-    how |= {"total": len(pairs)}
-    run = partial(map, partial(batch.work, protector, **how))
-    if engine == "ray":
-        make = partial(batch.worker, load, protector.attack, how)
-        run = partial(batch.on_ray, make, workers, protector.device.type == "cuda")
-    again = {"overwrite": overwrite, "report": report}
-    hidden = engine == "local" or not sys.stderr.isatty()  # locally each photo shows its own bar
-    skipped, failed = batch.protect_all(pairs, output, settings, run, **again, hidden=hidden)
+    how |= {"on_ray": engine == "ray", "workers": workers}
+    skipped, failed = batch.protect_all(pairs, output, load, **how)
     if skipped:
         typer.echo(f"{skipped} photos were done before and are unchanged: skipped")
     if left:

@@ -35,8 +35,8 @@ EXIF_SIZES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4
 def plain_exif(tiff: bytes, orientation: int) -> tuple[bytes, list[str]]:
     """Return EXIF data that holds no picture, and what was left out.
 
-    Fields of the first directory, and of the Exif, GPS and interoperability directories below it,
-    are copied unchanged. The orientation is added unless it is 1, because it may come from XMP.
+    Fields of the first directory and of `EXIF_PARTS` below it are copied unchanged. The orientation
+    is added unless it is 1, because it may come from XMP.
     """
     order = ">" if tiff[:2] == b"MM" else "<"
     dropped: list[str] = []
@@ -53,8 +53,9 @@ def plain_exif(tiff: bytes, orientation: int) -> tuple[bytes, list[str]]:
             if tag in EXIF_PARTS:
                 fields[tag] = kind, values, read(value)[0]
             elif tag in EXIF_DROPPED or size > LONGEST:
-                name = "the EXIF maker note" if tag == 0x927C else f"the EXIF field 0x{tag:04X}"
-                dropped.append(name)
+                dropped.append(
+                    "the EXIF maker note" if tag == 0x927C else f"the EXIF field 0x{tag:04X}"
+                )
             else:
                 value = place + 8 if size <= 4 else value
                 if value + size > len(tiff):
@@ -119,13 +120,9 @@ def jpeg_settings(image: Any, path: Path) -> tuple[dict[str, Any], list[str]]:
     iptc = _plain_iptc(image.info.get("photoshop", {}).get(IPTC, b""))
     dropped = []
     for name, data in image.applist:
-        if name in ("COM", "APP0"):  # JFIF without a thumbnail has 14 bytes
-            known = len(data) <= (LONGEST if name == "COM" else 14)
-        elif name == "APP13":
-            known = data == iptc[4:]
-        else:
-            known = data.startswith(JPEG_KNOWN.get(name, ()))
-        if not known:
+        # JFIF without a thumbnail has 14 bytes.
+        plain = {"COM": len(data) <= LONGEST, "APP0": len(data) <= 14, "APP13": data == iptc[4:]}
+        if not plain.get(name, data.startswith(JPEG_KNOWN.get(name, ()))):
             dropped.append(JPEG_DROPPED.get(name, f"the JPEG segment {name}"))
     if _jpeg_ends_at(path.read_bytes()) < path.stat().st_size:
         dropped.append("data after the picture (further pictures, a video)")

@@ -5,49 +5,44 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
+from typer import Argument, Option
 
 from . import options
 
 
 def evaluate_sample(
-    faces: Annotated[str, typer.Argument(help=options.FACES)],
-    profile: Annotated[options.Profile, typer.Option(help=options.PROFILE)] = "demo",
+    faces: Annotated[str, Argument(help=options.FACES)],
+    profile: Annotated[options.Profile, Option(help=options.PROFILE)] = "demo",
     split: Annotated[
-        str | None,
-        typer.Option(help='Part of CelebA (stargan, train, valid, test, all), or "shuffled".'),
+        str | None, Option(help='Part of CelebA (stargan, train, valid, test, all), or "shuffled".')
     ] = None,
     attacker: Annotated[
         list[str] | None,
-        typer.Option(help="Attacker, e.g. saliency-aware; may be repeated.  [default: Table I's]"),
+        Option(help="Attacker, e.g. saliency-aware; may be repeated.  [default: Table I's]"),
     ] = None,
     targets: Annotated[
-        str, typer.Option(help="Edits to attack: rotate (one per face), all, joint, or a name.")
+        str, Option(help="Edits to attack: rotate (one per face), all, joint, or a name.")
     ] = "rotate",
-    bound: Annotated[float, typer.Option(help="L-infinity bound, for pixels in [-1, 1].")] = 0.05,
-    step_size: Annotated[float, typer.Option(help="Step, for pixels in [-1, 1].")] = 0.01,
-    steps: Annotated[int, typer.Option(help="Number of steps.")] = 10,
+    bound: Annotated[float, Option(help="L-infinity bound, for pixels in [-1, 1].")] = 0.05,
+    step_size: Annotated[float, Option(help="Step, for pixels in [-1, 1].")] = 0.01,
+    steps: Annotated[int, Option(help="Number of steps.")] = 10,
     generator: options.GeneratorName = options.GENERATOR,
     generator_weights: options.Weights = None,
-    saliency: Annotated[
-        str, typer.Option(help="Saliency model's name; a wrong name lists those known.")
-    ] = "pfan-light",
-    saliency_weights: Annotated[
-        str | None, typer.Option(help="Weights file of the saliency model.")
-    ] = None,
+    saliency: Annotated[str, Option(help="Saliency model; a wrong name lists all.")] = "pfan-light",
+    saliency_weights: Annotated[str | None, Option(help="Weights file of that model.")] = None,
     unit: Annotated[
-        Literal["[0, 1]", "[-1, 1]"], typer.Option(help="Range of pixels for photo errors.")
+        Literal["[0, 1]", "[-1, 1]"], Option(help="Range of pixels for photo errors.")
     ] = "[0, 1]",
     compute: Annotated[
-        Literal["float32", "bfloat16"], typer.Option(help="Arithmetic inside the attack.")
+        Literal["float32", "bfloat16"], Option(help="Arithmetic inside the attack.")
     ] = "float32",
-    batch_size: Annotated[int, typer.Option(help="Faces that are attacked together.")] = 10,
+    batch_size: Annotated[int, Option(help="Faces that are attacked together.")] = 10,
     device: options.Device = "auto",
-    seed: Annotated[int, typer.Option(help="Seed of starting noise, sample and intervals.")] = 0,
+    seed: Annotated[int, Option(help="Seed of starting noise, sample and intervals.")] = 0,
     ledger: Annotated[
-        Path | None,
-        typer.Option(help="File that keeps measurements.  [default: OUTPUT/ledger.sqlite]"),
+        Path | None, Option(help="File that keeps measurements.  [default: OUTPUT/ledger.sqlite]")
     ] = None,
-    output: Annotated[Path, typer.Option(help="Folder of the tables.")] = Path("results"),
+    output: Annotated[Path, Option(help="Folder of the tables.")] = Path("results"),
     engine: options.EngineName = "local",
     workers: options.Workers = None,
 ) -> None:
@@ -60,36 +55,24 @@ def evaluate_sample(
     from ..workflow.manifest import provenance
 
     options.check_workers(workers, engine)
-    opened = partial(
-        open_study,
-        faces=faces,
-        n_images=evaluation.sample_size(profile),
-        split=split,
-        generator=generator,
-        generator_weights=generator_weights,
-        saliency=saliency,
-        saliency_weights=saliency_weights,
-        device=device,
-        compute=compute,
-        seed=seed,
-    )
+    strength = {"bound": bound, "step_size": step_size, "steps": steps}
+    sample = {"faces": faces, "split": split, "seed": seed}
+    models = {"generator": generator, "generator_weights": generator_weights, "device": device}
+    models |= {"saliency": saliency, "saliency_weights": saliency_weights, "compute": compute}
+    n_images = evaluation.sample_size(profile)
+    opened = partial(open_study, **sample, **models, n_images=n_images)
     ledger = ledger or output / "ledger.sqlite"
     study, kept = opened(), Ledger(ledger)
-    attacks = evaluation.attackers(attacker, bound, step_size, steps, seed)
+    attacks = evaluation.attackers(attacker, **strength, seed=seed)
     on_ray = partial(evaluation.measure_on_ray, open_study=opened, workers=workers)
-    rows = evaluation.evaluate(
-        study,
-        attacks,
-        targets=targets,
-        batch_size=batch_size,
-        ledger=kept,
-        engine=on_ray if engine == "ray" else None,
-    )
+    how = {"targets": targets, "batch_size": batch_size}
+    chosen = on_ray if engine == "ray" else None
+    rows = evaluation.evaluate(study, attacks, **how, ledger=kept, engine=chosen)
     save_tables(rows, output, len(study.faces), unit=unit, seed=seed)
     run = provenance() | {
-        "parameters": {"bound": bound, "step_size": step_size, "steps": steps},
-        "sample": {"faces": faces, "profile": profile, "split": split, "seed": seed},
-        "settings": evaluation.settings(study, attacks, targets, batch_size),
+        "parameters": strength,
+        "sample": sample | {"profile": profile},
+        "settings": evaluation.settings(study, attacks, **how),
         "faces": study.faces.ids,
         "outputs": {samples.TABLE: sha256(output / samples.TABLE)},
     }

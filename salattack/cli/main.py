@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from typer import Argument, Option
 
 from .. import __version__
 from ..errors import SalattackError
@@ -33,7 +34,7 @@ def _version(wanted: bool) -> None:
 @app.callback()
 def _salattack(
     version: Annotated[
-        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
+        bool, Option("--version", callback=_version, is_eager=True, help="Show the version.")
     ] = False,
 ) -> None:
     """Reproduce 'Defending Deepfakes by Saliency-Aware Attack' (Li et al., 2023): run its
@@ -61,20 +62,16 @@ def _parameters(pairs: list[str] | None) -> dict:
 @app.command("reproduce")
 def reproduce_all(
     profile: Annotated[
-        options.Profile | None, typer.Option(help=options.PROFILE + "  [default: demo]")
+        options.Profile | None, Option(help=options.PROFILE + "  [default: demo]")
     ] = None,
-    faces: Annotated[
-        str | None, typer.Option(help=options.FACES + "  [default: openpeople]")
-    ] = None,
+    faces: Annotated[str | None, Option(help=options.FACES + "  [default: openpeople]")] = None,
     jobs: Annotated[
         int | None,
-        typer.Option(
-            min=1, help="Notebooks to run at once.  [default: one per core; with a GPU one]"
-        ),
+        Option(min=1, help="Notebooks to run at once.  [default: one per core; with a GPU one]"),
     ] = None,
     parameter: options.Parameters = None,
     output: Annotated[
-        Path | None, typer.Option(help="Folder of figures and tables.  [default: results]")
+        Path | None, Option(help="Of figures and tables.  [default: results]")
     ] = None,
     notebooks: options.Notebooks = Path("notebooks"),
     executed: options.Executed = options.EXECUTED,
@@ -95,12 +92,8 @@ def reproduce_all(
 
 @app.command("verify")
 def verify_claims(
-    folder: Annotated[
-        Path, typer.Argument(help="Folder of a run, with table_1_samples.csv.")
-    ] = Path("figures"),
-    report: Annotated[
-        Path | None, typer.Option(help="Folder to which the HTML report is written too.")
-    ] = None,
+    folder: Annotated[Path, Argument(help="A run's folder, with its tables.")] = Path("figures"),
+    report: Annotated[Path | None, Option(help="Folder for an HTML report too.")] = None,
     executed: options.Executed = options.EXECUTED,
 ) -> None:
     """Judge the paper's claims by a run's tables. A verdict never changes the exit code."""
@@ -119,8 +112,8 @@ def verify_claims(
 
 @app.command("compare")
 def compare_runs(
-    run: Annotated[Path, typer.Argument(help="Folder of a run's tables and pictures.")],
-    reference: Annotated[Path, typer.Argument(help="Folder of those expected.")] = Path("figures"),
+    run: Annotated[Path, Argument(help="Folder of a run's tables and pictures.")],
+    reference: Annotated[Path, Argument(help="Folder of those expected.")] = Path("figures"),
 ) -> None:
     """Compare a run with a reference run. Exit code 1: an output is missing or differs."""
     from ..workflow.compare import as_lines, compare, other_settings
@@ -134,11 +127,11 @@ def compare_runs(
 
 @app.command("run")
 def run_one(
-    notebook: Annotated[str, typer.Argument(help="Name, e.g. attack_comparison.")],
+    notebook: Annotated[str, Argument(help="Name, e.g. attack_comparison.")],
     parameter: options.Parameters = None,
     output: Annotated[
         Path | None,
-        typer.Option("--output", "-o", help="Executed notebook.  [default: results/notebooks/]"),
+        Option("--output", "-o", help="Executed notebook.  [default: results/notebooks/]"),
     ] = None,
     notebooks: options.Notebooks = Path("notebooks"),
 ) -> None:

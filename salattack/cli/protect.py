@@ -5,45 +5,43 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
+from typer import Argument, Option
 
 from ..errors import SalattackError
 from . import options
 
 
 def protect(
-    photos: Annotated[list[Path], typer.Argument(metavar="IN...", help="Photos and folders.")],
-    output: Annotated[
-        Path, typer.Option("--output", "-o", help="A file for one photo, or a folder.")
-    ],
+    photos: Annotated[list[Path], Argument(metavar="IN...", help="Photos and folders.")],
+    output: Annotated[Path, Option("--output", "-o", help="A file for one photo, or a folder.")],
     strength: Annotated[
         Literal["normal", "strong", "strongest"],
-        typer.Option(help="How far every edit is to break; a stronger change is easier to see."),
+        Option(help="How far every edit is to break; a stronger change is easier to see."),
     ] = "normal",
     max_change: Annotated[
         float | None,
-        typer.Option(min=1, help="Most that a colour value may change, of 255.  [default: any]"),
+        Option(min=1, help="Most that a colour value may change, of 255.  [default: any]"),
     ] = None,
     suffix: Annotated[
         Literal["jpg", "png", "webp"] | None,
-        typer.Option("--format", help="Of the files in a folder.  [default: as the photo, or jpg]"),
+        Option("--format", help="Of the files in a folder.  [default: as the photo, or jpg]"),
     ] = None,
     report: Annotated[
         bool,
-        typer.Option(
+        Option(
             "--report",
-            help="Write a page beside each protected file. It shows the original: keep it private.",
+            help="Write a page beside each file. Keep it private: it shows the original.",
         ),
     ] = False,
     mask: Annotated[
-        Path | None,
-        typer.Option(help="A grey picture of the photo's size: only its white may change."),
+        Path | None, Option(help="A grey picture of the photo's size: only its white may change.")
     ] = None,
     generator: options.GeneratorName = options.GENERATOR,
     generator_weights: options.Weights = None,
     whole_frame: Annotated[
-        bool, typer.Option("--whole-frame", help="Protect the centre square, not the faces.")
+        bool, Option("--whole-frame", help="Protect the centre square, not the faces.")
     ] = False,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace what exists.")] = False,
+    overwrite: Annotated[bool, Option("--overwrite", help="Replace what exists.")] = False,
     device: options.Device = "auto",
     engine: options.EngineName = "local",
     workers: options.Workers = None,

@@ -6,9 +6,10 @@ import re
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
 from ..errors import SalattackError
 from ..runtime.files import sha256, write_text
@@ -23,8 +24,7 @@ RECORD = "salattack-protect.jsonl"  # in the output folder: a line as each photo
 RETRIES = 3  # of a photo whose worker was lost, since the photo itself may be the cause
 
 
-@dataclass(frozen=True)
-class Job:
+class Job(NamedTuple):
     """One photo of several."""
 
     label: str  # of its progress bar
@@ -114,7 +114,7 @@ def protect_all(
             last = record.get(name, {})
             intact = target.is_file() and last.get("written") == sha256(target)
             done = intact and last["asked"] == entry["asked"] and not overwrite
-            if done and not (report and _lacks_page(target)):
+            if done and not (report and _is_newer(target, _page(target))):
                 skipped += 1
                 continue
             # Without --overwrite only files that this record lists may be replaced.
@@ -126,7 +126,8 @@ def protect_all(
 
     def lost(job: Job) -> Outcome:
         reason = f"{job.source}: its worker was lost {RETRIES + 1} times"
-        return _failed(job, f"{reason}; give workers more memory or shrink the photo")
+        reason += "; give workers more memory or shrink the photo"
+        return {**job.entry, "failed": reason}, []
 
     outcomes = map(partial(_work, protector, **how), jobs())
     if on_ray:
@@ -176,8 +177,7 @@ def _page(target: Path) -> Path:
     return target.with_name(target.name + ".html")
 
 
-def _lacks_page(target: Path) -> bool:
-    page = _page(target)
+def _is_newer(target: Path, page: Path) -> bool:
     return not page.exists() or page.stat().st_mtime_ns < target.stat().st_mtime_ns
 
 
@@ -190,12 +190,9 @@ def _work(protector: Protector, job: Job, *, report: bool, whole_frame: bool) ->
         how = {"overwrite": job.overwrite, "whole_frame": whole_frame}
         figures, said = protect_one(job.source, job.target, protector, job.label, report, **how)
     except SalattackError as error:
-        return _failed(job, str(error))
+        named = job.source.name in str(error)
+        return {**job.entry, "failed": str(error) if named else f"{job.source}: {error}"}, []
     return {**job.entry, "written": sha256(job.target), **figures}, said
-
-
-def _failed(job: Job, reason: str) -> Outcome:
-    return {"target": job.entry["target"], "failed": reason}, []
 
 
 def _read_record(path: Path) -> dict[str, dict]:

@@ -59,8 +59,8 @@ class Protector(Models):
     def mask(self, image: Tensor, given: Tensor | None = None) -> Tensor:
         """Return where a (1, 3, s, s) image may change: M, (1, 1, s, s) in [0, 1].
 
-        M is zero where the saliency (or ``given``) is too low to change any 8-bit value. It fades
-        to zero at the crop's edges so that no seam shows.
+        It is zero where the saliency (or ``given``) is too low for any 8-bit value to change, and
+        fades out at the crop's edges so that no seam shows.
         """
         salient = self.saliency(image.to(self.device)).cpu() if given is None else given
         ramp = torch.arange(self.image_size) + 0.5
@@ -72,9 +72,7 @@ class Protector(Models):
 def attack_of(strength: str = "normal", max_change: float | None = None) -> Attack:
     """Return the search for the smallest change by which every edit reaches a strength's damage.
 
-    Args:
-        strength: a key of `STRENGTHS`.
-        max_change: the most that a colour value may change, in 8-bit steps; None for no limit.
+    A colour value changes by at most ``max_change`` 8-bit steps; None stands for no limit.
 
     Raises:
         SalattackError: an unknown strength, or a change below one step.

@@ -51,7 +51,7 @@ def plain_exif(tiff: bytes, orientation: int) -> tuple[bytes, list[str]]:
             tag, kind, values, value = struct.unpack_from(order + "HHII", tiff, place)
             size = EXIF_SIZES.get(kind, LONGEST + 1) * values
             if tag in EXIF_PARTS:
-                fields[tag] = kind, values, read(value)[0]
+                fields[tag] = 4, 1, read(value)[0]
             elif tag in EXIF_DROPPED or size > LONGEST:
                 dropped.append(
                     "the EXIF maker note" if tag == 0x927C else f"the EXIF field 0x{tag:04X}"
@@ -69,7 +69,6 @@ def plain_exif(tiff: bytes, orientation: int) -> tuple[bytes, list[str]]:
         for tag, (kind, values, data) in sorted(fields.items()):
             start = end + len(beyond)
             if isinstance(data, dict):
-                kind, values = 4, 1
                 beyond += write(data, start)
             elif len(data) > 4:
                 beyond += data + bytes(len(data) % 2)
@@ -97,8 +96,7 @@ def plain_exif(tiff: bytes, orientation: int) -> tuple[bytes, list[str]]:
 def _plain_iptc(data: bytes) -> bytes:
     """Return a JPEG segment with the values of IPTC data that hold no picture, or nothing.
 
-    These are the texts of at most `LONGEST_IPTC` bytes (caption, copyright, keywords), and other
-    values of at most `LONGEST` bytes, such as the name of the texts' encoding.
+    Texts may have `LONGEST_IPTC` bytes, other values (the texts' encoding) `LONGEST`.
     """
     kept = b""
     while len(data) >= 5 and data[0] == 0x1C:
@@ -128,14 +126,12 @@ def jpeg_settings(image: Any, path: Path) -> tuple[dict[str, Any], list[str]]:
         dropped.append("data after the picture (further pictures, a video)")
     settings = {
         "qtables": image.quantization,
-        "subsampling": sampling if sampling >= 0 else 0,
+        "subsampling": max(sampling, 0),
         "progressive": bool(image.info.get("progressive")),
         "optimize": True,
         "extra": iptc,
     }
-    if 0 < len(comment) <= LONGEST:
-        settings["comment"] = comment
-    return settings, dropped
+    return settings | ({"comment": comment} if 0 < len(comment) <= LONGEST else {}), dropped
 
 
 def _jpeg_ends_at(data: bytes) -> int:

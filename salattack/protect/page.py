@@ -52,10 +52,9 @@ TRANSFORMS: dict[str, Callable[[Image.Image], Image.Image]] = {
 def in_words(done: Protected) -> str:
     """Return the figures in one line, those of the least protected face if there are several."""
     worst = min(done.faces, key=lambda face: (face.broken, -face.ssim))
-    what = "the whole frame" if worst.place.face is None else "1 face"
-    if len(done.faces) > 1:
-        what = f"{len(done.faces)} faces, the least protected"
-    return f"{what}: {_words(worst)}"
+    one = "the whole frame" if worst.place.face is None else "1 face"
+    many = f"{len(done.faces)} faces, the least protected"
+    return f"{many if len(done.faces) > 1 else one}: {_words(worst)}"
 
 
 def _words(face: FaceMeasure) -> str:

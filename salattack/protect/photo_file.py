@@ -66,20 +66,17 @@ class Photo:
         A part cut along blocks is compressed as it is inside the whole photo. The spare block is
         for the decoder's chroma filter, which looks across edges.
         """
-        width, height = self.pixels.size
-        stored = (height, width) if self.orientation > 4 else (width, height)
-        left, top, right, bottom = _corners(box, (width, height), self.orientation)
+        marked = Image.new("1", self.pixels.size)
+        marked.paste(1, box)
+        marked = self.stored(marked)
+        left, top, right, bottom = marked.getbbox()
         left, top = ((v // BLOCK - 1) * BLOCK for v in (left, top))
         right, bottom = ((-(-v // BLOCK) + 1) * BLOCK for v in (right, bottom))
-        grown = max(left, 0), max(top, 0), min(right, stored[0]), min(bottom, stored[1])
-        return _corners(grown, stored, _BACK.get(self.orientation, self.orientation))
+        marked.paste(1, (left, top, right, bottom))
+        return _turned(marked, self.orientation).getbbox()
 
     def options(self, target_format: str) -> dict[str, Any]:
-        """Return Pillow's options that save in a format all that it can keep.
-
-        Raises:
-            SalattackError: transparency cannot be kept in a JPEG.
-        """
+        """Return Pillow's options that save all that a format can keep; see `write_photo`."""
         if target_format == "JPEG" and self.alpha is not None:
             raise SalattackError("a JPEG cannot keep transparency; write a .png or .webp")
         options = {"format": target_format, **self.kept}
@@ -113,35 +110,19 @@ def _turned(image: Image.Image, orientation: int) -> Image.Image:
     return image if orientation == 1 else image.transpose(_UPRIGHT[orientation - 2])
 
 
-def _corners(box: Box, size: tuple[int, int], orientation: int) -> Box:
-    """Return where a box of an upright picture of that size lies in the stored one."""
-    left, top, right, bottom = box
-    if orientation in (2, 3, 6, 7):
-        left, right = size[0] - right, size[0] - left
-    if orientation in (3, 4, 7, 8):
-        top, bottom = size[1] - bottom, size[1] - top
-    return (top, left, bottom, right) if orientation > 4 else (left, top, right, bottom)
-
-
 def format_of(path: Path) -> str:
-    """Return the format that the suffix of a file to write names.
-
-    Raises:
-        SalattackError: the suffix names none of `FORMATS`.
-    """
-    if path.suffix.lower() not in FORMATS:
+    """Return the format of a file to write; a SalattackError lists the suffixes of `FORMATS`."""
+    if (suffix := path.suffix.lower()) not in FORMATS:
         known = ", ".join(FORMATS)
         raise SalattackError(f"{path} cannot be written; name it with one of {known}")
-    return FORMATS[path.suffix.lower()]
+    return FORMATS[suffix]
 
 
 def name_written(name: str, suffix: str | None = None) -> str:
     """Return the name of a photo's protected file: ``IMG_1.heic`` becomes ``IMG_1.heic.jpg``.
 
-    Args:
-        name: the photo's.
-        suffix: the one that is asked for; None for the photo's own, or where that cannot be
-            written for .jpg, which is .png after a lossless format.
+    Without a ``suffix`` it is the photo's own. One that cannot be written is replaced by .png after
+    a lossless format, else by .jpg.
     """
     own = Path(name).suffix.lower()
     if suffix is None:

@@ -203,7 +203,7 @@ def _seen(
 
 
 def _tint(before: Tensor, after: Tensor) -> float:
-    """Return the largest mean change of `BLOCKS`² blocks of (1, 3, s, s) images in 8-bit steps."""
+    """Return the largest mean change of a block of (1, 3, s, s) images in 8-bit steps."""
     return 127.5 * F.adaptive_avg_pool2d(after - before, BLOCKS).abs().max().item()
 
 

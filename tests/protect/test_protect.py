@@ -1034,3 +1034,12 @@ def test_mistakes_are_said(tmp_path, small, quick, monkeypatch, arguments, messa
         small.resize((48, 52)).save(name)
     done = command(*arguments)
     assert isinstance(done.exception, SalattackError) and message in str(done.exception)
+
+
+def test_a_photo_of_a_folder_that_fails_is_named(tmp_path, small, quick):
+    rgba = small.convert("RGBA")
+    rgba.putalpha(Image.linear_gradient("L").resize(small.size))
+    (tmp_path / "in").mkdir()
+    rgba.save(tmp_path / "in" / "ghost.png")
+    done = command(tmp_path / "in", "-o", tmp_path / "out", "--format", "jpg")
+    assert done.exit_code == 3 and "ghost.png: a JPEG cannot keep transparency" in done.output

@@ -40,7 +40,7 @@ def check_workers(workers: int | None, engine: str) -> None:
 
 
 def end_with(failures: Sequence[str], problem: str) -> None:
-    """List what failed, if anything did, and end with exit code 3."""
+    """List what failed, if anything did, and end with `PARTLY_DONE`."""
     if failures:
         lines = (f"salattack: {len(failures)} {problem}:", *failures)
         typer.echo("\n  ".join(lines), err=True)

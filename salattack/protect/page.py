@@ -15,7 +15,7 @@ from ..images import to_pil
 from ..metrics import SUCCESS, fake_damage
 from ..runtime.files import RESOURCES
 from .disruption import Protector
-from .photo_file import read_photo
+from .photo_file import as_jpeg, read_photo
 from .protection import VIEW, FaceMeasure, Protected
 
 AMPLIFIED = 10
@@ -30,20 +30,14 @@ WORDS = (
 )
 
 
-def _jpeg(image: Image.Image, quality: int) -> Image.Image:
-    buffer = BytesIO()
-    image.save(buffer, "JPEG", quality=quality)
-    return Image.open(buffer).convert("RGB")
-
-
 def _half(image: Image.Image) -> Image.Image:
     return image.resize([max(1, s // 2) for s in image.size], Image.Resampling.LANCZOS)
 
 
 # What may be done to the file, applied to the face's part of it in photo pixels.
 TRANSFORMS: dict[str, Callable[[Image.Image], Image.Image]] = {
-    "saved as JPEG, quality 75": lambda image: _jpeg(image, 75),
-    "saved as JPEG, quality 40": lambda image: _jpeg(image, 40),
+    "saved as JPEG, quality 75": lambda image: as_jpeg(image, quality=75),
+    "saved as JPEG, quality 40": lambda image: as_jpeg(image, quality=40),
     "shrunk to half and back": lambda image: _half(image).resize(image.size),
     "blurred a little": lambda image: image.filter(ImageFilter.GaussianBlur(max(image.size) / 178)),
 }

@@ -100,10 +100,17 @@ class Photo:
 
     def through_jpeg(self, part: Image.Image) -> Image.Image:
         """Return an upright RGB part as it comes back from a JPEG written with `options`."""
-        buffer, options = BytesIO(), self.options("JPEG")
+        options = self.options("JPEG")
         keys = {"qtables", "subsampling", "quality"} & options.keys()
-        self.stored(part).save(buffer, "JPEG", **{key: options[key] for key in keys})
-        return _turned(Image.open(buffer).convert("RGB"), self.orientation)
+        part = as_jpeg(self.stored(part), **{key: options[key] for key in keys})
+        return _turned(part, self.orientation)
+
+
+def as_jpeg(image: Image.Image, **options: object) -> Image.Image:
+    """Return an RGB picture as it comes back from a JPEG."""
+    buffer = BytesIO()
+    image.save(buffer, "JPEG", **options)
+    return Image.open(buffer).convert("RGB")
 
 
 def _turned(image: Image.Image, orientation: int) -> Image.Image:

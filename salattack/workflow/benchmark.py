@@ -59,9 +59,7 @@ def reference_loop(generator: nn.Module, images: Tensor, target: Tensor) -> Tens
         for _ in range(steps):
             x = x.detach().requires_grad_(True)
             blur = nn.Conv2d(3, 3, 11, padding=5, groups=3, bias=False).to(x.device)
-            with torch.no_grad():  # a delta: the work of a blur, the result of none
-                blur.weight.zero_()
-                blur.weight[:, :, 5, 5] = 1
+            nn.init.dirac_(blur.weight, groups=3)  # the work of a blur, the result of none
             output = generator(blur(x), label)
             generator.zero_grad()
             loss = F.mse_loss(output, clean)

@@ -1,19 +1,17 @@
 """Compare a run's tables and pictures with a reference, such as the committed ``figures/``.
 
 Two processors, and one or two threads, round a convolution differently, which may turn the sign of
-a gradient that is nearly zero. On one kind of processor the same number of threads repeats a table
-to the last digit. Measured on the 20 shipped faces at Table I's strength, with six attackers
-(EoT-Blur left out), two threads differ from one as follows:
+a gradient that is nearly zero. Measured on the 20 shipped faces at Table I's strength, with six
+attackers (EoT-Blur left out), two threads differ from one as follows:
 
-- Means of the photo's change (L1, L2, SSIM …) differ by at most 0.2 %, of the damage by 1.1 %.
+- Means of the photo's change differ by at most 0.2 %, of the damage by 1.1 %.
 - Single faces differ by at most 9 % and 17 %, but the median face by at most 0.7 % and 1.5 %.
 - Two of L2-PGD's 20 fakes passed the threshold of "broken" in one run only.
-- Means of eight faces (`robustness.csv`) differ by at most 1.2 % and 5.5 %.
-- Three figures and the robustness chart differ by at most 0.3 steps of 8 bits.
+- Figures differ by at most 0.3 steps of 8 bits.
 
-A table of single faces is compared by its median face, at `SINGLE`. This is the sharp test: another
-seed, other weights or one step less change every face. Other tables hold means of as few as four
-faces (the ablation's, not measured), so `MEANS` allows about what one face can move such a mean.
+A table of single faces is compared by its median face, at `SINGLE`: another seed, other weights or
+one step less change every face. Other tables hold means of as few as four faces, so `MEANS` allows
+about what one face can move such a mean.
 
 Not compared: ends of intervals and differences to I-FGSM (both derive from the means compared
 here), Markdown, TeX and PDF (made of the same numbers and pictures), verdicts on the claims.

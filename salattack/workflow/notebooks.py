@@ -135,16 +135,11 @@ def _papermill() -> ModuleType:
     return papermill
 
 
-def adopt(executed: Path, source: Path) -> None:
-    """Write an executed notebook over its source, without the cell that papermill injected."""
+if __name__ == "__main__":  # for maintainers: FOLDER of executed notebooks, FOLDER of sources
     import nbformat
 
-    notebook = nbformat.read(executed, as_version=4)
-    injected = "injected-parameters"
-    notebook.cells = [c for c in notebook.cells if injected not in c.metadata.get("tags", [])]
-    _save(notebook, source)
-
-
-if __name__ == "__main__":  # for maintainers: FOLDER of executed notebooks, FOLDER of sources
     for path in Path(sys.argv[1]).glob("*.ipynb"):
-        adopt(path, Path(sys.argv[2]) / path.name)
+        executed = nbformat.read(path, as_version=4)
+        tags = ((cell, cell.metadata.get("tags", [])) for cell in executed.cells)
+        executed.cells = [cell for cell, found in tags if "injected-parameters" not in found]
+        _save(executed, Path(sys.argv[2]) / path.name)

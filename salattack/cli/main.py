@@ -3,6 +3,7 @@
 import ast
 import os
 import sys
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Literal
@@ -45,17 +46,15 @@ def _salattack(
 def _parameters(pairs: list[str] | None) -> dict:
     chosen = {}
     for pair in pairs or []:
-        name, equals, text = pair.partition("=")
+        name, equals, value = pair.partition("=")
         if not equals:
             raise SalattackError(f"a parameter is NAME=VALUE, got {pair!r}")
-        try:
-            chosen[name] = ast.literal_eval(text)
-        except (ValueError, SyntaxError):
-            chosen[name] = text
-    # Notebooks run in their own folder; the user's paths are relative to the current one.
-    for name, value in chosen.items():
+        with suppress(ValueError, SyntaxError):
+            value = ast.literal_eval(value)
+        # Notebooks run in their own folder; the user's paths are relative to the current one.
         if isinstance(value, str) and (os.sep in value or Path(value).exists()):
-            chosen[name] = str(Path(value).resolve())
+            value = str(Path(value).resolve())
+        chosen[name] = value
     return chosen
 
 

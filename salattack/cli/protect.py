@@ -84,6 +84,5 @@ def protect(
     if skipped:
         typer.echo(f"{skipped} photos were done before and are unchanged: skipped")
     if left:
-        typer.echo(f"{len(left)} files are not taken:")
-        typer.echo("\n".join(f"  {line}" for line in left))
+        typer.echo("\n  ".join([f"{len(left)} files are not taken:", *left]))
     options.end_with(failed, f"of {len(pairs)} photos are not protected")

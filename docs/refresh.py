@@ -16,7 +16,6 @@ PAGES = (ROOT / "README.md", ROOT / "REPRODUCING.md", *sorted((ROOT / "docs").gl
 TABLE = re.compile(r"(<!-- table: (\S+) -->\n).*?(<!-- end -->)", re.S)
 VALUE = re.compile(r"(<!--=(\S+?)-->).*?(<!--/-->)")
 MANIFEST = json.loads((ROOT / "figures" / "manifest.json").read_text())
-OURS = ("l2-pgd", "gradient-weighted")  # the first name that a table has
 
 
 def csv(name: str, *index: str) -> pd.DataFrame:
@@ -31,11 +30,6 @@ def markdown(name: str, nth: int, index: str) -> pd.DataFrame:
     block = re.findall(r"(?:^\|.*\n)+", text + "\n", re.M)[nth].splitlines()
     head, _, *rows = ([cell.strip() for cell in line.split("|")[1:-1]] for line in block)
     return pd.DataFrame(rows, columns=head).set_index(index)
-
-
-def ours(table: pd.DataFrame) -> str:
-    """Return L2-PGD's name in a table."""
-    return next(name for name in OURS if name in table.index)
 
 
 def drawn(head: list[str], rows: list[list[object]]) -> str:
@@ -58,7 +52,7 @@ def reproduces() -> str:
         "spread-spectrum": "Spread-Spectrum",
         "eot-blur": "EoT-Blur",
         "saliency-aware": "Saliency-Aware",
-        ours(table): "L2-PGD (extension)",
+        "l2-pgd": "L2-PGD (extension)",
     }
     for name, label in names.items():
         row = table.loc[name]
@@ -76,8 +70,8 @@ def trade_off() -> str:
     celeba = markdown("celeba/trade_off.md", 1, "attacker")
     names = {
         "I-FGSM": ("i-fgsm", "i-fgsm"),
-        "L2-PGD": (ours(shipped), ours(celeba)),
-        "L2-PGD, salient region": (None, f"{ours(celeba)}, salient"),
+        "L2-PGD": ("l2-pgd", "l2-pgd"),
+        "L2-PGD, salient region": (None, "l2-pgd, salient"),
         "PGD": ("pgd", None),
         "Anti-Forgery": ("anti-forgery", None),
         "Nullifying": ("nullifying", None),
@@ -98,8 +92,8 @@ def background() -> str:
     table = markdown("celeba/trade_off.md", 2, "attacker")
     names = {
         "Saliency-Aware": "saliency-aware",
-        "L2-PGD": ours(table),
-        "L2-PGD, salient region": f"{ours(table)}, salient",
+        "L2-PGD": "l2-pgd",
+        "L2-PGD, salient region": "l2-pgd, salient",
         "Spread-Spectrum": "spread-spectrum",
     }
     rows = [[k, interval(table.loc[v], "ratio")] for k, v in names.items()]
@@ -275,7 +269,7 @@ def values() -> dict[str, str]:
         "ifgsm_damage": f"{table.loc['i-fgsm', 'damage_l2']:.3f}",
         "ifgsm_broken": f"{100 * table.loc['i-fgsm', 'success']:.0f} %",
         "equal_aware": f"{equal['saliency-aware']:.1f}",
-        "equal_ours": f"{equal[ours(equal.to_frame())]:.2f}",
+        "equal_ours": f"{equal['l2-pgd']:.2f}",
         "equal_background": f"{float(far):.2f}",
         "no_blur": f"{per_l2['blur', 'none']:.1f}",
         "at_masked": f"{per_l2['gradient', 'at I × M']:.1f}",

@@ -1,6 +1,6 @@
 """Defending deepfakes by saliency-aware attack: the paper's method, attackers and experiments.
 
-The names of `__all__` are imported when they are first used, so that ``import salattack`` is quick.
+A name in `__all__` is imported when it is first used, so ``import salattack`` is fast.
 """
 
 from importlib import import_module

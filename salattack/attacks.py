@@ -1,7 +1,7 @@
-"""The attack loop: Eq. 3 to 10 and Algorithm 1. Every attacker is a value of it.
+"""The attack loop: Eq. 3 to 10 and Algorithm 1. Every attacker is an `Attack`.
 
-Images are float32 (or float64) in [-1, 1] throughout, and so are the units of every bound and
-step. The values that the paper compares are in `salattack.presets`.
+Images are float32 (or float64) in [-1, 1] throughout. Every bound and step is in the same units.
+The attackers that the paper compares are in `salattack.presets`.
 """
 
 import warnings
@@ -27,7 +27,7 @@ Tick = Callable[[int], object]
 
 
 class UnmovedWarning(UserWarning):
-    """Some images came back unchanged: that is no disruption, whatever the tables say."""
+    """Some images came back unchanged, so they are not disrupted at all."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,40 +35,40 @@ class Attack:
     """One attacker: maximises MSE(g(I_ptb, c), g(I_org, c)) by gradient steps (Eq. 7).
 
     Attributes:
-        bound: (the paper's) L∞ bound τ on the perturbation (Eq. 6). Ruiz et al.: 0.05; the
-            "magnitude 0.1" of § IV-A may be this, or the step.
-        step_size: step m (Eq. 8–10); None stands for ``bound``, which makes one step FGSM.
+        bound: L∞ bound τ on the perturbation (Eq. 6). Ruiz et al. use 0.05. The "magnitude 0.1"
+            of § IV-A may be this bound, or the step.
+        step_size: step m (Eq. 8–10); None means ``bound``, so that one step is FGSM.
         steps: iterations.
-        blurs: what stands before g in the loss (§ IV-A); empty for nothing.
+        blurs: blurs that g sees the image through, in the loss (§ IV-A); empty for none.
         region: "everywhere", or a name of `salattack.regions.REGIONS`, "saliency" in the paper.
             Start and steps are multiplied by that map M (Eq. 4, 10); where M = 0, bits are kept.
-        start: (left open) half-width of the uniform random start, at most ``bound``. At I_org the
-            gradient is zero and sign(0) = 0: I-FGSM taken literally never moves. ±0.001 (a
-            comment in Ruiz et al.'s code) does.
-        start_in: "region" multiplies the start by M (Eq. 4). "everywhere" does not, as an
-            implementation would that masks only the steps: its background is noise.
+        start: half-width of the uniform random start, at most ``bound``; the paper does not say.
+            At I_org the gradient is zero and sign(0) = 0, so I-FGSM taken literally never moves.
+            With ±0.001 (a comment in Ruiz et al.'s code) it does.
+        start_in: "region" multiplies the start by M (Eq. 4). "everywhere" leaves it unmasked, as
+            an implementation would that masks only the steps; the background is then noise.
         blur_schedule: "cycle" takes one blur per iteration in turn (Spread-Spectrum), "mean"
             averages the loss over all of them (EoT).
         blur_target: "loss" blurs only what g sees (Ruiz et al.), "iterate" the image itself.
         gradient_at: "iterate" takes the gradient at I^t; "masked" at I^t × M, Eq. 10 as printed.
         bound_by: "bound" limits the perturbation to τ (Eq. 6); "saliency" to τ × M.
-        loss: (related) "mse" (§ IV-A), "l1", or "features", a squared perceptual distance.
-        goal: "break" goes away from g(I_org) (Eq. 7), "nullify" towards I_org, so that nothing
-            seems edited (Yeh et al., WACVW 2020).
+        loss: "mse" (§ IV-A), "l1", or "features", a squared perceptual distance.
+        goal: "break" moves g's output away from g(I_org) (Eq. 7), "nullify" towards I_org, so
+            that the photo seems unedited (Yeh et al., WACVW 2020).
         edits: for a tuple of targets: "joint" adds their losses, "cycle" takes one per iteration
             in turn (Ruiz et al.'s two class-transferable attacks). "joint" passes the tuple to g.
-        colours: "rgb", or "ab": start, steps and bound in a and b of CIE Lab, in units of 128,
-            lightness being kept (Anti-Forgery, Wang et al., IJCAI 2022).
+        colours: "rgb", or "ab": start, steps and bound are in a and b of CIE Lab, in units of
+            128, and lightness does not change (Anti-Forgery, Wang et al., IJCAI 2022).
         shared: one perturbation for every photo of the batch (CMUA, Huang et al., AAAI 2022).
         momentum: share μ of the previous steps that is kept (Dong et al., CVPR 2018).
         direction: "sign" moves every pixel equally far (Eq. 8–10); "gradient" steps along the
             gradient itself, with root mean square m (L2-PGD, Madry et al., ICLR 2018).
-        radius: of an L2 ball that the perturbation is kept in as well, as its root mean square
-            over the image; None for no ball. A minimum-norm attack starts with it.
-        until: (ours) damage to exceed, which makes it a minimum-norm attack with a radius for
+        radius: radius of an L2 ball around I_org, as a root mean square over the image; None for
+            no ball. The iterates stay in it too. A minimum-norm attack starts with this radius.
+        until: damage to exceed (ours). It makes this a minimum-norm attack with a radius for
             each image, see `salattack.minimum_norm`; None for a fixed strength.
         radius_step: share γ by which a minimum-norm attack changes a radius.
-        seed: of the random start; an image's noise depends only on the seed and its pixels.
+        seed: seed of the random start; an image's noise depends only on it and on the pixels.
     """
 
     bound: float = 0.05
@@ -127,17 +127,17 @@ class Attack:
 
     @property
     def gradients(self) -> int:
-        """Gradients of g that one image costs."""
+        """Number of gradients of g that one image needs."""
         return self.steps * len(self._blurs_at(0))
 
     def with_strength(self, bound: float, step_size: float | None, steps: int) -> "Attack":
-        """Return this attacker at another strength; FGSM stays one step of the size of bound.
+        """Return this attacker at another strength. FGSM keeps its one step, of size ``bound``.
 
-        A radius keeps its ratio to the bound, and a start in the whole ball stays one. A
-        minimum-norm attack finds its own strength and is returned as it is.
+        A radius keeps its ratio to the bound. A start that fills the whole bound (PGD) still does.
+        A minimum-norm attack finds its own strength and is returned unchanged.
 
         Raises:
-            SalattackError: a value out of range, or a radius beside a bound of 0.
+            SalattackError: a value out of range, or a radius with a bound of 0.
         """
         if self.until is not None:
             return self
@@ -167,11 +167,11 @@ class Attack:
         """Disrupt a batch: the perturbed images I_ptb of Algorithm 1.
 
         Args:
-            generator: g, differentiable in its images; its parameters are left alone.
+            generator: g, differentiable in its images; its parameters do not change.
             images: I_org, (N, 3, H, W) float32 or float64 in [-1, 1].
-            target: what g is asked for, one row per image; see `Targets`.
-            saliency_map: M, (N, 1, H, W) in [0, 1], exactly when there is a ``region``.
-            features: of g's images, for the loss "features": (N, …).
+            target: c, the edit that g makes, one row per image; see `Targets`.
+            saliency_map: M, (N, 1, H, W) in [0, 1]; required if there is a ``region``, else None.
+            features: maps g's images to features (N, …), for the loss "features".
             on_gradient: called with N after every gradient (progress).
 
         Returns:
@@ -206,7 +206,7 @@ class Attack:
         features: Map | None = None,
         on_gradient: Tick | None = None,
     ) -> tuple[Tensor, Tensor, Map]:
-        """Algorithm 1: the last iterate, where it started from, and the way back to images.
+        """Run Algorithm 1; return the last iterate, its origin, and the map back to images.
 
         A shared attack iterates on the perturbation (1, 3, H, W), the others on the images.
         """
@@ -274,14 +274,14 @@ class Attack:
         return self.blurs if self.blur_schedule == "mean" else (self.blurs[t % len(self.blurs)],)
 
     def _blurred(self, x: Tensor, mask: Tensor, t: int) -> tuple[Tensor, tuple[Map, ...]]:
-        """Return the iterate, and the blurs that stand before g, each where it belongs."""
+        """Return the iterate, blurred if ``blur_target`` says so, and the blurs in the loss."""
         if self.blur_target == "loss" or not self.blurs:
             return x, self._blurs_at(t)
         blurred = torch.stack([blur(x) for blur in self._blurs_at(t)]).mean(0)
         return torch.lerp(x, blurred, mask), (same,)
 
     def _view(self, blur: Map, decode: Map, mask: Tensor) -> Map:
-        """Return the way from the iterate to what g sees of it."""
+        """Return the function from the iterate to the image that g sees."""
 
         def view(x: Tensor) -> Tensor:
             seen = decode(x) if self.until is None else Saved.apply(decode(x))
@@ -298,7 +298,7 @@ class Attack:
 
 @cache
 def _choices() -> dict[str, tuple[str, ...]]:
-    """Return the values that each attribute of names may have."""
+    """Return the allowed values of each attribute that takes a name."""
     hints = get_type_hints(Attack)
     literals = {name: get_args(hint) for name, hint in hints.items() if get_origin(hint) is Literal}
     return literals | {"region": ("everywhere", *REGIONS)}
@@ -307,7 +307,7 @@ def _choices() -> dict[str, tuple[str, ...]]:
 def universal_perturbation(
     attack: Attack, generator: Generator, images: Tensor, target: Targets
 ) -> Tensor:
-    """Return the perturbation (1, 3, H, W) of a ``shared`` attack, made from a set of images.
+    """Return the perturbation (1, 3, H, W) of a ``shared`` attack on a set of images.
 
     Use it on any photo as ``(photo + delta).clamp(-1, 1)``.
 

@@ -1,4 +1,4 @@
-"""Gaussian and average blurs, and the family that Ruiz et al. (ECCV-W 2020) attack through."""
+"""Gaussian and average blurs, and the set of blurs of Ruiz et al. (ECCV-W 2020)."""
 
 from dataclasses import dataclass
 from functools import lru_cache
@@ -13,7 +13,7 @@ from .errors import SalattackError
 
 @dataclass(frozen=True)
 class Blur:
-    """A separable low-pass filter; reflected at the border, so a constant image stays constant.
+    """A separable low-pass filter with reflected borders, so that a constant image stays constant.
 
     Attributes:
         kind: "gaussian" or "average".
@@ -53,7 +53,7 @@ class Blur:
 @lru_cache(maxsize=64)
 @torch.inference_mode(False)  # a tensor made in inference mode cannot be used for gradients later
 def _row(blur: Blur, dtype: torch.dtype, device: torch.device) -> Tensor:
-    """Return the weights on a device, copied there once and not in every iteration."""
+    """Return the weights on a device; cached, so that they are copied only once."""
     return blur.weights().to(device, dtype)
 
 

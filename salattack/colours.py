@@ -1,4 +1,4 @@
-"""The colour spaces that an attack may move in: RGB, or a and b of CIE Lab."""
+"""The colour spaces in which an attack can change a photo: RGB, or a and b of CIE Lab."""
 
 from functools import lru_cache
 
@@ -10,17 +10,17 @@ from torch import Tensor
 @lru_cache(maxsize=64)
 @torch.inference_mode(False)  # a tensor made in inference mode cannot be used for gradients later
 def per_channel(values: tuple[float, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
-    """Return one number per channel, copied to a device once and not in every iteration."""
+    """Return one number per channel on a device; cached, so that they are copied only once."""
     return torch.tensor(values, dtype=dtype, device=device)[:, None, None]
 
 
 def same(images: Tensor) -> Tensor:
-    """Return the images as they are."""
+    """Return the images unchanged."""
     return images
 
 
 def _to_lab(images: Tensor) -> Tensor:
-    """Lab with L - 50 in units of 50, a and b in units of 128: [-1, 1] like the images."""
+    """Return Lab with L - 50 in units of 50, and a and b in units of 128: about [-1, 1]."""
     lab = rgb_to_lab((images + 1) / 2)
     middle, unit = (per_channel(values, lab.dtype, lab.device) for values in _LAB)
     return (lab - middle) / unit

@@ -1,4 +1,4 @@
-"""What a generator can be asked for: its edits by name, as targets of its own kind."""
+"""The edits of a generator by name, and the targets that ask for them."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -20,23 +20,23 @@ class EditSet:
     """The edits of one kind of generator.
 
     Attributes:
-        names: what tables and figures ask for, in their order.
-        target: how the generator is asked, see `Target`.
+        names: the edits that tables and figures use, in their order.
+        target: makes the targets of an edit, see `Target`.
     """
 
     names: tuple[str, ...]
     target: Target
 
     def targets(self, generator: object, labels: Tensor, edits: Sequence[str]) -> Targets:
-        """Return the targets that edit each face in its own way, one row per image.
+        """Return the targets of one edit per face, one row per image.
 
-        A row is whatever ``target`` makes: a vector, a class index, a reference image.
+        A row is what ``target`` makes: a vector, a class index, or a reference image.
 
         Args:
-            generator: whose targets they are.
+            generator: the generator that takes the targets.
             labels: (N, 5) labels of the faces.
-            edits: a name for each face; all "joint" asks for the K ``names`` at once, and
-                returns a tuple of K targets.
+            edits: the name of an edit for each face. If all are "joint", all K ``names`` are
+                asked for at once, and the result is a tuple of K targets.
 
         Raises:
             SalattackError: an edit that is not among ``names``.

@@ -1,4 +1,4 @@
-"""The one exception for what a user can cause and mend."""
+"""The one exception for errors that a user can cause and fix."""
 
 
 class SalattackError(ValueError):

@@ -23,7 +23,7 @@ def from_uint8(pixels: Tensor) -> Tensor:
 
 
 def to_uint8(images: Tensor) -> Tensor:
-    """Return images in [-1, 1], any shape, as uint8 in 0..255: rounded, and clipped if outside."""
+    """Return images in [-1, 1], any shape, as uint8 in 0..255, rounded and clipped."""
     return ((images.detach() + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
 
 
@@ -38,7 +38,7 @@ def as_saved(images: Tensor) -> Tensor:
 
 
 def checked_images(images: Tensor) -> Tensor:
-    """Return images as an attack takes them: (N, 3, H, W) in [-1, 1], detached.
+    """Check that images are (N, 3, H, W) in [-1, 1], and return them detached.
 
     Raises:
         SalattackError: another shape or type, no images, NaN, or values out of range.
@@ -63,8 +63,8 @@ def checked_images(images: Tensor) -> Tensor:
 def uniform_noise(images: Tensor, seed: int) -> Tensor:
     """Return noise in [-1, 1] like the images (N, C, H, W).
 
-    It depends only on the seed and on each image's pixels. It is drawn on the CPU, so that every
-    device starts at the same point.
+    The noise depends only on the seed and on each image's pixels. It is drawn on the CPU, so every
+    device gets the same noise.
     """
     draws = []
     for image in images.cpu():

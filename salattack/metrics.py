@@ -1,7 +1,7 @@
-"""How much the photo changed, and how badly the fake broke (§ IV-C and what it leaves out).
+"""The change of the photo (§ IV-C), and the damage to the fake, which the paper does not measure.
 
-All images are float tensors (N, 3, H, W) in [-1, 1], all results (N,) tensors in the same units;
-`as_saved` gives what a user would keep, the picture rounded to 8 bits.
+All images are float tensors (N, 3, H, W) in [-1, 1], and all results are (N,) tensors in the same
+units. `as_saved` rounds a picture to 8 bits, as a user would save it.
 """
 
 from collections.abc import Callable, Sequence
@@ -19,18 +19,18 @@ Features = Callable[[Tensor], Sequence[Tensor]]
 def photo_change(
     photo: Tensor, perturbed: Tensor, saliency_map: Tensor, features: Features | None = None
 ) -> dict[str, Tensor]:
-    """Compare the disrupted photo to the photo, over the image and over its background alone.
+    """Compare the disrupted photo to the photo, over the whole image and over its background.
 
     Args:
         photo: I_org.
         perturbed: I_ptb.
         saliency_map: M, (N, 1, H, W) in [0, 1]; the background is where it is below `BACKGROUND`.
-        features: for `feature_distance`, which is left out without them.
+        features: for `feature_distance`; without them it is left out.
 
     Returns:
         ``l1`` (mean absolute), ``l2`` (mean squared, as in Table I before its × 100), ``linf``,
-        ``psnr`` in dB and ``ssim``; the same as ``background_…``, NaN where an image has no
-        background; and ``feature_distance``.
+        ``psnr`` in dB and ``ssim``. The same of the background as ``background_…``, NaN if an
+        image has none. With features, ``feature_distance``.
     """
     difference = (perturbed - photo).abs()
     _, ssim = structural_similarity_index_measure(
@@ -62,17 +62,21 @@ def fake_damage(
     Args:
         fake: g(I_org), (N, 3 K, H, W) for K edits.
         broken: g(I_ptb), the same.
-        photo: I_org, for what concerns the edit; left out without it.
-        features: for ``damage_features``, which is left out without them.
+        photo: I_org, for the measures that compare with the edit; without it they are left out.
+        features: for ``damage_features``; without them it is left out.
 
     Returns:
-        ``damage_l1``, ``damage_l2`` (mean squared) and ``success``, 1 where ``damage_l2`` exceeds
-        `SUCCESS`, else 0 (Ruiz et al.). With the photo: ``damage_edited``, the mean square weighted
-        by how much the edit changes each pixel, |g(I_org) - I_org| (CMUA takes it over the
-        pixels beyond a threshold, which a faint edit never reaches), ``edit_l2``, the mean square
-        of that change, and ``edit_left``, the squared distance of g(I_ptb) to I_org as a share of
-        it: 0 for a nullified edit. With features: ``damage_features``, `feature_distance`
-        averaged over the edits.
+        ``damage_l1``, ``damage_l2`` (mean squared) and ``success``, which is 1 if ``damage_l2``
+        exceeds `SUCCESS`, else 0 (Ruiz et al.). With the photo:
+
+        - ``damage_edited``: the mean square weighted by how much the edit changes each pixel,
+          |g(I_org) - I_org|. CMUA averages over the pixels above a threshold instead, which a
+          faint edit never reaches.
+        - ``edit_l2``: the mean square of the edit's change of the photo.
+        - ``edit_left``: the mean square of g(I_ptb) - I_org divided by ``edit_l2``; 0 for a
+          nullified edit.
+
+        With features, ``damage_features``: `feature_distance` averaged over the edits.
     """
     difference = (broken - fake).abs().flatten(1)
     l2 = difference.square().mean(1)
@@ -91,10 +95,10 @@ def fake_damage(
 def feature_distance(first: Tensor, second: Tensor, features: Features) -> Tensor:
     """Return a perceptual distance, a stand-in for LPIPS that needs no download.
 
-    LPIPS's own form (Zhang et al., CVPR 2018) with uniform channel weights: features are scaled
-    to unit length across channels, their squared difference is averaged over space and summed
-    over layers. The features are those of the light PFAN's backbone, so that the numbers order
-    pictures but are not comparable to published LPIPS values.
+    It has the form of LPIPS (Zhang et al., CVPR 2018) with uniform channel weights: features are
+    scaled to unit length across channels, and their squared difference is averaged over space and
+    summed over layers. The features are those of the light PFAN's backbone. The values can rank
+    pictures, but they are not comparable to published LPIPS values.
     """
     with torch.no_grad():
         difference = unit_features(first, features) - unit_features(second, features)
@@ -102,10 +106,10 @@ def feature_distance(first: Tensor, second: Tensor, features: Features) -> Tenso
 
 
 def unit_features(images: Tensor, features: Features) -> Tensor:
-    """Return what `feature_distance` compares, differentiable: (N, K) for (N, 3, H, W) images.
+    """Return the features that `feature_distance` compares, (N, K) for (N, 3, H, W) images.
 
-    Every layer's features have unit length across channels and are divided by the root of their
-    places, so that the squared difference's sum is the distance.
+    They are differentiable. Each layer's features have unit length across channels, divided by the
+    root of the number of positions. The sum of their squared differences is the distance.
     """
     pictures = images.unflatten(1, (-1, 3)).flatten(0, 1)  # one edit or several
     layers = [torch.nn.functional.normalize(f, dim=1) for f in features(pictures)]

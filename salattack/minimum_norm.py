@@ -1,14 +1,14 @@
 """The smallest change that breaks the fake: what a minimum-norm attack adds to the loop.
 
-It looks for the smallest δ with damage(saved(I_org + δ)) > ``until``. It follows DDN (Rony et al.,
-CVPR 2019), which adapts a radius ρ to each image, with the falling γ of FMN (Pintor et al.,
+It searches the smallest δ with damage(saved(I_org + δ)) > ``until``. It follows DDN (Rony et al.,
+CVPR 2019), which adapts a radius ρ to each image, and decreases γ as FMN does (Pintor et al.,
 NeurIPS 2021). With u = 1 - t / steps, iteration t is
 
     d_t     = min_k damage_k(saved(x_t)),   g_t = M ∇ softmin_k damage_k(saved(x_t))
     ρ_{t+1} = ρ_t (1 - γ u) where d_t > until, else ρ_t (1 + γ u),   ρ_0 = ``radius``
     x_{t+1} = the projection of x_t + m u g_t / rms(g_t) on the ball of radius ρ_{t+1}.
 
-The picture is saved with 8 bits, which the gradient passes straight through (Bengio et al., 2013).
+"saved" rounds to 8 bits; its gradient is taken as 1 (straight-through, Bengio et al., 2013).
 Images are (N, 3, H, W) in [-1, 1].
 """
 
@@ -26,14 +26,14 @@ SOFTNESS = 0.1  # of the soft minimum over several edits, as a share of ``until`
 
 
 class UnbrokenWarning(UserWarning):
-    """Some fakes do not reach the damage that a minimum-norm attack was asked for."""
+    """Some fakes do not reach the damage that a minimum-norm attack must exceed."""
 
 
 class Smallest:
-    """The iterate that is kept of each image: the smallest change of those that broke the fake.
+    """The best iterate of each image: the smallest change among those that broke the fake.
 
-    Where none did, it is the most damaging one. The arguments are those of
-    `salattack.attacks.Attack`; of several edits the least damaged one counts.
+    If none did, it is the one with the most damage. The arguments are those of
+    `salattack.attacks.Attack`. Of several edits, the least damaged one counts.
     """
 
     def __init__(
@@ -49,13 +49,13 @@ class Smallest:
 
     @torch.no_grad()
     def take(self, x: Tensor, picture: Tensor, change: float, fakes: Tensor | None) -> Tensor:
-        """Keep what is better in x, and return each image's next radius (N, 1, 1, 1).
+        """Keep the images of x that are better, and return the next radii (N, 1, 1, 1).
 
         Args:
             x: the iterate, in the attack's colour space.
             picture: the same in [-1, 1].
             change: γ u, the share by which a radius shrinks or grows.
-            fakes: g of the saved picture, where it is known.
+            fakes: g of the saved picture, if it is known.
         """
         saved = as_saved(picture)
         fakes = self.generator(saved, self.target) if fakes is None else fakes
@@ -70,7 +70,7 @@ class Smallest:
         return self.radius
 
     def result(self) -> Tensor:
-        """Return what was kept; warn of fakes that were not broken."""
+        """Return the best iterates, and warn if some fakes were not broken."""
         if missed := int(self.size.isinf().sum()):
             warnings.warn(
                 f"{missed} of {len(self.size)} fakes do not reach the damage {self.until} "
@@ -82,7 +82,7 @@ class Smallest:
 
 
 class Saved(torch.autograd.Function):
-    """The picture saved with 8 bits, its gradient passed straight through."""
+    """Rounding to 8 bits with a straight-through gradient."""
 
     @staticmethod
     def forward(_: object, images: Tensor) -> Tensor:
@@ -91,7 +91,7 @@ class Saved(torch.autograd.Function):
 
     @staticmethod
     def backward(_: object, gradient: Tensor) -> Tensor:
-        """Return the gradient as it is."""
+        """Return the gradient unchanged."""
         return gradient
 
 
@@ -101,7 +101,7 @@ def damages(fakes: Tensor, clean: Tensor) -> Tensor:
 
 
 def soft_minimum(values: Tensor, until: float) -> Tensor:
-    """Return (N,) of (N, K) damages: the least damaged edits weigh most; of one, its damage."""
+    """Return a smooth minimum (N,) of (N, K) damages over the K edits; for K = 1, the damage."""
     softness = SOFTNESS * until
     return -softness * torch.logsumexp(values / -softness, 1)
 
@@ -110,8 +110,8 @@ def soft_minimum(values: Tensor, until: float) -> Tensor:
 def least_damage(
     generator: Generator, images: Tensor, perturbed: Tensor, target: Targets
 ) -> Tensor:
-    """Return the damage (N,) of the perturbed pictures saved with 8 bits, in [-1, 1].
+    """Return the damage (N,) by the perturbed pictures saved with 8 bits, for values in [-1, 1].
 
-    Of several edits (a tuple of targets) the least damaged one counts.
+    Of several edits (a tuple of targets), the least damaged one counts.
     """
     return damages(generator(as_saved(perturbed), target), generator(images, target)).amin(1)

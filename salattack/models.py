@@ -1,4 +1,4 @@
-"""g and f_sa, loaded by name: what every experiment and every protection needs."""
+"""The two networks g and f_sa, loaded by name for experiments and for `protect`."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -15,7 +15,7 @@ from .saliency import SALIENCY_MODELS
 
 @dataclass(frozen=True, kw_only=True)
 class Models:
-    """The two networks, and what has to be known about them."""
+    """The two networks, with the edits, image size and device that belong to them."""
 
     generator: Generator  # g(·)
     edits: EditSet = LABEL_EDITS  # what g can be asked for, and how
@@ -25,10 +25,10 @@ class Models:
     origin: Mapping[str, object] = field(default_factory=dict)  # name and checksum of each model
 
     def targets(self, labels: Tensor, edits: Sequence[str]) -> Targets:
-        """Return g's targets for faces of (N, 5) labels, see `EditSet.targets`.
+        """Return g's targets for faces with (N, 5) labels, see `EditSet.targets`.
 
         Raises:
-            SalattackError: an edit that g does not make.
+            SalattackError: an edit that g does not support.
         """
         return self.edits.targets(self.generator, labels, edits)
 

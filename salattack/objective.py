@@ -1,4 +1,4 @@
-"""What an attack maximises (Eq. 7), and its gradient through what stands before g (Eq. 8–10)."""
+"""The loss that an attack maximises (Eq. 7), and its gradient with respect to I (Eq. 8–10)."""
 
 from collections.abc import Callable, Sequence
 
@@ -27,13 +27,13 @@ def losses(
     features: Map | None = None,
     until: float | None = None,
 ) -> list[Loss]:
-    """Return J of Eq. 7: one loss for each of the ``ways`` in which g is asked.
+    """Return the losses of Eq. 7, one for each target in ``ways``.
 
-    ``images`` are I_org, (N, 3, H, W) in [-1, 1]; ``kind``, ``goal``, ``features`` and ``until``
-    are those of `salattack.attacks.Attack`. With ``until`` the least damaged edit counts.
+    ``images`` are I_org, (N, 3, H, W) in [-1, 1]. ``kind``, ``goal``, ``features`` and ``until``
+    are those of `salattack.attacks.Attack`. With ``until``, the least damaged edit counts.
 
     Raises:
-        SalattackError: features without the loss "features", or the other way round.
+        SalattackError: features without the loss "features", or this loss without features.
     """
     if (kind == "features") != (features is not None):
         raise SalattackError(f"loss={kind!r}: features belong to the loss 'features'")
@@ -66,7 +66,7 @@ def gradient(
 ) -> tuple[Tensor, Tensor]:
     """Return the gradient at x of a loss of `losses`, summed over the views, and g's last fake.
 
-    ``views`` lead from the iterate x to what g sees of it: a way back from a colour space, a blur.
+    ``views`` map the iterate x to the image that g sees, through a colour space and a blur.
     ``on_gradient`` is called with N after every gradient.
     """
     total = torch.zeros_like(x)

@@ -1,4 +1,4 @@
-"""The paper's attackers, and related ones, as values of `salattack.attacks.Attack`."""
+"""The paper's attackers and those of related work, as presets of `salattack.attacks.Attack`."""
 
 from dataclasses import replace
 
@@ -55,12 +55,12 @@ LABELS = {name: name.title() for name in ATTACKERS} | {
 
 
 def label_of(name: str) -> str:
-    """Return how tables and figures call an attacker: a preset's label, or the name itself."""
+    """Return an attacker's name in tables and figures: a preset's label, or the name itself."""
     return LABELS.get(name, name)
 
 
 def at_strength(name: str, bound: float, step_size: float, steps: int) -> Attack:
-    """Return a preset at the strength that the others have at this bound and step.
+    """Return a preset whose strength corresponds to this bound and step, see `RELATIVE`.
 
     Raises:
         SalattackError: an unknown attacker, or a value out of range.
@@ -70,7 +70,7 @@ def at_strength(name: str, bound: float, step_size: float, steps: int) -> Attack
 
 
 def attacker(name: str, **changes: object) -> Attack:
-    """Return a preset of `ATTACKERS`, with attributes changed where given.
+    """Return a preset of `ATTACKERS`, with the given attributes changed.
 
     Raises:
         SalattackError: an unknown attacker or attribute, or a value out of range.

@@ -1,9 +1,9 @@
 """Where a perturbation may go: soft maps in [0, 1], by name, for the mask ablation.
 
-The paper's is "saliency", PFAN's map as it is (Eq. 1). Eq. 2 multiplies the photo by it, and Eq. 4
-the perturbation, which is what `salattack.attacks` does. Each is a function of the photos I_org,
-(N, 3, H, W) in [-1, 1], their fakes g(I_org), (N, 3 K, H, W) for K edits, and the saliency map M,
-(N, 1, H, W); it returns such a map.
+The paper uses "saliency", PFAN's map as it is (Eq. 1). Eq. 2 multiplies the photo by this map, and
+Eq. 4 the perturbation, which is what `salattack.attacks` does. Each region is a function of the
+photos I_org, (N, 3, H, W) in [-1, 1], their fakes g(I_org), (N, 3 K, H, W) for K edits, and the
+saliency map M, (N, 1, H, W). It returns a map of M's shape.
 """
 
 import zlib
@@ -18,7 +18,7 @@ THRESHOLD = 0.5  # of the binary map
 
 
 def _ellipse(photos: Tensor, fakes: Tensor, saliency_map: Tensor) -> Tensor:
-    """CelebA's mean face, in the geometry of its aligned crops: no network at all."""
+    """Return CelebA's mean face as an ellipse, in the geometry of its aligned crops."""
     height, width = photos.shape[-2:]
     y = (torch.arange(height, device=photos.device) + 0.5) / height
     x = (torch.arange(width, device=photos.device) + 0.5) / width
@@ -27,7 +27,7 @@ def _ellipse(photos: Tensor, fakes: Tensor, saliency_map: Tensor) -> Tensor:
 
 
 def _random(photos: Tensor, fakes: Tensor, saliency_map: Tensor) -> Tensor:
-    """M's own values at random places: the same area, the same softness, no sense."""
+    """Return M with its values shuffled: the same area and the same values at random places."""
     shuffled = []
     for photo, values in zip(photos.cpu(), saliency_map, strict=True):
         source = torch.Generator().manual_seed(zlib.crc32(photo.contiguous().numpy().tobytes()))
@@ -37,7 +37,7 @@ def _random(photos: Tensor, fakes: Tensor, saliency_map: Tensor) -> Tensor:
 
 
 def _edited(photos: Tensor, fakes: Tensor, saliency_map: Tensor) -> Tensor:
-    """Where the generator changes the photo, |g(x) − x|, the strongest place being 1."""
+    """Return where the generator changes the photo, |g(x) − x|, scaled to a maximum of 1."""
     fakes = fakes.unflatten(1, (-1, 3))  # of one edit or of several
     change = (fakes - photos[:, None]).abs().mean((1, 2))[:, None]
     return change / change.flatten(1).amax(1).clamp(min=1e-8)[:, None, None, None]

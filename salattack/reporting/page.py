@@ -22,7 +22,7 @@ from ..experiments.table_1 import by_sample_size, table_1
 from ..generators import GENERATORS
 from ..runtime.files import RESOURCES, write_text
 from ..saliency import SALIENCY_MODELS
-from .captions import CAPTIONS, Caption
+from .captions import CAPTIONS, PICTURES, Caption
 from .tables import DAMAGE_CAPTION, ERRORS, TABLE_CAPTION, damage_table, paper_layout, shown_layout
 
 MARKS = {REPRODUCED: "●", ASSUMING: "◐", NOT: "○", UNTESTED: "–"}
@@ -98,10 +98,13 @@ def write_report(
     path = folder / "manifest.json"
     manifest = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
     written = manifest.get("outputs")  # other files are not this run's
-    found = [*folder.glob("teaser.jpg"), *folder.glob("*.png")]
-    figures = [p for p in sorted(found) if written is None or p.name in written]
-    figures += sorted((folder / "published").glob("*.png"))
-    figures.sort(key=lambda path: [*CAPTIONS, _key(path)].index(_key(path)))
+    found = [p for at in (folder, folder / "published") for p in sorted(at.glob("*"))]
+    figures = [
+        name
+        for name in (p.relative_to(folder).as_posix() for p in found if p.suffix in PICTURES)
+        if written is None or name in written or name.startswith("published/")
+    ]
+    figures.sort(key=lambda name: [*CAPTIONS, name].index(name))
     groups = claims.groupby("group" if "group" in claims else "verdict", sort=False)
     models = (*GENERATORS.values(), *SALIENCY_MODELS.values())
     shipped = {model.file for model in models if model.shipped}
@@ -119,7 +122,7 @@ def write_report(
             table=layout.to_html(border=0, justify="left", escape=False),
             damage=damage_table(table_1(rows)).reset_index(),
             captions=(TABLE_CAPTION, DAMAGE_CAPTION),
-            figures=[_figure(path) for path in figures],
+            figures=[_figure(folder, name) for name in figures],
             notebooks=links,
             run=manifest or {"versions": {"salattack": __version__}},
         ),
@@ -140,18 +143,13 @@ def _page(**content: object) -> str:
     return environment.get_template("report.html").render(content)
 
 
-def _key(path: Path) -> str:
-    """Return what `CAPTIONS` know a figure by."""
-    return f"published/{path.stem}" if path.parent.name == "published" else path.stem
-
-
-def _figure(path: Path) -> dict:
+def _figure(folder: Path, name: str) -> dict:
     """Return what the page shows of a figure: texts, notebook, size, and its pixels in a URI."""
-    name = path.stem.replace("_", " ").capitalize()
-    with Image.open(path) as image:
+    title = Path(name).stem.replace("_", " ").capitalize()
+    with Image.open(folder / name) as image:
         image.thumbnail((WIDTH, 4 * WIDTH), Image.Resampling.LANCZOS)
         size = dict(zip(("width", "height"), image.size, strict=True))
-        known = CAPTIONS.get(_key(path), Caption(name, name, ""))
+        known = CAPTIONS.get(name, Caption(title, title, ""))
         return {**known._asdict(), **size, "uri": _uri(image)}
 
 

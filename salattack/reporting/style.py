@@ -42,38 +42,47 @@ def preview(figure: Figure) -> "Preview":
     """Return the figure as a picture for a notebook: JPEG or 256-colour PNG, the smaller one."""
     from IPython.display import Image as Preview
 
-    buffer = io.BytesIO()
-    figure.savefig(buffer, dpi=SCREEN_DPI)
-    picture = Image.open(buffer).convert("RGB")
-    files = {"jpeg": io.BytesIO(), "png": io.BytesIO()}
-    picture.save(files["jpeg"], "JPEG", quality=90, subsampling=0)
-    picture.quantize(256).save(files["png"], "PNG", optimize=True)
-    kind = min(files, key=lambda kind: files[kind].tell())
-    return Preview(files[kind].getvalue(), format=kind)
+    picture = _drawn(figure, SCREEN_DPI)
+    files = {kind: _coded(picture, kind) for kind in ("jpeg", "png")}
+    kind = min(files, key=lambda kind: len(files[kind]))
+    return Preview(files[kind], format=kind)
 
 
 def save(figure: Figure, path: str | Path, *, vector: bool = False) -> Path:
     """Write a figure for print, beside its place and then renamed; return the path.
 
-    The format follows the suffix (PNG, PDF, ...); folders are made. No date goes into the file,
-    so that the same figure gives the same bytes. ``vector`` writes it as PDF beside it too.
-    Figures with photographs have 150 dpi, charts 300.
+    The format follows the suffix: ``.png`` for charts (300 dpi, 256 colours), ``.jpg`` for
+    photographs (150 dpi), or ``.pdf``; folders are made. No date goes into the file, so that the
+    same figure gives the same bytes. ``vector`` writes it as PDF beside it too.
     """
     path = Path(path)
     if vector:
         save(figure, path.with_suffix(".pdf"))
-    options = {
-        ".pdf": {"metadata": {"CreationDate": None}},
-        ".png": {"pil_kwargs": {"optimize": True}},
-    }.get(path.suffix, {})
     dpi = PHOTO_DPI if any(_photographs(figure)) else DPI
     with written_whole(path) as beside:
         if path.suffix == ".pdf":
             with _small_photographs(figure):
-                figure.savefig(beside, dpi=dpi, **options)
+                figure.savefig(beside, dpi=dpi, metadata={"CreationDate": None})
         else:
-            figure.savefig(beside, dpi=dpi, **options)
+            kind = "png" if path.suffix == ".png" else "jpeg"
+            beside.write_bytes(_coded(_drawn(figure, dpi), kind))
     return path
+
+
+def _drawn(figure: Figure, dpi: int) -> Image.Image:
+    buffer = io.BytesIO()
+    figure.savefig(buffer, dpi=dpi)
+    return Image.open(buffer).convert("RGB")
+
+
+def _coded(picture: Image.Image, kind: str) -> bytes:
+    """Return a file: ``"jpeg"`` for photographs, or ``"png"`` of 256 colours for charts."""
+    buffer = io.BytesIO()
+    if kind == "png":
+        picture.quantize(256).save(buffer, "PNG", optimize=True)
+    else:
+        picture.save(buffer, "JPEG", quality=90, subsampling=0)
+    return buffer.getvalue()
 
 
 def _photographs(figure: Figure) -> Iterator:

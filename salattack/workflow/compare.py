@@ -48,7 +48,7 @@ TEXT = ("claims.csv",)  # verdicts in words
 
 
 def compare(run: str | Path, reference: str | Path) -> pd.DataFrame:
-    """Compare every CSV table and PNG picture of ``reference`` with the run's file of that name.
+    """Compare every table and picture (CSV, PNG, JPEG) of ``reference`` with the run's own.
 
     Returns:
         A row per file: ``output``, ``difference`` (of a table the relative difference that is
@@ -61,7 +61,7 @@ def compare(run: str | Path, reference: str | Path) -> pd.DataFrame:
     run, reference = Path(run), Path(reference)
     rows = []
     for path in sorted(reference.glob("*.*")):
-        compared = {".csv": _table_gap, ".png": _picture_gap}.get(path.suffix)
+        compared = KINDS.get(path.suffix)
         if compared and path.name not in TEXT:
             ours, result = run / path.name, (np.nan, np.nan, "missing")
             if ours.is_file():
@@ -153,3 +153,6 @@ def _table_gap(run: Path, reference: Path) -> tuple[float, float, str]:
 def _picture_gap(run: Path, reference: Path) -> tuple[float, float, str]:
     small = [np.asarray(open_photo(p).resize((SIDE, SIDE)), float) for p in (run, reference)]
     return float(np.abs(small[0] - small[1]).mean()), PIXELS, "pixels"
+
+
+KINDS = {".csv": _table_gap, ".png": _picture_gap, ".jpg": _picture_gap}

@@ -16,7 +16,7 @@ from salattack.errors import SalattackError
 from salattack.experiments import claims as verify
 from salattack.experiments.samples import TABLE, premises
 from salattack.reporting import page as report
-from salattack.reporting.captions import CAPTIONS, gallery
+from salattack.reporting.captions import CAPTIONS, PICTURES, gallery
 from salattack.workflow import reproduce
 
 ROOT = Path(__file__).parents[2]
@@ -82,12 +82,12 @@ def test_the_index_holds_claims_table_and_figures(pages, claims):
     for value in table["ssim"]:
         assert f"{value:.3f}" in index.text
     assert index.text.index("independent reproduction") < index.text.index("Claim by claim")
-    figures = [*FIGURES.rglob("*.png"), FIGURES / "teaser.jpg"]
+    figures = [path for path in FIGURES.rglob("*") if path.suffix in PICTURES]
     images = index.all("img")
     assert len(images) == len(figures) > 4
-    stems = {str(path.relative_to(FIGURES).with_suffix("")) for path in figures}
-    order = [name for name in CAPTIONS if name in stems]
-    assert order[0] == "teaser" and len(order) == len(figures)
+    names = {path.relative_to(FIGURES).as_posix() for path in figures}
+    order = [name for name in CAPTIONS if name in names]
+    assert order[0] == "teaser.jpg" and len(order) == len(figures)
     for image, name in zip(images, order, strict=True):
         assert image["src"].startswith("data:image/webp;base64,") and len(image["src"]) > 10_000
         assert CAPTIONS[name].title in index.text
@@ -189,7 +189,7 @@ def test_other_figures_no_notebooks_and_marks_of_html(tmp_path, claims):
     assert "This run wrote no figures." in page.text
     assert "None of this run’s notebooks is there." in page.text
     assert "strength not recorded" in page.text and "Made with salattack 0." in page.text
-    shutil.copy(FIGURES / "models_saliency.png", tmp_path / "my_own_figure.png")
+    shutil.copy(FIGURES / "models_saliency.jpg", tmp_path / "my_own_figure.png")
     page = Page(report.write_report(claims, tmp_path, [], tmp_path / "report"))
     assert "My own figure" in page.text and page.all("img")[0]["alt"] == "My own figure"
 
@@ -245,7 +245,7 @@ def test_a_run_certifies_only_what_it_wrote(checkout):
     committed = {path.name for path in FIGURES.glob("*.*")}
     assert set(outputs) == committed - {"manifest.json"}
     index = Page(results / "report" / "index.html")
-    assert len(index.all("img")) == len(list(FIGURES.glob("*.png"))) + 1  # the teaser
+    assert len(index.all("img")) == sum(Path(name).suffix in PICTURES for name in committed)
     assert "Of an earlier run" not in index.text
 
 
@@ -258,7 +258,8 @@ def test_a_run_with_the_committed_settings_is_compared(checkout):
     shutil.copytree(FIGURES, checkout / "figures")
     before = {path: path.read_bytes() for path in (checkout / "figures").glob("*.*")}
     _, said = repeat(checkout)
-    n = len(list(FIGURES.glob("*.png"))) + len(list(FIGURES.glob("*.csv"))) - 1  # not the claims
+    kinds = (*PICTURES, ".csv")
+    n = sum(path.suffix in kinds for path in FIGURES.glob("*")) - 1  # not the claims
     assert f"{n} of {n} outputs agree with the reference within rounding" in said
     assert before == {path: path.read_bytes() for path in (checkout / "figures").glob("*.*")}
     _, said = repeat(checkout, {"steps": 9})
@@ -347,7 +348,7 @@ def test_the_cores_are_divided_among_the_notebooks(monkeypatch):
 
 def test_the_gallery_is_the_captions_and_every_figure_has_one():
     assert (FIGURES / "README.md").read_text(encoding="utf-8") == gallery(), "run `make gallery`"
-    assert {path.stem for path in FIGURES.glob("*.png")} <= set(CAPTIONS)
+    assert {path.name for path in FIGURES.glob("*") if path.suffix in PICTURES} <= set(CAPTIONS)
     assert {caption.notebook for caption in CAPTIONS.values()} <= {
         *reproduce.NOTEBOOKS,
         reproduce.OPTIONAL,

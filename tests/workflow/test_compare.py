@@ -64,7 +64,7 @@ def test_the_committed_figures_agree_with_themselves(tmp_path):
     shutil.copytree(FIGURES, tmp_path, dirs_exist_ok=True)
     result = compare(tmp_path, FIGURES)
     assert result["agrees"].all() and (result["difference"] == 0).all()
-    names = {p.name for p in FIGURES.iterdir() if p.suffix in (".csv", ".png")}
+    names = {p.name for p in FIGURES.iterdir() if p.suffix in (".csv", ".png", ".jpg")}
     assert set(result["output"]) == names - {"claims.csv"}
 
 

@@ -61,8 +61,8 @@ def compare(run: str | Path, reference: str | Path) -> pd.DataFrame:
     run, reference = Path(run), Path(reference)
     rows = []
     for path in sorted(reference.glob("*.*")):
-        compared = KINDS.get(path.suffix)
-        if compared and path.name not in TEXT:
+        compared = _table_gap if path.suffix == ".csv" else _picture_gap
+        if path.suffix in (".csv", ".png", ".jpg") and path.name not in TEXT:
             ours, result = run / path.name, (np.nan, np.nan, "missing")
             if ours.is_file():
                 result = compared(ours, path)
@@ -153,6 +153,3 @@ def _table_gap(run: Path, reference: Path) -> tuple[float, float, str]:
 def _picture_gap(run: Path, reference: Path) -> tuple[float, float, str]:
     small = [np.asarray(open_photo(p).resize((SIDE, SIDE)), float) for p in (run, reference)]
     return float(np.abs(small[0] - small[1]).mean()), PIXELS, "pixels"
-
-
-KINDS = {".csv": _table_gap, ".png": _picture_gap, ".jpg": _picture_gap}

@@ -40,8 +40,7 @@ class FoundFace(NamedTuple):
 def find_faces(image: Image.Image) -> list[FoundFace]:
     """Return the faces in an upright RGB picture of any size, the largest first.
 
-    Raises:
-        SalattackError: OpenCV is not installed, or the network's file is damaged.
+    Without OpenCV, or with a damaged file of the network, a SalattackError is raised.
     """
     finds = np.concatenate([_finds(image, side) for side in SIDES])
     import cv2

@@ -140,9 +140,7 @@ def name_written(name: str, suffix: str | None = None) -> str:
 def read_photo(path: Path) -> Photo:
     """Read a photo completely; of several pictures in a file the first one.
 
-    Raises:
-        SalattackError: the file is missing, damaged, truncated, no picture or too large, or HEIC
-            without pillow-heif.
+    A SalattackError is raised as by `decoded`, and for HEIC without pillow-heif.
     """
     try:
         import pillow_heif
@@ -227,9 +225,7 @@ def _pixels(image: Image.Image, kept: dict[str, Any]) -> Image.Image:
 def write_photo(photo: Photo, path: Path, target_format: str) -> None:
     """Write a photo's pixels, its alpha, and the metadata that it kept.
 
-    Raises:
-        SalattackError: the format cannot hold the transparency or the metadata.
-        OSError: the path cannot be written to.
+    A format that cannot hold its transparency or metadata raises a SalattackError.
     """
     options = photo.options(target_format)
     image = photo.stored(photo.pixels)

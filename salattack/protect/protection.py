@@ -194,12 +194,9 @@ def _seen(
         raise SalattackError(
             f"no face found in {source}; --whole-frame protects the largest centre square instead"
         )
-    seen = []
-    for place in places:
-        given = None if region is None else (place.crop(region).mean(1, keepdim=True) + 1) / 2
-        crop = place.crop(pixels)
-        seen.append((place, crop, protector.mask(crop, given)))
-    return seen
+    crops = [place.crop(pixels) for place in places]
+    given = [region and (place.crop(region).mean(1, keepdim=True) + 1) / 2 for place in places]
+    return list(zip(places, crops, map(protector.mask, crops, given), strict=True))
 
 
 def _tint(before: Tensor, after: Tensor) -> float:

@@ -68,11 +68,7 @@ class ProtectPage:
         self._shown = display(self, display_id=True)
 
     def run(self) -> None:
-        """Protect the chosen photo at the chosen strength, and show the result.
-
-        Raises:
-            SalattackError: see `protect_photo`.
-        """
+        """Protect the chosen photo at the chosen strength by `protect_photo`; show the result."""
         source, strength = self.photo.value, self.strength.value
         name = name_written(Path(self.photo.label).stem + source.suffix)
         target = self._target / name

@@ -36,10 +36,8 @@ def share_machine(jobs: int | None = None, device: str = "auto") -> int:
 
     Without ``jobs`` it is one per core, or a single one where ``device`` is a GPU. The cores are
     divided among the notebooks by ``OMP_NUM_THREADS``, unless that is set already. With one thread
-    each, the tables have the bits of a run with ``jobs=1 OMP_NUM_THREADS=1``.
-
-    Raises:
-        SalattackError: ``jobs`` below 1, or an unknown device.
+    each, the tables have the bits of a run with ``jobs=1 OMP_NUM_THREADS=1``. A number below 1, or
+    an unknown device, raises a SalattackError.
     """
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     if jobs is None:

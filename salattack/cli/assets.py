@@ -7,13 +7,12 @@ from typing import Annotated
 
 import typer
 from tabulate import tabulate
+from typer import Argument
 
 from ..runtime import assets
 
 assets_app = typer.Typer(help=__doc__, no_args_is_help=True)
-Name = Annotated[
-    str, typer.Argument(help="Name from `salattack assets list`; fetch takes a group too.")
-]
+Name = Annotated[str, Argument(help="Name from `salattack assets list`; fetch takes a group too.")]
 
 
 @assets_app.command("list")
@@ -41,7 +40,7 @@ def fetch_asset(name: Name) -> None:
 @assets_app.command("add")
 def add_asset(
     name: Name,
-    file: Annotated[Path, typer.Argument(help="The file, its zip or its folder.")],
+    file: Annotated[Path, Argument(help="The file, its zip or its folder.")],
 ) -> None:
     """Verify a file that you downloaded yourself and copy it into the cache."""
     _told(assets.add, name, file)

@@ -3,17 +3,19 @@
 import ast
 import os
 import sys
+from contextlib import suppress
+from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
+from typer import Argument, Option
 
 from .. import __version__
 from ..errors import SalattackError
 from ..runtime.device import keep_freed_memory
 from . import options
 from .assets import assets_app
-from .evaluate import evaluate_sample
 from .protect import protect
 
 app = typer.Typer(
@@ -33,7 +35,7 @@ def _version(wanted: bool) -> None:
 @app.callback()
 def _salattack(
     version: Annotated[
-        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
+        bool, Option("--version", callback=_version, is_eager=True, help="Show the version.")
     ] = False,
 ) -> None:
     """Reproduce 'Defending Deepfakes by Saliency-Aware Attack' (Li et al., 2023): run its
@@ -44,37 +46,31 @@ def _salattack(
 def _parameters(pairs: list[str] | None) -> dict:
     chosen = {}
     for pair in pairs or []:
-        name, equals, text = pair.partition("=")
+        name, equals, value = pair.partition("=")
         if not equals:
             raise SalattackError(f"a parameter is NAME=VALUE, got {pair!r}")
-        try:
-            chosen[name] = ast.literal_eval(text)
-        except (ValueError, SyntaxError):
-            chosen[name] = text
-    # Notebooks run in their own folder; the user's paths are relative to the current one.
-    for name, value in chosen.items():
+        with suppress(ValueError, SyntaxError):
+            value = ast.literal_eval(value)
+        # Notebooks run in their own folder; the user's paths are relative to the current one.
         if isinstance(value, str) and (os.sep in value or Path(value).exists()):
-            chosen[name] = str(Path(value).resolve())
+            value = str(Path(value).resolve())
+        chosen[name] = value
     return chosen
 
 
 @app.command("reproduce")
 def reproduce_all(
     profile: Annotated[
-        options.Profile | None, typer.Option(help=options.PROFILE + "  [default: demo]")
+        options.Profile | None, Option(help=options.PROFILE + "  [default: demo]")
     ] = None,
-    faces: Annotated[
-        str | None, typer.Option(help=options.FACES + "  [default: openpeople]")
-    ] = None,
+    faces: Annotated[str | None, Option(help=options.FACES + "  [default: openpeople]")] = None,
     jobs: Annotated[
         int | None,
-        typer.Option(
-            min=1, help="Notebooks to run at once.  [default: one per core; with a GPU one]"
-        ),
+        Option(min=1, help="Notebooks to run at once.  [default: one per core; with a GPU one]"),
     ] = None,
     parameter: options.Parameters = None,
     output: Annotated[
-        Path | None, typer.Option(help="Folder of figures and tables.  [default: results]")
+        Path | None, Option(help="Of figures and tables.  [default: results]")
     ] = None,
     notebooks: options.Notebooks = Path("notebooks"),
     executed: options.Executed = options.EXECUTED,
@@ -95,12 +91,8 @@ def reproduce_all(
 
 @app.command("verify")
 def verify_claims(
-    folder: Annotated[
-        Path, typer.Argument(help="Folder of a run, with table_1_samples.csv.")
-    ] = Path("figures"),
-    report: Annotated[
-        Path | None, typer.Option(help="Folder to which the HTML report is written too.")
-    ] = None,
+    folder: Annotated[Path, Argument(help="A run's folder, with its tables.")] = Path("figures"),
+    report: Annotated[Path | None, Option(help="Folder for an HTML report too.")] = None,
     executed: options.Executed = options.EXECUTED,
 ) -> None:
     """Judge the paper's claims by a run's tables. A verdict never changes the exit code."""
@@ -119,8 +111,8 @@ def verify_claims(
 
 @app.command("compare")
 def compare_runs(
-    run: Annotated[Path, typer.Argument(help="Folder of a run's tables and pictures.")],
-    reference: Annotated[Path, typer.Argument(help="Folder of those expected.")] = Path("figures"),
+    run: Annotated[Path, Argument(help="Folder of a run's tables and pictures.")],
+    reference: Annotated[Path, Argument(help="Folder of those expected.")] = Path("figures"),
 ) -> None:
     """Compare a run with a reference run. Exit code 1: an output is missing or differs."""
     from ..workflow.compare import as_lines, compare, other_settings
@@ -134,11 +126,11 @@ def compare_runs(
 
 @app.command("run")
 def run_one(
-    notebook: Annotated[str, typer.Argument(help="Name, e.g. attack_comparison.")],
+    notebook: Annotated[str, Argument(help="Name, e.g. attack_comparison.")],
     parameter: options.Parameters = None,
     output: Annotated[
         Path | None,
-        typer.Option("--output", "-o", help="Executed notebook.  [default: results/notebooks/]"),
+        Option("--output", "-o", help="Executed notebook.  [default: results/notebooks/]"),
     ] = None,
     notebooks: options.Notebooks = Path("notebooks"),
 ) -> None:
@@ -151,7 +143,80 @@ def run_one(
     typer.echo(f"Executed: {target}")
 
 
-app.command("evaluate")(evaluate_sample)
+@app.command("evaluate")
+def evaluate_sample(
+    faces: Annotated[str, Argument(help=options.FACES)],
+    profile: Annotated[options.Profile, Option(help=options.PROFILE)] = "demo",
+    split: Annotated[
+        str | None, Option(help='Part of CelebA (stargan, train, valid, test, all), or "shuffled".')
+    ] = None,
+    attacker: Annotated[
+        list[str] | None,
+        Option(help="Attacker, e.g. saliency-aware; may be repeated.  [default: Table I's]"),
+    ] = None,
+    targets: Annotated[
+        str, Option(help="Edits to attack: rotate (one per face), all, joint, or a name.")
+    ] = "rotate",
+    bound: Annotated[float, Option(help="L-infinity bound, for pixels in [-1, 1].")] = 0.05,
+    step_size: Annotated[float, Option(help="Step, for pixels in [-1, 1].")] = 0.01,
+    steps: Annotated[int, Option(help="Number of steps.")] = 10,
+    generator: options.GeneratorName = options.GENERATOR,
+    generator_weights: options.Weights = None,
+    saliency: Annotated[str, Option(help="Saliency model; a wrong name lists all.")] = "pfan-light",
+    saliency_weights: Annotated[str | None, Option(help="Weights file of that model.")] = None,
+    unit: Annotated[
+        Literal["[0, 1]", "[-1, 1]"], Option(help="Range of pixels for photo errors.")
+    ] = "[0, 1]",
+    compute: Annotated[
+        Literal["float32", "bfloat16"], Option(help="Arithmetic inside the attack.")
+    ] = "float32",
+    batch_size: Annotated[int, Option(help="Faces that are attacked together.")] = 10,
+    device: options.Device = "auto",
+    seed: Annotated[int, Option(help="Seed of starting noise, sample and intervals.")] = 0,
+    ledger: Annotated[
+        Path | None, Option(help="File that keeps measurements.  [default: OUTPUT/ledger.sqlite]")
+    ] = None,
+    output: Annotated[Path, Option(help="Folder of the tables.")] = Path("results"),
+    engine: options.EngineName = "local",
+    workers: options.Workers = None,
+) -> None:
+    """Measure Table I on a sample of any size. A run that was stopped resumes."""
+    from ..experiments import evaluation, samples
+    from ..experiments.ledger import Ledger
+    from ..experiments.study import open_study
+    from ..reporting.tables import save_tables
+    from ..runtime.files import sha256, write_json
+    from ..workflow.manifest import provenance
+
+    options.check_workers(workers, engine)
+    strength = {"bound": bound, "step_size": step_size, "steps": steps}
+    sample = {"faces": faces, "split": split, "seed": seed}
+    models = {"generator": generator, "generator_weights": generator_weights, "device": device}
+    models |= {"saliency": saliency, "saliency_weights": saliency_weights, "compute": compute}
+    n_images = evaluation.sample_size(profile)
+    opened = partial(open_study, **sample, **models, n_images=n_images)
+    ledger = ledger or output / "ledger.sqlite"
+    study, kept = opened(), Ledger(ledger)
+    attacks = evaluation.attackers(attacker, **strength, seed=seed)
+    on_ray = partial(evaluation.measure_on_ray, open_study=opened, workers=workers)
+    how = {"targets": targets, "batch_size": batch_size}
+    chosen = on_ray if engine == "ray" else None
+    rows = evaluation.evaluate(study, attacks, **how, ledger=kept, engine=chosen)
+    save_tables(rows, output, len(study.faces), unit=unit, seed=seed)
+    run = provenance() | {
+        "parameters": strength,
+        "sample": sample | {"profile": profile},
+        "settings": evaluation.settings(study, attacks, **how),
+        "faces": study.faces.ids,
+        "outputs": {samples.TABLE: sha256(output / samples.TABLE)},
+    }
+    write_json(output / "run.json", run)
+    typer.echo((output / "table_1_damage.md").read_text())
+    measured = f"{rows['place'].nunique()} of {len(study.faces)} images"
+    typer.echo(f"{measured}; ledger {ledger}; tables in {output}/")
+    options.end_unread(kept.failures(study.faces.sources))
+
+
 app.command()(protect)
 app.add_typer(assets_app, name="assets")
 

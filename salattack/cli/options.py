@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
+from typer import Option
 
 from ..errors import SalattackError
 
@@ -17,22 +18,18 @@ PROFILE = "Sample: 20, 100, 500, 1000 or 2000 faces, or all."
 Profile = Literal["demo", "tiny", "small", "middle", "large", "all"]
 GENERATOR = "stargan-celeba128-w32"
 GeneratorName = Annotated[
-    str, typer.Option(help="Generator whose edits are to break; a wrong name lists those known.")
+    str, Option(help="Generator whose edits are to break; a wrong name lists those known.")
 ]
-Weights = Annotated[str | None, typer.Option(help="Weights file of the generator.")]
-Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1 or mps.")]
-EngineName = Annotated[
-    Literal["local", "ray"], typer.Option(help="This process, or a Ray cluster.")
-]
-Workers = Annotated[int | None, typer.Option(help="Number of processes, with --engine ray.")]
-Notebooks = Annotated[Path, typer.Option(help="Folder of the notebooks.")]
-Executed = Annotated[Path, typer.Option(help="Folder of the executed notebooks.")]
+Weights = Annotated[str | None, Option(help="Weights file of the generator.")]
+Device = Annotated[str, Option(help="auto, cpu, cuda, cuda:1 or mps.")]
+EngineName = Annotated[Literal["local", "ray"], Option(help="This process, or a Ray cluster.")]
+Workers = Annotated[int | None, Option(help="Number of processes, with --engine ray.")]
+Notebooks = Annotated[Path, Option(help="Folder of the notebooks.")]
+Executed = Annotated[Path, Option(help="Folder of the executed notebooks.")]
 EXECUTED = Path("results/notebooks")
 Parameters = Annotated[
     list[str] | None,
-    typer.Option(
-        "--parameter", "-p", metavar="NAME=VALUE", help="Notebook parameter; may be repeated."
-    ),
+    Option("--parameter", "-p", metavar="NAME=VALUE", help="Notebook parameter; may be repeated."),
 ]
 
 
@@ -43,7 +40,7 @@ def check_workers(workers: int | None, engine: str) -> None:
 
 
 def end_with(failures: Sequence[str], problem: str) -> None:
-    """List what failed, if anything did, and end with exit code 3."""
+    """List what failed, if anything did, and end with `PARTLY_DONE`."""
     if failures:
         lines = (f"salattack: {len(failures)} {problem}:", *failures)
         typer.echo("\n  ".join(lines), err=True)

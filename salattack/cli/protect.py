@@ -1,50 +1,47 @@
 """`salattack protect`: one photo or many, resumable."""
 
-import sys
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
+from typer import Argument, Option
 
 from ..errors import SalattackError
 from . import options
 
 
 def protect(
-    photos: Annotated[list[Path], typer.Argument(metavar="IN...", help="Photos and folders.")],
-    output: Annotated[
-        Path, typer.Option("--output", "-o", help="A file for one photo, or a folder.")
-    ],
+    photos: Annotated[list[Path], Argument(metavar="IN...", help="Photos and folders.")],
+    output: Annotated[Path, Option("--output", "-o", help="A file for one photo, or a folder.")],
     strength: Annotated[
         Literal["normal", "strong", "strongest"],
-        typer.Option(help="How far every edit is to break; a stronger change is easier to see."),
+        Option(help="How far every edit is to break; a stronger change is easier to see."),
     ] = "normal",
     max_change: Annotated[
         float | None,
-        typer.Option(min=1, help="Most that a colour value may change, of 255.  [default: any]"),
+        Option(min=1, help="Most that a colour value may change, of 255.  [default: any]"),
     ] = None,
     suffix: Annotated[
         Literal["jpg", "png", "webp"] | None,
-        typer.Option("--format", help="Of the files in a folder.  [default: as the photo, or jpg]"),
+        Option("--format", help="Of the files in a folder.  [default: as the photo, or jpg]"),
     ] = None,
     report: Annotated[
         bool,
-        typer.Option(
+        Option(
             "--report",
-            help="Write a page beside each protected file. It shows the original: keep it private.",
+            help="Write a page beside each file. Keep it private: it shows the original.",
         ),
     ] = False,
     mask: Annotated[
-        Path | None,
-        typer.Option(help="A grey picture of the photo's size: only its white may change."),
+        Path | None, Option(help="A grey picture of the photo's size: only its white may change.")
     ] = None,
     generator: options.GeneratorName = options.GENERATOR,
     generator_weights: options.Weights = None,
     whole_frame: Annotated[
-        bool, typer.Option("--whole-frame", help="Protect the centre square, not the faces.")
+        bool, Option("--whole-frame", help="Protect the centre square, not the faces.")
     ] = False,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace what exists.")] = False,
+    overwrite: Annotated[bool, Option("--overwrite", help="Replace what exists.")] = False,
     device: options.Device = "auto",
     engine: options.EngineName = "local",
     workers: options.Workers = None,
@@ -60,47 +57,32 @@ def protect(
     skipped if they and the settings are unchanged, unless --overwrite is given. Exit code 3: some
     photos failed. They are listed at the end, as is every file of a folder that is no photo.
     """
-    from ..generators import GENERATORS
     from ..protect import batch
     from ..protect.disruption import load_protector
     from ..protect.photo_file import READ
-    from ..runtime.files import sha256
 
     options.check_workers(workers, engine)
     weights = generator_weights and Path(generator_weights).absolute()
     models = {"generator": generator, "generator_weights": weights, "device": device}
     load = partial(load_protector, strength, max_change=max_change, **models)
-    how = {"report": report, "whole_frame": whole_frame}
+    how = {"report": report, "whole_frame": whole_frame, "overwrite": overwrite}
     one_file = len(photos) == 1 and not photos[0].is_dir() and not output.is_dir()
     if one_file and output.suffix.lower() in READ:
         if engine == "ray":
             raise SalattackError("--engine ray is for several photos; give a folder with -o")
-        how |= {"mask": mask, "overwrite": overwrite}
-        _, said = batch.protect_one(photos[0], output, load(), photos[0].name, **how)
+        name = photos[0].name
+        _, said = batch.protect_one(photos[0], output, load(), name, mask=mask, **how)
         typer.echo("\n".join(said))
         return
     if mask is not None:
         raise SalattackError("--mask is for one photo; name it, and a file with -o")
+    if engine == "ray":  # a worker's folder is another one
+        photos, output = [photo.absolute() for photo in photos], output.absolute()
     pairs, left = batch.pairs_of(photos, output, suffix and f".{suffix}")
-    protector = load()
-    settings = {
-        "strength": strength,
-        "whole_frame": whole_frame,
-        "generator": protector.generator_name,
-        "weights": sha256(weights) if weights else GENERATORS[generator].sha256,
-        "attack": repr(protector.attack),
-    }
-    how |= {"total": len(pairs)}
-    run = partial(map, partial(batch.work, protector, **how))
-    if engine == "ray":
-        make = partial(batch.worker, load, protector.attack, how)
-        run = partial(batch.on_ray, make, workers, protector.device.type == "cuda")
-    again = {"overwrite": overwrite, "report": report}
-    hidden = engine == "local" or not sys.stderr.isatty()  # locally each photo shows its own bar
-    skipped, failed = batch.protect_all(pairs, output, settings, run, **again, hidden=hidden)
+    how |= {"on_ray": engine == "ray", "workers": workers}
+    skipped, failed = batch.protect_all(pairs, output, load, **how)
     if skipped:
         typer.echo(f"{skipped} photos were done before and are unchanged: skipped")
     if left:
-        typer.echo(f"{len(left)} files are not taken:")
-        typer.echo("\n".join(f"  {line}" for line in left))
+        typer.echo("\n  ".join([f"{len(left)} files are not taken:", *left]))
     options.end_with(failed, f"of {len(pairs)} photos are not protected")

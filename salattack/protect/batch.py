@@ -4,19 +4,19 @@ import json
 import os
 import re
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
-from ..attacks import Attack
 from ..errors import SalattackError
-from ..runtime.files import sha256
+from ..runtime.files import sha256, write_text
 from ..runtime.parallel import map_on_ray
 from ..runtime.progress import progress_bar
 from .disruption import Protector
-from .page import in_words, write_report
+from .page import body, in_words
 from .photo_file import READ, name_written
 from .protection import Protected, measure, protect_photo
 
@@ -24,34 +24,26 @@ RECORD = "salattack-protect.jsonl"  # in the output folder: a line as each photo
 RETRIES = 3  # of a photo whose worker was lost, since the photo itself may be the cause
 
 
-@dataclass(frozen=True)
-class Job:
-    """One photo of several; ``name`` is the target's in the record."""
+class Job(NamedTuple):
+    """One photo of several."""
 
-    number: int
+    label: str  # of its progress bar
     source: Path
     target: Path
-    name: str
-    asked: dict  # checksum of the photo, and settings
-    overwrite: bool = False
-    done: bool = False  # only the report is missing
+    entry: dict  # for the record: the target's name, and what was asked of which photo
+    overwrite: bool
+    done: bool  # only the report is missing
 
 
-Outcome = tuple[Job, dict, list[str]]  # the entry for the record (or none), lines for the user
+Outcome = tuple[dict, list[str]]  # the entry for the record (or none), lines for the user
 
 
 def pairs_of(
     photos: list[Path], output: Path, suffix: str | None = None
 ) -> tuple[list[tuple[Path, Path]], list[str]]:
-    """Return every photo with its target; a folder's photos keep their paths below it.
+    """Return every photo with its target, and why any file of a folder is not taken.
 
-    Args:
-        photos: files and folders.
-        output: the folder to write to.
-        suffix: of the files to write, see `name_written`.
-
-    Returns:
-        The pairs, and a line for each file of a folder that is not taken, with the reason.
+    A folder's photos keep their paths below it. ``suffix`` is that of `name_written`.
 
     Raises:
         SalattackError: no photos, two with the same target, or an output among the inputs.
@@ -85,73 +77,84 @@ def pairs_of(
                 raise SalattackError(f"{first} and {source} would both become {target}")
     if not pairs:
         raise SalattackError(f"no photos in {photos[0]}; known are {', '.join(READ)}")
-    sources = {source.resolve() for source in pairs.values()}
-    for target in pairs:
-        if target.resolve() in sources:
-            raise SalattackError(f"{target} is one of the photos; choose another output folder")
+    if both := {path.resolve() for path in pairs} & {path.resolve() for path in pairs.values()}:
+        raise SalattackError(f"{both.pop()} is one of the photos; choose another output folder")
     return [(source, target) for target, source in pairs.items()], left
 
 
 def protect_all(
     pairs: list[tuple[Path, Path]],
     output: Path,
-    settings: dict,
-    run: Callable[[Iterator[Job]], Iterable[Outcome]],
+    load: Callable[[], Protector],
     *,
-    overwrite: bool,
-    report: bool,
-    hidden: bool,
+    overwrite: bool = False,
+    report: bool = False,
+    whole_frame: bool = False,
+    on_ray: bool = False,
+    workers: int | None = None,
 ) -> tuple[int, list[str]]:
-    """Protect every photo that the record does not hold as done; ``run`` draws the jobs.
+    """Protect every photo that the record does not hold as done with the same settings.
 
-    Returns:
-        How many photos were skipped, and what went wrong with others.
+    With ``on_ray``, a cluster does it whose workers see the same files at the same paths. Returned
+    are how many photos were skipped, and what went wrong with others.
     """
-    record = _read_record(output / RECORD)
-    failed: dict[int, str] = {}
-    skipped = 0
+    protector, record, failed, skipped = load(), _read_record(output / RECORD), [], 0
+    attack, how = protector.attack, {"report": report, "whole_frame": whole_frame}
+    settings = {**protector.origin, "attack": repr(attack), "whole_frame": whole_frame}
 
     def jobs() -> Iterator[Job]:
         nonlocal skipped
         for number, (source, target) in enumerate(pairs, 1):
             name = target.relative_to(output).as_posix()
             try:
-                asked = {"photo": sha256(source), "settings": settings}
+                entry = {"target": name, "asked": {"photo": sha256(source), "settings": settings}}
             except OSError as error:
-                failed[number] = f"{source}: {error.strerror}"
+                failed.append(f"{source}: {error.strerror}")
                 continue
-            job, last = Job(number, source, target, name, asked), record.get(name, {})
+            last = record.get(name, {})
             intact = target.is_file() and last.get("written") == sha256(target)
-            if intact and last["asked"] == asked and not overwrite:
-                if report and not _has_page(target):
-                    yield replace(job, done=True)
-                else:
-                    skipped += 1
+            done = intact and last["asked"] == entry["asked"] and not overwrite
+            if done and not (report and _is_newer(target, _page(target))):
+                skipped += 1
                 continue
             # Without --overwrite only files that this record lists may be replaced.
-            free = intact or "begun" in last or not target.exists()
-            if free:
-                _note(output, {"target": name, "begun": asked})
-            yield replace(job, overwrite=overwrite or free)
+            free = intact or (last and "written" not in last) or not target.exists()
+            if free and not done:
+                _note(output, entry)
+            label = f"{number} of {len(pairs)} · {source.name}"
+            yield Job(label, source, target, entry, overwrite or bool(free), done)
 
-    with progress_bar(len(pairs), hidden=hidden) as bar:
+    def lost(job: Job) -> Outcome:
+        reason = f"{job.source}: its worker was lost {RETRIES + 1} times"
+        reason += "; give workers more memory or shrink the photo"
+        return {**job.entry, "failed": reason}, []
+
+    outcomes = map(partial(_work, protector, **how), jobs())
+    if on_ray:
+        outcomes = map_on_ray(
+            lambda: partial(_work, replace(load(), attack=attack), **how),
+            jobs(),
+            workers=workers,
+            gpus=int(protector.device.type == "cuda"),
+            retries=RETRIES,
+            lost=lost,
+        )
+    # On this machine each photo shows its own bar.
+    with progress_bar(len(pairs), hidden=not (on_ray and sys.stderr.isatty())) as bar:
         bar.set_description(f"{len(pairs)} photos")
-        for finished, (job, entry, said) in enumerate(run(jobs()), 1):
+        for finished, (entry, said) in enumerate(outcomes, 1):
             if entry:
                 _note(output, entry)
             if "failed" in entry:
-                failed[job.number] = entry["failed"]
+                failed.append(entry["failed"])
             bar.n = finished + skipped
             bar.write("\n".join(said)) if said else bar.refresh()
     _sweep([target for _, target in pairs])
-    return skipped, [failed[number] for number in sorted(failed)]
+    return skipped, sorted(failed)
 
 
 def _sweep(targets: list[Path]) -> None:
-    """Remove files that killed processes left half written, known by `written_whole`'s names.
-
-    Files of living processes stay: another run may write into the same folder.
-    """
+    """Remove what processes that run no more left half written, by `written_whole`'s names."""
     ours = {path for target in targets for path in (target, _page(target))}
     for folder in {target.parent for target in targets}:
         for path in folder.glob(".*"):
@@ -174,49 +177,22 @@ def _page(target: Path) -> Path:
     return target.with_name(target.name + ".html")
 
 
-def _has_page(target: Path) -> bool:
-    page = _page(target)
-    return page.exists() and page.stat().st_mtime_ns >= target.stat().st_mtime_ns
+def _is_newer(target: Path, page: Path) -> bool:
+    return not page.exists() or page.stat().st_mtime_ns < target.stat().st_mtime_ns
 
 
-def work(protector: Protector, job: Job, *, total: int, report: bool, **options: object) -> Outcome:
+def _work(protector: Protector, job: Job, *, report: bool, whole_frame: bool) -> Outcome:
     """Protect one of several photos; an error is part of the outcome."""
-    label = f"{job.number} of {total} · {job.source.name}"
     try:
         if job.done:
-            done = measure(job.source, job.target, protector, **options)
-            return job, {}, [_report(done, protector)]
-        figures, said = protect_one(
-            job.source, job.target, protector, label, report, overwrite=job.overwrite, **options
-        )
+            done = measure(job.source, job.target, protector, whole_frame=whole_frame)
+            return {}, [_report(done, protector)]
+        how = {"overwrite": job.overwrite, "whole_frame": whole_frame}
+        figures, said = protect_one(job.source, job.target, protector, job.label, report, **how)
     except SalattackError as error:
-        return job, {"target": job.name, "failed": str(error)}, []
-    entry = {"target": job.name, "asked": job.asked, "written": sha256(job.target)}
-    return job, entry | figures, said
-
-
-def worker(load: Callable[[], Protector], attack: Attack, options: dict) -> Callable:
-    """Load the models in a cluster's worker; return what it does with a job."""
-    return partial(work, replace(load(), attack=attack), **options)
-
-
-def on_ray(
-    make: Callable[[], Callable[[Job], Outcome]],
-    workers: int | None,
-    gpu: bool,
-    jobs: Iterator[Job],
-) -> Iterator[Outcome]:
-    """Protect photos on a Ray cluster whose workers see the same files at the same paths."""
-
-    def lost(job: Job) -> Outcome:
-        reason = f"{job.source}: its worker was lost {RETRIES + 1} times"
-        reason += "; give workers more memory or shrink the photo"
-        return job, {"target": job.name, "failed": reason}, []
-
-    jobs = (
-        replace(job, source=job.source.absolute(), target=job.target.absolute()) for job in jobs
-    )
-    return map_on_ray(make, jobs, workers=workers, gpus=int(gpu), retries=RETRIES, lost=lost)
+        named = job.source.name in str(error)
+        return {**job.entry, "failed": str(error) if named else f"{job.source}: {error}"}, []
+    return {**job.entry, "written": sha256(job.target), **figures}, said
 
 
 def _read_record(path: Path) -> dict[str, dict]:
@@ -244,11 +220,7 @@ def _note(output: Path, entry: dict) -> None:
 def protect_one(
     source: Path, target: Path, protector: Protector, label: str, report: bool, **options: object
 ) -> tuple[dict, list[str]]:
-    """Protect a photo under a progress bar, with the options of `protect_photo`.
-
-    Returns:
-        The figures for the record, and lines for the user.
-    """
+    """Protect a photo under a progress bar; return its record and lines for the user."""
     steps = protector.attack.gradients
     with progress_bar(steps, hidden=not sys.stderr.isatty()) as bar:
 
@@ -263,5 +235,5 @@ def protect_one(
 
 def _report(done: Protected, protector: Protector) -> str:
     page = _page(done.target)
-    write_report(done, protector, page)
+    write_text(page, body(done, protector, page=True))
     return f"{page}: the photo before and after"

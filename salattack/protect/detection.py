@@ -1,9 +1,8 @@
 """Finding faces and their eyes: YuNet (Wu et al., 2023), run by OpenCV.
 
 The weights are in the package; their card, `weights/yunet.md`, has the measurements. Faces tilted
-by up to 30 degrees are found. At 45 degrees some are missed. On its side or upside down a face
-may be missed, or found with its eyes in the wrong place: turn such a photo upright first (EXIF
-orientation is applied on reading).
+by up to 30 degrees are found. Of others some are missed, or found with their eyes in the wrong
+place: turn such a photo upright first (EXIF orientation is applied on reading).
 """
 
 from functools import cache
@@ -19,7 +18,6 @@ from ..runtime.weights import SHIPPED
 
 if TYPE_CHECKING:
     import cv2
-
 
 WEIGHTS = "yunet.onnx"
 SHA256 = "8f2383e4dd3cfbb4553ea8718107fc0423210dc964f9f4280604804ed2552fa4"
@@ -42,8 +40,7 @@ class FoundFace(NamedTuple):
 def find_faces(image: Image.Image) -> list[FoundFace]:
     """Return the faces in an upright RGB picture of any size, the largest first.
 
-    Raises:
-        SalattackError: OpenCV is not installed, or the network's file is damaged.
+    Without OpenCV, or with a damaged file of the network, a SalattackError is raised.
     """
     finds = np.concatenate([_finds(image, side) for side in SIDES])
     import cv2
@@ -70,9 +67,8 @@ def _finds(image: Image.Image, side: int) -> np.ndarray:
     seen = image.resize(size, Image.Resampling.BILINEAR, reducing_gap=2)
     network.setInputSize(size)
     finds = network.detect(np.ascontiguousarray(np.asarray(seen)[..., ::-1]))[1]
-    if finds is None:
-        return np.empty((0, 15))
-    return finds * np.append(np.tile(np.divide(image.size, size), 7), 1)
+    scale = np.append(np.tile(np.divide(image.size, size), 7), 1)
+    return np.empty((0, 15)) if finds is None else finds * scale
 
 
 def _eyes(image: Image.Image, face: np.ndarray) -> np.ndarray:

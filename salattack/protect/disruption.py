@@ -14,25 +14,19 @@ from torch import Tensor
 
 from ..attacks import Attack
 from ..blur import Blur
-from ..edits import Targets
+from ..edits import ATTRIBUTES, Targets
 from ..errors import SalattackError, one_of
 from ..faces.alignment import Point
 from ..faces.sets import DEFAULT_LABELS
-from ..generators import ATTRIBUTES, GENERATORS, EditSet, StarGAN, edits_of, load_generator
 from ..images import as_saved
-from ..interfaces import Generator, Saliency
 from ..minimum_norm import UnbrokenWarning
+from ..models import Models, load_models
 from ..presets import attacker
-from ..runtime.device import pick_device
-from ..saliency import load_saliency
 from .photo_file import Photo
 from .placement import Place
 
-STRENGTHS = {
-    "normal": 0.05,
-    "strong": 0.075,
-    "strongest": 0.1,
-}  # damage that every edit is to exceed
+# The damage that every edit is to exceed.
+STRENGTHS = {"normal": 0.05, "strong": 0.075, "strongest": 0.1}
 STEPS = 40  # a minute on two cores
 # For so few steps: a radius that adapts quickly, and momentum, which averages over alignments.
 SEARCH = {"radius_step": 0.15, "momentum": 0.8}
@@ -46,37 +40,27 @@ BAND = 1 << 21  # photo pixels computed at once: bounds the memory of a huge fac
 
 
 @dataclass(frozen=True, kw_only=True)
-class Protector:
+class Protector(Models):
     """The models and the strength, loaded once for many photos."""
 
-    generator: Generator  # g(·), the generator to protect against
-    generator_name: str  # for reports
-    saliency: Saliency  # f_sa(·)
-    image_size: int  # side s of what g sees, in pixels
     strength: str  # a key of `STRENGTHS`
     attack: Attack  # from `attack_of`, or your own with an ``until``
-    device: torch.device  # of the two networks
-    edits: EditSet = StarGAN.edits  # all that g can be asked for; attacked together
 
-    def targets(self) -> tuple[Tensor, ...]:
-        """Return the K targets of g's edits, (1, …) each, for a face labelled `DEFAULT_LABELS`."""
+    def face_targets(self) -> Targets:
+        """Return the targets of all g's edits, for one face labelled `DEFAULT_LABELS`."""
         labels = torch.tensor([[float(DEFAULT_LABELS[name]) for name in ATTRIBUTES]])
-        return self.edits.targets(self.generator, labels.to(self.device), ["joint"])
+        return self.targets(labels.to(self.device), ["joint"])
 
-    @torch.no_grad()
     def fakes(self, image: Tensor) -> Tensor:
         """Return the K edits (K, 3, s, s) of one (1, 3, s, s) image in [-1, 1]."""
-        return self.edited(image.to(self.device), self.targets()).cpu()
-
-    def edited(self, image: Tensor, targets: Targets) -> Tensor:
-        """Return g's answers (K, 3, s, s) to K targets for one (1, 3, s, s) image."""
-        return self.generator(image.expand(len(targets), -1, -1, -1), torch.cat(targets))
+        edits = self.generate(image.to(self.device), self.face_targets())
+        return edits.unflatten(1, (-1, 3))[0].cpu()
 
     def mask(self, image: Tensor, given: Tensor | None = None) -> Tensor:
         """Return where a (1, 3, s, s) image may change: M, (1, 1, s, s) in [0, 1].
 
-        M is zero where the saliency (or ``given``) is too low to change any 8-bit value. It fades
-        to zero at the crop's edges so that no seam shows.
+        It is zero where the saliency (or ``given``) is too low for any 8-bit value to change, and
+        fades out at the crop's edges so that no seam shows.
         """
         salient = self.saliency(image.to(self.device)).cpu() if given is None else given
         ramp = torch.arange(self.image_size) + 0.5
@@ -88,9 +72,7 @@ class Protector:
 def attack_of(strength: str = "normal", max_change: float | None = None) -> Attack:
     """Return the search for the smallest change by which every edit reaches a strength's damage.
 
-    Args:
-        strength: a key of `STRENGTHS`.
-        max_change: the most that a colour value may change, in 8-bit steps; None for no limit.
+    A colour value changes by at most ``max_change`` 8-bit steps; None stands for no limit.
 
     Raises:
         SalattackError: an unknown strength, or a change below one step.
@@ -107,31 +89,15 @@ def attack_of(strength: str = "normal", max_change: float | None = None) -> Atta
 
 
 def load_protector(
-    strength: str = "normal",
-    *,
-    max_change: float | None = None,
-    generator: str = "stargan-celeba128-w32",
-    generator_weights: str | None = None,
-    saliency: str = "pfan-light",
-    saliency_weights: str | None = None,
-    device: str = "auto",
+    strength: str = "normal", *, max_change: float | None = None, **models: object
 ) -> Protector:
-    """Load the models by name; see `load_generator`, `load_saliency` and `attack_of`.
+    """Load models by name with the arguments of `load_models`, for the search of `attack_of`.
 
     Raises:
         SalattackError: an unknown name, or files that do not fit.
     """
     attack = attack_of(strength, max_change)
-    return Protector(
-        generator=load_generator(generator, generator_weights, device),
-        generator_name=generator,
-        saliency=load_saliency(saliency, saliency_weights, device),
-        image_size=GENERATORS[generator].image_size,
-        strength=strength,
-        attack=attack,
-        device=pick_device(device),
-        edits=edits_of(generator),
-    )
+    return Protector(strength=strength, attack=attack, **vars(load_models(**models)))
 
 
 def protect_face(
@@ -143,16 +109,10 @@ def protect_face(
     on_step: Callable[[int], object] | None,
     region: Image.Image | None,
 ) -> None:
-    """Disrupt one face in the photo's pixels.
+    """Disrupt one face in the photo's pixels, in place; M is (1, 1, s, s) in [0, 1].
 
-    Args:
-        photo: changed in place.
-        place: of the face.
-        mask: M, (1, 1, s, s) in [0, 1].
-        protector: the models and the attack.
-        form: of the written file; the compression of a "JPEG" is part of the attack.
-        on_step: called with the number of gradients so far.
-        region: RGB of the photo's size; pixels that are black in it keep their bits.
+    A file of the form "JPEG" is compressed inside the attack. Black pixels of ``region``, RGB of
+    the photo's size, keep their bits. ``on_step`` is called with the number of gradients so far.
     """
     box = photo.in_blocks(place.box(photo.pixels.size))
     before = photo.pixels.crop(box)
@@ -173,7 +133,8 @@ def protect_face(
     tick = on_step and (lambda _: on_step(next(steps)))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UnbrokenWarning)  # the report says which edits hold
-        x = protector.attack(view, view.x0, protector.targets(), mask.to(view.x0), on_gradient=tick)
+        targets = protector.face_targets()
+        x = protector.attack(view, view.x0, targets, mask.to(view.x0), on_gradient=tick)
     photo.pixels.paste(changed(as_saved(x) - view.x0), box[:2])
 
 
@@ -212,7 +173,7 @@ class _View:
     def _edit(self, image: Tensor, where: Tensor | None, targets: Targets) -> Tensor:
         if where is not None:
             image = F.grid_sample(image, where, padding_mode="border", align_corners=False)
-        return self.protector.edited(image, targets).flatten(0, 1)[None]
+        return self.protector.all_edits(image, targets)
 
 
 def _alignment(size: int, random: torch.Generator) -> Tensor:
@@ -228,14 +189,9 @@ def _alignment(size: int, random: torch.Generator) -> Tensor:
 def _spread(
     part: Image.Image, origin: Point, place: Place, delta: Tensor, mask: Tensor
 ) -> Image.Image:
-    """Return the part of a photo at ``origin`` with a perturbation spread over its pixels.
+    """Return the part of an upright photo at ``origin`` with a perturbation over its pixels.
 
-    Args:
-        part: RGB; unchanged.
-        origin: left and top of the part in the upright photo.
-        place: of the grid.
-        delta: (3, s, s) in [-1, 1] units.
-        mask: M, (1, s, s); pixels where it is below `UNTOUCHED` keep their bits.
+    ``delta`` is (3, s, s) in [-1, 1] units. Where M (1, s, s) is below `UNTOUCHED`, bits are kept.
     """
     pixels = np.array(part)
     layers = torch.cat([delta * 127.5, mask])[None]

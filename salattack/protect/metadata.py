@@ -35,8 +35,8 @@ EXIF_SIZES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4
 def plain_exif(tiff: bytes, orientation: int) -> tuple[bytes, list[str]]:
     """Return EXIF data that holds no picture, and what was left out.
 
-    Fields of the first directory, and of the Exif, GPS and interoperability directories below it,
-    are copied unchanged. The orientation is added unless it is 1, because it may come from XMP.
+    Fields of the first directory and of `EXIF_PARTS` below it are copied unchanged. The orientation
+    is added unless it is 1, because it may come from XMP.
     """
     order = ">" if tiff[:2] == b"MM" else "<"
     dropped: list[str] = []
@@ -51,10 +51,11 @@ def plain_exif(tiff: bytes, orientation: int) -> tuple[bytes, list[str]]:
             tag, kind, values, value = struct.unpack_from(order + "HHII", tiff, place)
             size = EXIF_SIZES.get(kind, LONGEST + 1) * values
             if tag in EXIF_PARTS:
-                fields[tag] = kind, values, read(value)[0]
+                fields[tag] = 4, 1, read(value)[0]
             elif tag in EXIF_DROPPED or size > LONGEST:
-                name = "the EXIF maker note" if tag == 0x927C else f"the EXIF field 0x{tag:04X}"
-                dropped.append(name)
+                dropped.append(
+                    "the EXIF maker note" if tag == 0x927C else f"the EXIF field 0x{tag:04X}"
+                )
             else:
                 value = place + 8 if size <= 4 else value
                 if value + size > len(tiff):
@@ -68,7 +69,6 @@ def plain_exif(tiff: bytes, orientation: int) -> tuple[bytes, list[str]]:
         for tag, (kind, values, data) in sorted(fields.items()):
             start = end + len(beyond)
             if isinstance(data, dict):
-                kind, values = 4, 1
                 beyond += write(data, start)
             elif len(data) > 4:
                 beyond += data + bytes(len(data) % 2)
@@ -96,8 +96,7 @@ def plain_exif(tiff: bytes, orientation: int) -> tuple[bytes, list[str]]:
 def _plain_iptc(data: bytes) -> bytes:
     """Return a JPEG segment with the values of IPTC data that hold no picture, or nothing.
 
-    These are the texts of at most `LONGEST_IPTC` bytes (caption, copyright, keywords), and other
-    values of at most `LONGEST` bytes, such as the name of the texts' encoding.
+    Texts may have `LONGEST_IPTC` bytes, other values (the texts' encoding) `LONGEST`.
     """
     kept = b""
     while len(data) >= 5 and data[0] == 0x1C:
@@ -119,26 +118,20 @@ def jpeg_settings(image: Any, path: Path) -> tuple[dict[str, Any], list[str]]:
     iptc = _plain_iptc(image.info.get("photoshop", {}).get(IPTC, b""))
     dropped = []
     for name, data in image.applist:
-        if name in ("COM", "APP0"):  # JFIF without a thumbnail has 14 bytes
-            known = len(data) <= (LONGEST if name == "COM" else 14)
-        elif name == "APP13":
-            known = data == iptc[4:]
-        else:
-            known = data.startswith(JPEG_KNOWN.get(name, ()))
-        if not known:
+        # JFIF without a thumbnail has 14 bytes.
+        plain = {"COM": len(data) <= LONGEST, "APP0": len(data) <= 14, "APP13": data == iptc[4:]}
+        if not plain.get(name, data.startswith(JPEG_KNOWN.get(name, ()))):
             dropped.append(JPEG_DROPPED.get(name, f"the JPEG segment {name}"))
     if _jpeg_ends_at(path.read_bytes()) < path.stat().st_size:
         dropped.append("data after the picture (further pictures, a video)")
     settings = {
         "qtables": image.quantization,
-        "subsampling": sampling if sampling >= 0 else 0,
+        "subsampling": max(sampling, 0),
         "progressive": bool(image.info.get("progressive")),
         "optimize": True,
         "extra": iptc,
     }
-    if 0 < len(comment) <= LONGEST:
-        settings["comment"] = comment
-    return settings, dropped
+    return settings | ({"comment": comment} if 0 < len(comment) <= LONGEST else {}), dropped
 
 
 def _jpeg_ends_at(data: bytes) -> int:

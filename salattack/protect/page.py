@@ -7,19 +7,17 @@ measured on the file that was written, read back from disk.
 import base64
 from collections.abc import Callable, Iterator
 from io import BytesIO
-from pathlib import Path
 
-from jinja2 import Environment
+from jinja2 import Environment, FileSystemLoader
 from PIL import Image, ImageChops, ImageFilter
 
 from ..images import to_pil
 from ..metrics import SUCCESS, fake_damage
-from ..runtime.files import RESOURCES, write_text
+from ..runtime.files import RESOURCES
 from .disruption import Protector
-from .photo_file import read_photo
+from .photo_file import as_jpeg, read_photo
 from .protection import VIEW, FaceMeasure, Protected
 
-SHOWN, PART = 640, 400  # px: long side on the page of the photo, and of a face's part
 AMPLIFIED = 10
 
 # How visible a change is: words for at least this SSIM and at most this tint in 8-bit steps.
@@ -32,20 +30,14 @@ WORDS = (
 )
 
 
-def _jpeg(image: Image.Image, quality: int) -> Image.Image:
-    buffer = BytesIO()
-    image.save(buffer, "JPEG", quality=quality)
-    return Image.open(buffer).convert("RGB")
-
-
 def _half(image: Image.Image) -> Image.Image:
     return image.resize([max(1, s // 2) for s in image.size], Image.Resampling.LANCZOS)
 
 
 # What may be done to the file, applied to the face's part of it in photo pixels.
 TRANSFORMS: dict[str, Callable[[Image.Image], Image.Image]] = {
-    "saved as JPEG, quality 75": lambda image: _jpeg(image, 75),
-    "saved as JPEG, quality 40": lambda image: _jpeg(image, 40),
+    "saved as JPEG, quality 75": lambda image: as_jpeg(image, quality=75),
+    "saved as JPEG, quality 40": lambda image: as_jpeg(image, quality=40),
     "shrunk to half and back": lambda image: _half(image).resize(image.size),
     "blurred a little": lambda image: image.filter(ImageFilter.GaussianBlur(max(image.size) / 178)),
 }
@@ -54,10 +46,9 @@ TRANSFORMS: dict[str, Callable[[Image.Image], Image.Image]] = {
 def in_words(done: Protected) -> str:
     """Return the figures in one line, those of the least protected face if there are several."""
     worst = min(done.faces, key=lambda face: (face.broken, -face.ssim))
-    what = "the whole frame" if worst.place.face is None else "1 face"
-    if len(done.faces) > 1:
-        what = f"{len(done.faces)} faces, the least protected"
-    return f"{what}: {_words(worst)}"
+    one = "the whole frame" if worst.place.face is None else "1 face"
+    many = f"{len(done.faces)} faces, the least protected"
+    return f"{many if len(done.faces) > 1 else one}: {_words(worst)}"
 
 
 def _words(face: FaceMeasure) -> str:
@@ -69,65 +60,40 @@ def _words(face: FaceMeasure) -> str:
     return f"{seen}: {figures}; {broken}"
 
 
-def write_report(done: Protected, protector: Protector, path: Path) -> None:
-    """Write the page of a protected photo; an earlier page is replaced.
-
-    Raises:
-        SalattackError: the photo or its protected file is gone, or ``path`` cannot be written to.
-    """
-    text = body(done, protector, page=True)
-    write_text(path, text)
-
-
 def body(done: Protected, protector: Protector, *, page: bool = False) -> str:
     """Return what the page shows as HTML: with its own style for a notebook, or the whole page.
 
-    Args:
-        done: what `protect_photo` returned; its files are read again.
-        protector: the one that was used.
-        page: return a whole HTML file.
-
-    Raises:
-        SalattackError: the photo or its protected file is gone.
+    The photo and its protected file are read again; a SalattackError names one that is gone.
     """
-    before, after = (read_photo(path).pixels for path in (done.source, done.target))
-    text = (RESOURCES / "protected.html").read_text(encoding="utf-8")
-    return (
-        Environment(autoescape=True)
-        .from_string(text)
-        .render(
-            done=done,
-            page=page,
-            protector=protector,
-            sections=[_section(face, before, after, protector) for face in done.faces],
-            words=WORDS,
-            success=SUCCESS,
-            view=VIEW,
-            whole=[_picture(image, lossless=False) for image in (before, after)],
-            summary=in_words(done),
-        )
+    photos = [read_photo(path).pixels for path in (done.source, done.target)]
+    environment = Environment(loader=FileSystemLoader(RESOURCES), autoescape=True)
+    environment.filters["uri"] = _uri
+    return environment.get_template("protected.html").render(
+        done=done,
+        page=page,
+        protector=protector,
+        sections=[_section(face, photos, protector) for face in done.faces],
+        words=WORDS,
+        success=SUCCESS,
+        view=VIEW,
+        whole=zip(("The photo", "The protected file"), photos, strict=True),
+        summary=in_words(done),
     )
 
 
-def _section(
-    face: FaceMeasure, before: Image.Image, after: Image.Image, protector: Protector
-) -> dict:
+def _section(face: FaceMeasure, photos: list[Image.Image], protector: Protector) -> dict:
     """Return what the page shows of one face."""
-    parts = [image.crop(face.box) for image in (before, after)]
+    parts = [photo.crop(face.box) for photo in photos]
     difference = ImageChops.difference(*parts).point(lambda v: min(255, v * AMPLIFIED))
-    names = "Photo", "Protected", f"Difference × {AMPLIFIED}"
-    pictures = zip(names, (_picture(part, PART) for part in (*parts, difference)), strict=True)
-    mask = _picture(to_pil(face.mask[0].expand(3, -1, -1) * 2 - 1))
-    fakes = zip(*face.fakes, strict=True)
+    mask = to_pil(face.mask[0].expand(3, -1, -1) * 2 - 1)
+    names = "Photo", "Protected", f"Difference × {AMPLIFIED}", "Where it may change"
+    fakes = ([to_pil(fake) for fake in fakes] for fakes in face.fakes)
     return {
         "words": _words(face),
         "face": face,
-        "pictures": [*pictures, ("Where it may change", mask)],
-        "fakes": [
-            (name.replace("_", " "), *(_picture(to_pil(fake)) for fake in pair), damage)
-            for (name, damage), pair in zip(face.damage.items(), fakes, strict=True)
-        ],
-        "undone": list(_undone(face, parts, protector)),
+        "pictures": zip(names, (*parts, difference, mask), strict=True),
+        "fakes": list(zip(face.damage.items(), *fakes, strict=True)),
+        "undone": _undone(face, parts, protector),
     }
 
 
@@ -136,8 +102,7 @@ def _undone(
 ) -> Iterator[tuple[str, float, int]]:
     """Yield what is left after each of `TRANSFORMS`: its name, mean damage and broken edits.
 
-    Both the photo and the protected file are transformed, so that the transform's own effect on
-    the fakes does not count as damage.
+    The photo is transformed too, so that the transform's own effect does not count as damage.
     """
     yield "nothing", sum(face.damage.values()) / len(face.damage), face.broken
     for name, transform in TRANSFORMS.items():
@@ -146,11 +111,10 @@ def _undone(
         yield name, damage["damage_l2"].mean().item(), int(damage["success"].sum())
 
 
-def _picture(image: Image.Image, longest: int = SHOWN, *, lossless: bool = True) -> str:
+def _uri(image: Image.Image, longest: int, kind: str = "webp", **options: object) -> str:
     """Return a picture as a data URI, shrunk to at most ``longest`` pixels."""
     image = image.copy()
     image.thumbnail((longest, longest), reducing_gap=3)
-    buffer, kind = BytesIO(), "webp" if lossless else "jpeg"
-    options = {"lossless": True} if lossless else {"quality": 90, "subsampling": 0}
-    image.save(buffer, kind, **options)
+    buffer = BytesIO()
+    image.save(buffer, kind, **(options or {"lossless": True}))
     return f"data:image/{kind};base64,{base64.b64encode(buffer.getvalue()).decode()}"

@@ -32,19 +32,15 @@ NEW_JPEG = {"quality": 95, "subsampling": "4:4:4"}  # where the input was no JPE
 LOSSLESS_WEBP = {"lossless": True, "exact": True, "quality": 50}  # quality is effort here
 BLOCK = 16  # px: JPEG's largest unit with the samplings that Pillow writes
 PNG_KEPT = b"gAMA cHRM sRGB cICP mDCV cLLI sBIT bKGD tIME tEXt zTXt iTXt".split()
-XMP_IN_PNG = "XML:com.adobe.xmp"
+PNG_ANEW = {b"iCCP", b"eXIf", b"pHYs", b"tRNS"}  # which Pillow writes from what is kept
+XMP_IN_PNG = b"XML:com.adobe.xmp"
 _T = Image.Transpose
 
-# EXIF orientation: how stored pixels are turned upright, and the orientation that turns them back.
-_UPRIGHT = {
-    2: _T.FLIP_LEFT_RIGHT,
-    3: _T.ROTATE_180,
-    4: _T.FLIP_TOP_BOTTOM,
-    5: _T.TRANSPOSE,
-    6: _T.ROTATE_270,
-    7: _T.TRANSVERSE,
-    8: _T.ROTATE_90,
-}
+# EXIF orientations 2 to 8: how stored pixels are turned upright, and what turns them back.
+_UPRIGHT = (
+    *(_T.FLIP_LEFT_RIGHT, _T.ROTATE_180, _T.FLIP_TOP_BOTTOM),
+    *(_T.TRANSPOSE, _T.ROTATE_270, _T.TRANSVERSE, _T.ROTATE_90),
+)
 _BACK = {6: 8, 8: 6}
 
 
@@ -70,29 +66,29 @@ class Photo:
         A part cut along blocks is compressed as it is inside the whole photo. The spare block is
         for the decoder's chroma filter, which looks across edges.
         """
-        width, height = self.pixels.size
-        stored = (height, width) if self.orientation > 4 else (width, height)
-        left, top, right, bottom = _corners(box, (width, height), self.orientation)
+        marked = Image.new("1", self.pixels.size)
+        marked.paste(1, box)
+        marked = self.stored(marked)
+        left, top, right, bottom = marked.getbbox()
         left, top = ((v // BLOCK - 1) * BLOCK for v in (left, top))
         right, bottom = ((-(-v // BLOCK) + 1) * BLOCK for v in (right, bottom))
-        grown = max(left, 0), max(top, 0), min(right, stored[0]), min(bottom, stored[1])
-        return _corners(grown, stored, _BACK.get(self.orientation, self.orientation))
+        marked.paste(1, (left, top, right, bottom))
+        return _turned(marked, self.orientation).getbbox()
 
     def options(self, target_format: str) -> dict[str, Any]:
-        """Return Pillow's options that save in a format all that it can keep.
-
-        Raises:
-            SalattackError: transparency cannot be kept in a JPEG.
-        """
+        """Return Pillow's options that save all that a format can keep; see `write_photo`."""
         if target_format == "JPEG" and self.alpha is not None:
             raise SalattackError("a JPEG cannot keep transparency; write a .png or .webp")
-        options: dict[str, Any] = {"format": target_format, **self.kept}
-        if target_format == self.format:
-            return options | self.own
-        if target_format == "PNG" and "xmp" in options:
-            options["pnginfo"] = PngImagePlugin.PngInfo()
-            options["pnginfo"].add_itxt(XMP_IN_PNG, options["xmp"].decode("utf-8", "replace"))
-        return options | {"JPEG": NEW_JPEG, "PNG": {}, "WEBP": LOSSLESS_WEBP}[target_format]
+        options = {"format": target_format, **self.kept}
+        if target_format != "PNG":
+            new = {"JPEG": NEW_JPEG, "WEBP": LOSSLESS_WEBP}[target_format]
+            return options | (self.own if target_format == self.format else new)
+        info = PngImagePlugin.PngInfo()
+        for chunk in self.own.get("chunks", ()):
+            info.add(*chunk)
+        if "xmp" in options:
+            info.add_itxt(XMP_IN_PNG.decode(), options["xmp"].decode("utf-8", "replace"))
+        return options | {"pnginfo": info}
 
     def notes_for(self, target_format: str) -> list[str]:
         """Return the notes of a file written in a format: what it does not keep, and why."""
@@ -104,46 +100,36 @@ class Photo:
 
     def through_jpeg(self, part: Image.Image) -> Image.Image:
         """Return an upright RGB part as it comes back from a JPEG written with `options`."""
-        own = self.own if self.format == "JPEG" else NEW_JPEG
-        keys = {"qtables", "subsampling", "quality"} & set(own)
-        buffer = BytesIO()
-        self.stored(part).save(buffer, "JPEG", **{key: own[key] for key in keys})
-        return _turned(Image.open(buffer).convert("RGB"), self.orientation)
+        options = self.options("JPEG")
+        keys = {"qtables", "subsampling", "quality"} & options.keys()
+        part = as_jpeg(self.stored(part), **{key: options[key] for key in keys})
+        return _turned(part, self.orientation)
+
+
+def as_jpeg(image: Image.Image, **options: object) -> Image.Image:
+    """Return an RGB picture as it comes back from a JPEG."""
+    buffer = BytesIO()
+    image.save(buffer, "JPEG", **options)
+    return Image.open(buffer).convert("RGB")
 
 
 def _turned(image: Image.Image, orientation: int) -> Image.Image:
-    return image if orientation == 1 else image.transpose(_UPRIGHT[orientation])
-
-
-def _corners(box: Box, size: tuple[int, int], orientation: int) -> Box:
-    """Return where a box of an upright picture of that size lies in the stored one."""
-    left, top, right, bottom = box
-    if orientation in (2, 3, 6, 7):
-        left, right = size[0] - right, size[0] - left
-    if orientation in (3, 4, 7, 8):
-        top, bottom = size[1] - bottom, size[1] - top
-    return (top, left, bottom, right) if orientation > 4 else (left, top, right, bottom)
+    return image if orientation == 1 else image.transpose(_UPRIGHT[orientation - 2])
 
 
 def format_of(path: Path) -> str:
-    """Return the format that the suffix of a file to write names.
-
-    Raises:
-        SalattackError: the suffix names none of `FORMATS`.
-    """
-    if path.suffix.lower() not in FORMATS:
+    """Return the format of a file to write; a SalattackError lists the suffixes of `FORMATS`."""
+    if (suffix := path.suffix.lower()) not in FORMATS:
         known = ", ".join(FORMATS)
         raise SalattackError(f"{path} cannot be written; name it with one of {known}")
-    return FORMATS[path.suffix.lower()]
+    return FORMATS[suffix]
 
 
 def name_written(name: str, suffix: str | None = None) -> str:
     """Return the name of a photo's protected file: ``IMG_1.heic`` becomes ``IMG_1.heic.jpg``.
 
-    Args:
-        name: the photo's.
-        suffix: the one that is asked for; None for the photo's own, or where that cannot be
-            written for .jpg, which is .png after a lossless format.
+    Without a ``suffix`` it is the photo's own. One that cannot be written is replaced by .png after
+    a lossless format, else by .jpg.
     """
     own = Path(name).suffix.lower()
     if suffix is None:
@@ -154,9 +140,7 @@ def name_written(name: str, suffix: str | None = None) -> str:
 def read_photo(path: Path) -> Photo:
     """Read a photo completely; of several pictures in a file the first one.
 
-    Raises:
-        SalattackError: the file is missing, damaged, truncated, no picture or too large, or HEIC
-            without pillow-heif.
+    A SalattackError is raised as by `decoded`, and for HEIC without pillow-heif.
     """
     try:
         import pillow_heif
@@ -183,12 +167,12 @@ def _read(image: Image.Image, path: Path) -> Photo:
     if converted := bits > 8 or image.mode not in ("RGB", "RGBA"):
         notes.append(f"converted from {was} to 8-bit RGB")
     orientation = image.getexif().get(ORIENTATION, 1)
-    orientation = orientation if orientation in _UPRIGHT else 1
+    orientation = orientation if orientation in range(1, 9) else 1
     kept = {key: info[key] for key in ("icc_profile", "dpi") if info.get(key)}
     exif, dropped = plain_exif((info.get("exif") or b"").removeprefix(b"Exif\0\0"), orientation)
     if exif:
         kept["exif"] = b"Exif\0\0" + exif
-    if xmp := info.get("xmp") or info.get(XMP_IN_PNG):
+    if xmp := info.get("xmp") or info.get(XMP_IN_PNG.decode()):
         xmp = xmp.encode() if isinstance(xmp, str) else xmp
         # Values lie between markup; base64 may be broken into lines.
         if max(len(b"".join(part.split())) for part in re.split(rb"[<>\"']", xmp)) <= LONGEST:
@@ -204,22 +188,16 @@ def _read(image: Image.Image, path: Path) -> Photo:
         if path.stat().st_size > 8 + int.from_bytes(path.read_bytes()[4:8], "little"):
             dropped.append("data after the picture")
     elif kind == "PNG":
-        own["pnginfo"] = PngImagePlugin.PngInfo()
+        own["chunks"], other = [], PNG_ANEW | ({b"sBIT", b"bKGD"} if converted else set())
         for name, data in chunks:
-            if name in (b"iCCP", b"eXIf", b"pHYs", b"tRNS") or data.startswith(
-                XMP_IN_PNG.encode() + b"\0"
-            ):
-                continue  # the writer makes these from `kept` and the pixels
-            if converted and name in (b"sBIT", b"bKGD"):
-                continue  # they describe other pixels
+            if name in other or data.startswith(XMP_IN_PNG + b"\0"):
+                continue  # made of `kept` and the pixels, or about other pixels
             if name in PNG_KEPT and len(data) <= LONGEST:
-                own["pnginfo"].add(name, data)
+                own["chunks"].append((name, data))
             elif name[:1].islower():
                 dropped.append(f"the PNG chunk {name.decode('latin-1')}")
             elif not name:
                 dropped.append("data after the picture")
-        if "xmp" in kept:
-            own["pnginfo"].add_itxt(XMP_IN_PNG, kept["xmp"].decode("utf-8", "replace"))
     inside = {"thumbnails": "thumbnails", "depth_images": "a depth map", "aux": "further pictures"}
     dropped += [what for key, what in inside.items() if info.get(key)]  # of a HEIC
     if dropped:
@@ -247,9 +225,7 @@ def _pixels(image: Image.Image, kept: dict[str, Any]) -> Image.Image:
 def write_photo(photo: Photo, path: Path, target_format: str) -> None:
     """Write a photo's pixels, its alpha, and the metadata that it kept.
 
-    Raises:
-        SalattackError: the format cannot hold the transparency or the metadata.
-        OSError: the path cannot be written to.
+    A format that cannot hold its transparency or metadata raises a SalattackError.
     """
     options = photo.options(target_format)
     image = photo.stored(photo.pixels)

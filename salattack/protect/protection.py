@@ -30,17 +30,8 @@ from .placement import Place
 
 VIEW = 1024  # px: long side of what a person looks at, for SSIM
 BLOCKS = 16  # along each side of what g sees, for the tint
+FIGURES = ("box", "psnr", "ssim", "tint", "l1", "linf", "damage", "broken")  # in the record
 Seen = tuple[Place, Tensor, Tensor]  # a face: its place, what g sees there, and M there
-FIGURES = (
-    "box",
-    "psnr",
-    "ssim",
-    "tint",
-    "l1",
-    "linf",
-    "damage",
-    "broken",
-)  # of a face, in the record
 
 
 @dataclass(frozen=True)
@@ -149,15 +140,8 @@ def measure(
 ) -> Protected:
     """Compare a protected file to its photo, both read from disk.
 
-    Args:
-        source: the photo.
-        target: the protected file.
-        protector: the models and strength that protected it.
-        seen: the photo's faces, if they are known; else they are looked for.
-        whole_frame: look at the largest centre square instead of faces.
-
-    Raises:
-        SalattackError: a file cannot be read.
+    ``seen`` are the photo's faces if they are known; else they are looked for as `protect_photo`
+    does. A file that cannot be read raises a SalattackError.
     """
     photo = read_photo(source)
     before, after = photo.pixels, read_photo(target).pixels
@@ -169,10 +153,9 @@ def measure(
         changed += int(np.asarray(difference).any(2).sum())
     faces = []
     for place, crop, mask in seen or _seen(source, before, protector, whole_frame):
-        box, crop_after = place.box(before.size), place.crop(after)
+        box, crop_after, steps = place.box(before.size), place.crop(after), np.arange(256)
         parts = before.crop(box), after.crop(box)
         counts = np.array(ImageChops.difference(*parts).histogram()).reshape(3, 256).sum(0)
-        steps = np.arange(256)
         square = counts @ steps**2 / counts.sum()
         fakes = protector.fakes(crop), protector.fakes(crop_after)
         damage = fake_damage(*fakes)
@@ -205,24 +188,19 @@ def _seen(
     region: Image.Image | None = None,
 ) -> list[Seen]:
     size = protector.image_size
-    if whole_frame:
-        places = [Place.of_frame(pixels.size, size)]
-    else:
-        places = [Place.of_face(face, size) for face in find_faces(pixels)]
+    places = [Place.of_frame(pixels.size, size)] if whole_frame else []
+    places = places or [Place.of_face(face, size) for face in find_faces(pixels)]
     if not places:
         raise SalattackError(
             f"no face found in {source}; --whole-frame protects the largest centre square instead"
         )
-    seen = []
-    for place in places:
-        given = None if region is None else (place.crop(region).mean(1, keepdim=True) + 1) / 2
-        crop = place.crop(pixels)
-        seen.append((place, crop, protector.mask(crop, given)))
-    return seen
+    crops = [place.crop(pixels) for place in places]
+    given = [region and (place.crop(region).mean(1, keepdim=True) + 1) / 2 for place in places]
+    return list(zip(places, crops, map(protector.mask, crops, given), strict=True))
 
 
 def _tint(before: Tensor, after: Tensor) -> float:
-    """Return the largest mean change of `BLOCKS`² blocks of (1, 3, s, s) images in 8-bit steps."""
+    """Return the largest mean change of a block of (1, 3, s, s) images in 8-bit steps."""
     return 127.5 * F.adaptive_avg_pool2d(after - before, BLOCKS).abs().max().item()
 
 

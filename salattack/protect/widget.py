@@ -33,15 +33,9 @@ class ProtectPage:
     def __init__(
         self, photo: str | Path | None = None, strength: str = "normal", *, device: str = "auto"
     ) -> None:
-        """Load the models; compute nothing yet.
+        """Load the models, see `load_protector`; compute nothing yet.
 
-        Args:
-            photo: shown first; None for the first shipped face.
-            strength: a key of `STRENGTHS`.
-            device: "auto" takes CUDA if available.
-
-        Raises:
-            SalattackError: an unknown strength, or models that cannot be loaded.
+        The ``photo`` is shown first; None stands for the first shipped face.
         """
         self._shown: DisplayHandle | None = None
         self._protector = load_protector(strength, device=device)
@@ -56,43 +50,35 @@ class ProtectPage:
         self.upload = ipywidgets.FileUpload(accept=",".join(READ), description="Your photo")
         slider = {"options": list(STRENGTHS), "value": strength, "continuous_update": False}
         self.strength = ipywidgets.SelectionSlider(description="Strength", layout=wide, **slider)
-        self.whole_frame = ipywidgets.Checkbox(
-            description="Centre square instead of faces (--whole-frame)",
-            indent=False,
-            layout={**wide, "width": "auto"},
-        )
+        square = {"description": "Centre square instead of faces (--whole-frame)", "indent": False}
+        self.whole_frame = ipywidgets.Checkbox(layout={**wide, "width": "auto"}, **square)
         self.progress = ipywidgets.IntProgress(layout=wide)
         self.said, self.link, self.result = (ipywidgets.HTML() for _ in range(3))
         self.upload.observe(self._uploaded, "value")
         for control in (self.photo, self.strength, self.whole_frame):
             control.observe(self._changed, "value")
-        self._controls = (self.photo, self.upload, self.strength, self.whole_frame)
+        controls = (self.photo, self.upload, self.strength, self.whole_frame)
         flow = {"flex_flow": "row wrap", "align_items": "center"}
-        controls = ipywidgets.Box(self._controls, layout=flow)
-        self._page = ipywidgets.VBox(
-            [ipywidgets.HTML(STYLE), controls, self.progress, self.said, self.link, self.result]
-        )
+        self._controls = ipywidgets.Box(controls, layout=flow)
+        rows = self._controls, self.progress, self.said, self.link, self.result
+        self._page = ipywidgets.VBox((ipywidgets.HTML(STYLE), *rows))
 
     def show(self) -> None:
         """Show the page; `run` fills it."""
         self._shown = display(self, display_id=True)
 
     def run(self) -> None:
-        """Protect the chosen photo at the chosen strength, and show the result.
-
-        Raises:
-            SalattackError: see `protect_photo`.
-        """
+        """Protect the chosen photo at the chosen strength by `protect_photo`; show the result."""
         source, strength = self.photo.value, self.strength.value
-        name = Path(self.photo.label).stem + source.suffix
-        target = self._target / name_written(name)
+        name = name_written(Path(self.photo.label).stem + source.suffix)
+        target = self._target / name
         protector = replace(self._protector, strength=strength, attack=attack_of(strength))
-        for control in self._controls:
+        for control in self._controls.children:
             control.disabled = True
         self.link.value = ""
         self.result.add_class("stale")
         try:
-            self._say(f"{target.name}: looking for faces …")
+            self._say(f"{name}: looking for faces …")
             done = protect_photo(
                 source,
                 target,
@@ -101,17 +87,16 @@ class ProtectPage:
                 overwrite=True,
                 on_step=lambda *step: self._step(protector.attack.gradients, *step),
             )
-            self._say(f"{target.name}: measuring the written file …")
+            self._say(f"{name}: measuring the written file …")
             self.result.value, self.link.value = body(done, protector), _link(target)
-            self._say("")
         except BaseException:
             self.result.value = ""  # never show a result next to settings that did not produce it
-            self._say("")
             raise
         finally:
+            self._say("")
             self.progress.layout.visibility = "hidden"
             self.result.remove_class("stale")
-            for control in self._controls:
+            for control in self._controls.children:
                 control.disabled = False
         if self._shown is not None:  # once, so that the notebook file keeps the first result
             self._shown.update(self)

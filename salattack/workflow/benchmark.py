@@ -35,7 +35,6 @@ from .manifest import provenance
 MATRIX = 2048  # side of the matrices that give the machine's rate
 STRENGTH = 0.05, 0.01, 10  # Ruiz et al.'s bound, step and steps
 ROUNDS = 2  # each takes every time once: what else the machine does seldom hits all of them
-GIGA = 1e9
 
 
 def seconds(work: Callable[[], object], at_least: float = 1.0) -> float:
@@ -47,8 +46,8 @@ def seconds(work: Callable[[], object], at_least: float = 1.0) -> float:
 def reference_loop(generator: nn.Module, images: Tensor, target: Tensor) -> Tensor:
     """I-FGSM as commonly published: for the comparison alone.
 
-    One image at a time, parameters that want gradients, a blur layer built anew in every
-    iteration, ``loss.backward()`` through all of it.
+    It takes one image at a time, builds a blur layer anew in every iteration, and has gradients of
+    the parameters computed.
     """
     bound, step_size, steps = STRENGTH
     results = []
@@ -60,9 +59,7 @@ def reference_loop(generator: nn.Module, images: Tensor, target: Tensor) -> Tens
         for _ in range(steps):
             x = x.detach().requires_grad_(True)
             blur = nn.Conv2d(3, 3, 11, padding=5, groups=3, bias=False).to(x.device)
-            with torch.no_grad():  # a delta: the work of a blur, the result of none
-                blur.weight.zero_()
-                blur.weight[:, :, 5, 5] = 1
+            nn.init.dirac_(blur.weight, groups=3)  # the work of a blur, the result of none
             output = generator(blur(x), label)
             generator.zero_grad()
             loss = F.mse_loss(output, clean)
@@ -79,20 +76,16 @@ def timings(
 ) -> Iterator[dict[str, object]]:
     """Yield a row for each attacker, for the reference loop, and for the mask.
 
-    ``forward_ms`` is g's forward without gradients and ``iteration_ms`` one step, both per image,
-    whole attacks divided by their steps; ``forwards`` is their ratio, ``plain_forwards`` that to
-    the forward of g as torch builds it, before `frozen` made it quicker; ``speedup`` is over the
-    reference loop, of attackers with its one gradient a step; ``rate`` is counted FLOPs over time
-    as a share of the machine's matmul rate. Each is the least of so many `ROUNDS`.
-    ``process_peak_mb`` is the most memory that this process has used so far, in all rows.
+    Times are per image, whole attacks divided by their steps, each the least of `ROUNDS`. The
+    columns are explained in ``docs/speed.md``; ``speedup`` is given for attackers with one
+    gradient a step, as the reference loop has.
     """
     torch.manual_seed(0)
     generator = frozen(StarGAN(conv_dim), device)
     images = torch.rand(batch_size, 3, image_size, image_size, device=device) * 2 - 1
     target = torch.eye(5, device=device)[torch.arange(batch_size) % 5]
     saliency = load_saliency(device=str(device))
-    with torch.no_grad():
-        saliency_map = saliency(images)
+    saliency_map = saliency(images)
     with FlopCounterMode(display=False) as counter:
         x = images.clone().requires_grad_()
         generator(x, target).sum().backward()  # the counter cannot follow autograd.grad
@@ -133,7 +126,7 @@ def timings(
             "plain_forwards": iteration / plain,
             "speedup": spent["reference loop"] / whole if gradients == iterations else math.nan,
             "rate": rate / peak,
-            "gflops": rate / GIGA,
+            "gflops": rate / 1e9,
             "process_peak_mb": _peak_mb(device),
         }
 
@@ -156,12 +149,9 @@ def _peak_mb(device: torch.device) -> float:
 
 def import_seconds() -> float:
     """Return what importing the attack core costs beyond torch, in a fresh process."""
-    code = (
-        "import time, torch; t = time.perf_counter(); import salattack, salattack.attacks; "
-        "print(time.perf_counter() - t)"
-    )
-    runs = [subprocess.check_output([sys.executable, "-c", code], text=True) for _ in range(3)]
-    return min(float(run) for run in runs)
+    code = "import time, torch; t = time.perf_counter(); import salattack, salattack.attacks"
+    command = [sys.executable, "-c", f"{code}; print(time.perf_counter() - t)"]
+    return min(float(subprocess.check_output(command)) for _ in range(3))
 
 
 def benchmark(
@@ -181,13 +171,11 @@ def benchmark(
             rows.append(row)
             print(json.dumps(row), file=sys.stderr, flush=True)
     table = pd.DataFrame(rows)
-    text = as_markdown(table)
-    facts = provenance() | {"import_s": import_seconds()}
+    text, facts = as_markdown(table), provenance() | {"import_s": import_seconds()}
     write_text(output / "benchmark.csv", table.to_csv(index=False, float_format="%.6g"))
     write_text(output / "benchmark.md", text + "\n")
     write_json(output / "benchmark.json", facts)
-    typer.echo(text)
-    typer.echo(json.dumps(facts, indent=2))
+    typer.echo(f"{text}\n{json.dumps(facts, indent=2)}")
 
 
 if __name__ == "__main__":

@@ -1,19 +1,17 @@
 """Compare a run's tables and pictures with a reference, such as the committed ``figures/``.
 
-Two processors, and one or two threads, round a convolution differently. The sign of a gradient
-that is nearly zero turns such a rounding into a whole step of the attack. On one kind of processor
-the same number of threads repeats a table to the last digit. Measured on the 20 shipped faces at
-Table I's strength, with six attackers (EoT-Blur left out), two threads differ from one as follows:
+Two processors, and one or two threads, round a convolution differently, which may turn the sign of
+a gradient that is nearly zero. Measured on the 20 shipped faces at Table I's strength, with six
+attackers (EoT-Blur left out), two threads differ from one as follows:
 
-- Means of the photo's change (L1, L2, SSIM …) differ by at most 0.2 %, of the damage by 1.1 %.
+- Means of the photo's change differ by at most 0.2 %, of the damage by 1.1 %.
 - Single faces differ by at most 9 % and 17 %, but the median face by at most 0.7 % and 1.5 %.
 - Two of L2-PGD's 20 fakes passed the threshold of "broken" in one run only.
-- Means of eight faces (`robustness.csv`) differ by at most 1.2 % and 5.5 %.
-- Three figures and the robustness chart differ by at most 0.3 steps of 8 bits.
+- Figures differ by at most 0.3 steps of 8 bits.
 
-A table of single faces is compared by its median face, at `SINGLE`. This is the sharp test: another
-seed, other weights or one step less change every face. Other tables hold means of as few as four
-faces (the ablation's, not measured), so `MEANS` allows about what one face can move such a mean.
+A table of single faces is compared by its median face, at `SINGLE`: another seed, other weights or
+one step less change every face. Other tables hold means of as few as four faces, so `MEANS` allows
+about what one face can move such a mean.
 
 Not compared: ends of intervals and differences to I-FGSM (both derive from the means compared
 here), Markdown, TeX and PDF (made of the same numbers and pictures), verdicts on the claims.
@@ -24,9 +22,9 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from PIL import Image
 
 from ..errors import SalattackError
+from ..faces.reading import open_photo
 
 # Largest relative difference of the photo's change, and of everything that depends on a fake.
 SINGLE = {"photo": 0.02, "fake": 0.06}
@@ -50,7 +48,7 @@ TEXT = ("claims.csv",)  # verdicts in words
 
 
 def compare(run: str | Path, reference: str | Path) -> pd.DataFrame:
-    """Compare every CSV table and PNG picture of ``reference`` with the run's file of that name.
+    """Compare every table and picture (CSV, PNG, JPEG) of ``reference`` with the run's own.
 
     Returns:
         A row per file: ``output``, ``difference`` (of a table the relative difference that is
@@ -58,18 +56,17 @@ def compare(run: str | Path, reference: str | Path) -> pd.DataFrame:
         ``where`` (the column or "pixels", or what is missing) and ``agrees``.
 
     Raises:
-        SalattackError: the reference holds nothing to compare.
+        SalattackError: a file cannot be read, or the reference holds nothing to compare.
     """
     run, reference = Path(run), Path(reference)
-    names = sorted(p.name for p in reference.glob("*.*") if p.suffix in (".csv", ".png", ".jpg"))
     rows = []
-    for name in (name for name in names if name not in TEXT):
-        compared = _table_gap if name.endswith(".csv") else _picture_gap
-        if not (run / name).is_file():
-            result = (np.nan, np.nan, "missing")
-        else:
-            result = compared(run / name, reference / name)
-        rows.append((name, *result, bool(result[0] <= result[1])))  # nan never agrees
+    for path in sorted(reference.glob("*.*")):
+        compared = _table_gap if path.suffix == ".csv" else _picture_gap
+        if path.suffix in (".csv", ".png", ".jpg") and path.name not in TEXT:
+            ours, result = run / path.name, (np.nan, np.nan, "missing")
+            if ours.is_file():
+                result = compared(ours, path)
+            rows.append((path.name, *result, bool(result[0] <= result[1])))  # nan never agrees
     if not rows:
         raise SalattackError(f"{reference} holds no tables or pictures; name a reference folder")
     return pd.DataFrame(rows, columns=["output", "difference", "tolerance", "where", "agrees"])
@@ -154,11 +151,5 @@ def _table_gap(run: Path, reference: Path) -> tuple[float, float, str]:
 
 
 def _picture_gap(run: Path, reference: Path) -> tuple[float, float, str]:
-    small = []
-    for path in (run, reference):
-        try:
-            with Image.open(path) as image:
-                small.append(np.asarray(image.convert("RGB").resize((SIDE, SIDE)), float))
-        except OSError as error:
-            raise SalattackError(f"cannot read {path}: {error}; draw it again") from error
+    small = [np.asarray(open_photo(p).resize((SIDE, SIDE)), float) for p in (run, reference)]
     return float(np.abs(small[0] - small[1]).mean()), PIXELS, "pixels"

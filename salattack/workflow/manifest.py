@@ -27,25 +27,21 @@ PACKAGES = ("torch", "torchvision", "torchmetrics", "numpy", "scipy", "pillow", 
 def manifest(runs: Mapping, made: Iterable[Path], settings: Mapping, jobs: int = 1) -> dict:
     """Return what is needed to repeat a run that wrote the files ``made``.
 
-    ``runs`` holds each notebook's parameters and seconds, ``settings`` the common parameters.
+    ``runs`` holds each notebook's parameters and seconds, ``settings`` the common parameters. The
+    models and faces are those of the notebook ``attack_comparison``.
     """
-    models = [GENERATORS[settings.get("generator", "stargan-celeba128-w32")]]
-    models += [SALIENCY_MODELS[settings.get("saliency", "pfan-light")]]
+    compared = runs["attack_comparison"]["parameters"]
     weights = {path.name: sha256(path) for path in sorted(SHIPPED.glob("*.safetensors"))}
-    for key, model in zip(("generator_weights", "saliency_weights"), models, strict=True):
-        if path := settings.get(key):
+    for kind, known in (("generator", GENERATORS), ("saliency", SALIENCY_MODELS)):
+        model, path = known[compared[kind]], compared[f"{kind}_weights"]
+        if path:
             weights[Path(path).name] = sha256(Path(path))
         elif model.asset:
             weights[model.file] = assets.checked(model.asset)[1]
-    compared = runs["attack_comparison"]["parameters"]
-    faces = load_faces(
-        compared.get("faces", "openpeople"),
-        n_images=sample_size(compared["profile"])
-        if compared.get("profile")
-        else compared["n_images"],
-        split=compared.get("split"),
-        seed=compared.get("seed", 0),
-    )
+    chosen = {name: compared[name] for name in ("n_images", "split", "seed")}
+    if compared["profile"]:
+        chosen["n_images"] = sample_size(compared["profile"])
+    faces = load_faces(compared["faces"], **chosen)
     return provenance() | {
         "command": shlex.join(["salattack", "reproduce", *_options(settings)]),
         "jobs": jobs,
@@ -58,12 +54,25 @@ def manifest(runs: Mapping, made: Iterable[Path], settings: Mapping, jobs: int =
 
 
 def provenance() -> dict:
-    """Return when, with which versions and on what hardware this process runs."""
+    """Return when, with which versions and on what hardware this process runs.
+
+    The hardware is processor, cores, threads that torch uses, and CUDA devices.
+    """
+    cpu = platform.processor() or platform.machine()
+    info = Path("/proc/cpuinfo")
+    if info.is_file() and (found := re.search(r"model name\s*:\s*(.+)", info.read_text())):
+        cpu = found[1]
     return {
         "finished": datetime.now(UTC).isoformat(timespec="seconds"),
         "versions": {"python": platform.python_version()}
         | {name: metadata.version(name) for name in ("salattack", *PACKAGES)},
-        "hardware": hardware(),
+        "hardware": {
+            "system": f"{platform.system()} {platform.machine()}",
+            "processor": cpu,
+            "cores": os.cpu_count(),
+            "threads": int(os.environ.get("OMP_NUM_THREADS") or torch.get_num_threads()),
+            "cuda": [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())],
+        },
     }
 
 
@@ -79,18 +88,3 @@ def _checksum(faces: Faces, index: int) -> str | None:
         return faces.checksum(index)
     except SalattackError:  # unreadable; the ledger says why
         return None
-
-
-def hardware() -> dict:
-    """Return processor, cores, threads that torch uses, and CUDA devices."""
-    cpu = platform.processor() or platform.machine()
-    info = Path("/proc/cpuinfo")
-    if info.is_file() and (found := re.search(r"model name\s*:\s*(.+)", info.read_text())):
-        cpu = found[1]
-    return {
-        "system": f"{platform.system()} {platform.machine()}",
-        "processor": cpu,
-        "cores": os.cpu_count(),
-        "threads": int(os.environ.get("OMP_NUM_THREADS") or torch.get_num_threads()),
-        "cuda": [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())],
-    }

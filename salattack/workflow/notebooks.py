@@ -9,6 +9,7 @@ from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from types import ModuleType
+from typing import Any
 
 from ..errors import SalattackError, one_of
 from ..reporting.page import strip
@@ -36,8 +37,7 @@ def unknown_parameters(given: Iterable[str], known: Iterable[str]) -> None:
 def check_parameters(cells: Sequence[str]) -> None:
     """Refuse what papermill injected if no cell before it had a parameter of that name.
 
-    Papermill itself only warns, and a mistyped ``-p n_image 8`` would run the default. ``cells``
-    are the sources executed so far, IPython's ``In``.
+    Papermill itself only warns. ``cells`` are the sources executed so far, IPython's ``In``.
     """
     for place, cell in enumerate(cells):
         if cell.lstrip().startswith("# Parameters"):  # how papermill marks its cell
@@ -57,7 +57,7 @@ def checkout(start: Path) -> Path:
 
 
 def output_folder(name: str) -> Path:
-    """Return a notebook's ``output`` folder; a relative one counts from the checkout's root."""
+    """Return a notebook's folder or file; a relative one counts from the checkout's root."""
     return checkout(Path.cwd()) / name
 
 
@@ -72,14 +72,12 @@ def begin(output: str = "results") -> Path:
 
 def find_notebook(name: str, folder: Path) -> Path:
     """Return the path of a notebook by name; a SalattackError lists the known ones."""
-    path = folder / f"{name}.ipynb"
-    if not path.is_file():
-        known = sorted(p.stem for p in folder.glob("*.ipynb"))
-        if not known:
-            advice = "run from a checkout or pass --notebooks"
-            raise SalattackError(f"no notebooks in {folder}; {advice}")
+    known = sorted(path.stem for path in folder.glob("*.ipynb"))
+    if not known:
+        raise SalattackError(f"no notebooks in {folder}; run from a checkout or pass --notebooks")
+    if name not in known:
         raise one_of("notebook", name, known)
-    return path
+    return folder / f"{name}.ipynb"
 
 
 def known_parameters(source: Path) -> dict[str, object]:
@@ -96,7 +94,6 @@ def run_notebook(source: Path, output: Path, parameters: Mapping) -> None:
     Raises:
         SalattackError: an unknown parameter, or a cell that failed (its error's message).
     """
-    import nbformat
     from traitlets.config import Config
 
     unknown_parameters(parameters, sorted(known_parameters(source)))
@@ -104,7 +101,7 @@ def run_notebook(source: Path, output: Path, parameters: Mapping) -> None:
         # Sockets in the file system: nobody else can reach the kernel, and it need not warn of
         # that. In a folder of their own: a killed run leaves none beside the notebooks.
         with TemporaryDirectory(prefix="salattack-") as place:
-            ipc = {"transport": "ipc", "ip": f"{place}/kernel"}
+            ipc = {"transport": "ipc", "ip": f"{place}/kernel"} if os.name == "posix" else {}
             # Shutting down interrupts the idle kernel, which would report it as an error.
             client = {"extra_arguments": ["--log-level=CRITICAL"]}
             notebook = _papermill().execute_notebook(
@@ -114,16 +111,19 @@ def run_notebook(source: Path, output: Path, parameters: Mapping) -> None:
                 resources={"metadata": {"path": str(source.parent)}},  # the kernel's folder
                 progress_bar=False,
                 stderr_file=sys.stderr,
-                config=Config(
-                    {"NotebookClient": client}
-                    | ({"KernelManager": ipc} if os.name == "posix" else {})
-                ),
+                config=Config({"NotebookClient": client, "KernelManager": ipc}),
             )
     except _papermill().PapermillExecutionError as error:
         kind = "" if error.ename == SalattackError.__name__ else f"{error.ename}: "
         raise SalattackError(f"{source.stem}: {kind}{error.evalue}") from error
+    _save(notebook, output)
+
+
+def _save(notebook: Any, path: Path) -> None:
+    import nbformat
+
     strip(notebook)
-    with written_whole(output) as beside:
+    with written_whole(path) as beside:
         nbformat.write(notebook, beside)
 
 
@@ -135,18 +135,11 @@ def _papermill() -> ModuleType:
     return papermill
 
 
-def adopt(executed: Path, source: Path) -> None:
-    """Write an executed notebook over its source, without the cell that papermill injected."""
+if __name__ == "__main__":  # for maintainers: FOLDER of executed notebooks, FOLDER of sources
     import nbformat
 
-    notebook = nbformat.read(executed, as_version=4)
-    cells = (c for c in notebook.cells if "injected-parameters" not in c.metadata.get("tags", []))
-    notebook.cells = list(cells)
-    strip(notebook)
-    with written_whole(source) as beside:
-        nbformat.write(notebook, beside)
-
-
-if __name__ == "__main__":  # for maintainers: FOLDER of executed notebooks, FOLDER of sources
     for path in Path(sys.argv[1]).glob("*.ipynb"):
-        adopt(path, Path(sys.argv[2]) / path.name)
+        executed = nbformat.read(path, as_version=4)
+        tags = ((cell, cell.metadata.get("tags", [])) for cell in executed.cells)
+        executed.cells = [cell for cell, found in tags if "injected-parameters" not in found]
+        _save(executed, Path(sys.argv[2]) / path.name)

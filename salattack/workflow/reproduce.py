@@ -4,8 +4,9 @@ import os
 import sys
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, wait
+from functools import partial
 from pathlib import Path
+from queue import SimpleQueue
 from threading import Thread
 
 from ..errors import SalattackError
@@ -33,22 +34,17 @@ SHARING = ("attack_comparison", "trade_off", "smallest_change", "paper_reading")
 def share_machine(jobs: int | None = None, device: str = "auto") -> int:
     """Return how many notebooks run at once, and prepare the environment of their kernels.
 
-    The cores are divided among the notebooks by ``OMP_NUM_THREADS``, unless that is set already.
-    With one thread each, the tables have the bits of a run with ``jobs=1 OMP_NUM_THREADS=1``.
-
-    Args:
-        jobs: None for one per core, or a single one where ``device`` is a GPU.
-        device: "auto", "cpu", "cuda" ...
-
-    Raises:
-        SalattackError: ``jobs`` below 1, or an unknown device.
+    Without ``jobs`` it is one per core, or a single one where ``device`` is a GPU. The cores are
+    divided among the notebooks by ``OMP_NUM_THREADS``, unless that is set already. With one thread
+    each, the tables have the bits of a run with ``jobs=1 OMP_NUM_THREADS=1``. A number below 1, or
+    an unknown device, raises a SalattackError.
     """
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     if jobs is None:
         jobs = (cores or 1) if pick_device(device).type == "cpu" else 1
     if jobs < 1:
         raise SalattackError(f"--jobs must be 1 or more, got {jobs}")
-    jobs = min(jobs, len(_chains(2)))
+    jobs = min(jobs, 1 + len({*NOTEBOOKS} - {*SHARING}))
     if jobs > 1:
         os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (cores or 1) // jobs)))
         os.environ["TQDM_DISABLE"] = "1"  # bars of several notebooks would overwrite each other
@@ -62,13 +58,7 @@ def reproduce(
 
     A run that was stopped goes on from its ledgers, ``ledger*.sqlite`` in ``output``. The page is
     in ``report/``: beside ``executed`` if ``output`` is the committed figures, else in ``output``.
-
-    Args:
-        notebooks: their folder.
-        output: where figures and tables go.
-        executed: where the executed notebooks go.
-        settings: common parameters; each notebook gets those that it has.
-        jobs: see `share_machine`.
+    Each notebook gets those of the ``settings`` that it has a parameter for.
 
     Returns:
         What to tell a user: the tally of verdicts, Table I in short, how far the run agrees with
@@ -93,15 +83,14 @@ def reproduce(
     for name in names:
         own = "" if name in SHARING else f"-{name}"
         given = {"ledger": str(place / f"ledger{own}.sqlite"), **settings, "output": str(place)}
-        given = {key: value for key, value in given.items() if key in known[name]}
-        parameters[name] = given
+        parameters[name] = {key: value for key, value in given.items() if key in known[name]}
 
     def run(name: str) -> float:
         began = time.perf_counter()
         run_notebook(sources[name], executed / sources[name].name, parameters[name])
         return time.perf_counter() - began
 
-    runs, before = {}, _stamps(output)
+    runs, before, say = {}, _stamps(output), partial(print, file=sys.stderr, flush=True)
     say(f"Running {len(names)} notebooks, {jobs} at once")
     for number, (name, seconds) in enumerate(_all_done(run, jobs, names), start=1):
         say(f"[{number}/{len(names)}] {name} done in {seconds:.0f} s")
@@ -133,39 +122,32 @@ def _agreement(output: Path, committed: Path) -> str:
     return as_lines(compare(output, committed)).splitlines()[-1]
 
 
-def _chains(jobs: int, names: Sequence[str] = NOTEBOOKS) -> Sequence[Sequence[str]]:
-    """Return what may run at the same time; the notebooks of one chain run one after another."""
-    if jobs == 1:
-        return [names]
-    return [SHARING, *((name,) for name in names if name not in SHARING)]
-
-
 def _all_done(
     run: Callable[[str], float], jobs: int, names: Sequence[str] = NOTEBOOKS
 ) -> Iterable[tuple[str, float]]:
-    """Run notebooks; yield each with its seconds, in the order of ``names``.
+    """Run notebooks, `SHARING` one by one; yield each with its seconds, in the order of ``names``.
 
     The first one that fails ends it. Kernels end with this process, however it ends.
     """
-    chains = iter(_chains(jobs, names))
-    done = {name: Future() for name in names}
-    failed: Future = Future()
+    apart = [SHARING, *((name,) for name in names if name not in SHARING)]
+    chains, ended, done = iter([names] if jobs == 1 else apart), SimpleQueue(), {}
 
     def work() -> None:
-        for name in (name for chain in chains for name in chain):
-            try:
-                done[name].set_result(run(name))
-            except Exception as error:
-                failed.set_result(error)
-                return
+        try:
+            for name in (name for chain in chains for name in chain):
+                ended.put((name, run(name)))
+        except Exception as error:
+            ended.put(("", error))
 
     for _ in range(jobs):
         Thread(target=work, daemon=True).start()
     for name in names:
-        wait((done[name], failed), return_when=FIRST_COMPLETED)
-        if failed.done():
-            raise failed.result()
-        yield name, done[name].result()
+        while name not in done:
+            finished, seconds = ended.get()
+            if isinstance(seconds, Exception):
+                raise seconds
+            done[finished] = seconds
+        yield name, done[name]
 
 
 def _stamps(folder: Path) -> dict[str, tuple[int, int]]:
@@ -175,8 +157,3 @@ def _stamps(folder: Path) -> dict[str, tuple[int, int]]:
         for path in sorted(folder.glob("*"))
         if path.suffix in (".png", ".jpg", ".pdf", ".csv", ".md", ".tex")
     }
-
-
-def say(line: str) -> None:
-    """Print a line of progress to stderr at once."""
-    print(line, file=sys.stderr, flush=True)

@@ -33,7 +33,7 @@ from salattack.generators import (
     load_generator,
 )
 from salattack.presets import ATTACKERS, attacker
-from salattack.protect.disruption import STRENGTHS, Protector
+from salattack.protect.disruption import Protector, attack_of
 from salattack.reporting.figures import attribute_visualization, edit_label
 from salattack.runtime import weights
 from salattack.runtime.device import frozen
@@ -630,11 +630,10 @@ def test_a_target_may_be_of_any_kind(kind):
     assert (matrix > 0).all(axis=None)
     protector = Protector(
         generator=g,
-        generator_name=kind,
         saliency=study.saliency,
         image_size=64,
         strength="normal",
-        attack=STRENGTHS["normal"],
+        attack=attack_of("normal"),
         device=study.device,
         edits=edits,
     )

@@ -28,7 +28,7 @@ from salattack.protect.batch import pairs_of
 from salattack.protect.detection import find_faces
 from salattack.protect.disruption import _spread, _View, load_protector
 from salattack.protect.metadata import ORIENTATION
-from salattack.protect.page import body, in_words, write_report
+from salattack.protect.page import body, in_words
 from salattack.protect.photo_file import format_of, name_written, read_photo, write_photo
 from salattack.protect.placement import Place
 from salattack.protect.protection import _tint, measure, protect_photo
@@ -803,10 +803,10 @@ def test_compression_alone_is_no_change_to_the_attack(tmp_path, small, protector
     view = _View(x0, place, protector, written)
     x = x0.clone().requires_grad_()
     # At the face's own alignment, and where gradients are taken.
-    changes = [view(seen * 1, protector.targets()) for seen in (x0, x)]
+    changes = [view(seen * 1, protector.face_targets()) for seen in (x0, x)]
     assert max(change.abs().max().item() for change in changes) < 1 / 255  # the sum rounds
     with torch.no_grad():
-        assert view(x0 + 0.1, protector.targets()).square().mean() > 1e-3
+        assert view(x0 + 0.1, protector.face_targets()).square().mean() > 1e-3
 
 
 def test_a_transparent_webp_keeps_its_alpha(tmp_path, small, protector):
@@ -867,15 +867,14 @@ class _Page(HTMLParser):
         self.words += data
 
 
-def test_the_report_stands_alone_and_says_what_was_measured(tmp_path, protected, protector):
-    write_report(protected, protector, tmp_path / "page.html")
+def test_the_report_stands_alone_and_says_what_was_measured(protected, protector):
     page = _Page()
-    page.feed((tmp_path / "page.html").read_text(encoding="utf-8"))
+    page.feed(body(protected, protector, page=True))
     (face,) = protected.faces
     words = " ".join(page.words.split())
     assert "script" not in page.tags and "link" not in page.tags
-    assert all(uri.startswith("data:image/webp;base64,") for uri in page.images)
-    assert len(page.images) == 2 + 4 + 10
+    kinds = [uri.partition(";base64,")[0] for uri in page.images]
+    assert kinds == ["data:image/jpeg"] * 2 + ["data:image/webp"] * (4 + 10)
     assert f"SSIM {face.ssim:.2f}, tint {face.tint:.0f} of 255" in words
     assert f"{face.broken} of 5 edits visibly broken" in words
     assert "stargan-celeba128-w32" in words and "saved as JPEG, quality 40" in words
@@ -1035,3 +1034,12 @@ def test_mistakes_are_said(tmp_path, small, quick, monkeypatch, arguments, messa
         small.resize((48, 52)).save(name)
     done = command(*arguments)
     assert isinstance(done.exception, SalattackError) and message in str(done.exception)
+
+
+def test_a_photo_of_a_folder_that_fails_is_named(tmp_path, small, quick):
+    rgba = small.convert("RGBA")
+    rgba.putalpha(Image.linear_gradient("L").resize(small.size))
+    (tmp_path / "in").mkdir()
+    rgba.save(tmp_path / "in" / "ghost.png")
+    done = command(tmp_path / "in", "-o", tmp_path / "out", "--format", "jpg")
+    assert done.exit_code == 3 and "ghost.png: a JPEG cannot keep transparency" in done.output

@@ -85,21 +85,21 @@ class AgingGAN(Editor):
     @staticmethod
     def prepare(state: Mapping) -> Mapping:
         """Return Keras' arrays under our names, and its kernels in torch's order."""
-        return dict(_renamed(*entry) for entry in state.items())
+        renamed = {}
+        for key, value in state.items():
+            if "/" in key:
+                *_, layer, array = key.removesuffix(":0").split("/")
+                layer = re.sub(r"^expanded_conv_", "block_0_", layer)
+                layer = KERAS.get(layer, re.sub(r"^block_(\d+)_", r"blocks.\1.", layer))
+                if value.ndim == 4:  # height, width, in, out; of a depthwise kernel out, 1
+                    order = (2, 3, 0, 1) if "depthwise" in array else (3, 2, 0, 1)
+                    value = value.permute(order).contiguous()
+                key = f"{layer}.{ARRAYS.get(array, array)}"
+            renamed[key] = value
+        return renamed
 
     @staticmethod
     def _sizes(shapes: Mapping[str, Size]) -> tuple:
         width = shapes["convs.0.weight"][0]
         inside = shapes.get("blocks.1.expand.weight", (width,))[0]
         return width, inside, sum(key.endswith(".project.weight") for key in shapes)
-
-
-def _renamed(key: str, value: Tensor) -> tuple[str, Tensor]:
-    if "/" not in key:
-        return key, value
-    *_, layer, array = key.removesuffix(":0").split("/")
-    layer = re.sub(r"^expanded_conv_", "blocks.0.", layer)
-    layer = KERAS.get(layer, re.sub(r"^block_(\d+)_", r"blocks.\1.", layer))
-    if value.ndim == 4:  # height, width, in, out; a depthwise kernel has its channels in "in"
-        value = value.permute((2, 3, 0, 1) if "depthwise" in array else (3, 2, 0, 1)).contiguous()
-    return f"{layer}.{ARRAYS.get(array, array)}", value

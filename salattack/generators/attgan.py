@@ -12,7 +12,7 @@ import torch
 from torch import Size, Tensor, nn
 
 from ..edits import ATTRIBUTES, EditSet, edit_labels
-from .editor import Editor, joined, positive, unwrapped
+from .editor import Editor, joined
 from .layers import ImageConv2d
 
 PUBLISHED = (  # of the published weights, in the order of a target
@@ -82,12 +82,7 @@ class AttGAN(Editor):
     edits = EditSet(ATTRIBUTES, _target)
 
     @staticmethod
-    def prepare(state: Mapping) -> Mapping:
-        """Return the parameters and statistics."""
-        return unwrapped(state)
-
-    @staticmethod
     def _sizes(shapes: Mapping[str, Size]) -> tuple:
         keys = ("enc_layers.0", "enc_layers.3", "enc_layers.4", "dec_layers.0", "dec_layers.1")
         first, fourth, last, decoder, second = (shapes[f"{key}.layers.0.weight"] for key in keys)
-        return first[0], positive(decoder[0] - last[0]), second[0] > decoder[1] + fourth[0]
+        return first[0], decoder[0] - last[0], second[0] > decoder[1] + fourth[0]

@@ -12,22 +12,36 @@ from ..errors import SalattackError
 WRAPPERS = ("generator", "G", "netG", "state_dict")
 
 
+def unwrapped(state: Mapping) -> dict:
+    """Return the generator's parameters of a checkpoint, without DataParallel's "module."."""
+    inner = next((state[w] for w in WRAPPERS if isinstance(state.get(w), Mapping)), state)
+    return {str(key).removeprefix("module."): value for key, value in inner.items()}
+
+
+def without_statistics(state: Mapping) -> dict:
+    """Drop running statistics too, for networks that always normalise by the instance's own."""
+    statistics = ("running_mean", "running_var", "num_batches_tracked")
+    return {key: value for key, value in unwrapped(state).items() if not key.endswith(statistics)}
+
+
 class Editor(nn.Module):
     """A generator g(·) that files of any width fill.
 
-    A subclass gives the attributes, `_edit` and `_sizes`, and `prepare` where its files need it.
+    A subclass gives the attributes, `_edit` and `_sizes`.
 
     Attributes:
         divisor: of both sides of an image.
         columns: length of a target's row; None for a network that ignores its target.
         asked: what such a row holds, for messages.
         edits: what the network can be asked for; None for the one edit that its weights make.
+        prepare: from what a file holds to a state dict with our names and nothing unused.
     """
 
     divisor: int = 4
     columns: int | None = None
     asked: str = ""
     edits: EditSet | None = None
+    prepare = staticmethod(unwrapped)
 
     def forward(self, images: Tensor, target: Tensor | None = None, **options: object) -> Tensor:
         """Edit (N, 3, H, W) images in [-1, 1]; same shape and range.
@@ -52,16 +66,8 @@ class Editor(nn.Module):
         return self._edit(images, target.to(images), **options)
 
     def _edit(self, images: Tensor, target: Tensor) -> Tensor:
-        """Do what `forward` says for images and a target that fit; without ``columns``, no target.
-
-        The target has the images' type and device.
-        """
+        """Do what `forward` says; a network without ``columns`` is given no target."""
         raise NotImplementedError
-
-    @staticmethod
-    def prepare(state: Mapping) -> Mapping:
-        """Return the state dict of what a file holds: our names, and nothing unused."""
-        return dict(state)
 
     @staticmethod
     def _sizes(shapes: Mapping[str, Size]) -> tuple:
@@ -73,30 +79,14 @@ class Editor(nn.Module):
         """Return the network of a state dict's sizes, or the published one if it tells none."""
         shapes = {key: value.shape for key, value in state.items() if torch.is_tensor(value)}
         try:
-            return cls(*cls._sizes(shapes))
-        except (KeyError, ValueError, RuntimeError):  # another network's: `fit` says how it differs
-            return cls()
+            network = cls(*cls._sizes(shapes))
+            if network.columns is None or network.columns > 0:
+                return network
+        except (KeyError, ValueError, RuntimeError):
+            pass
+        return cls()  # another network's state: `fit` says how it differs
 
 
 def joined(x: Tensor, target: Tensor) -> Tensor:
     """Return x (N, C, H, W) and behind it each column of a target (N, K) as a constant channel."""
     return torch.cat([x, target[:, :, None, None].expand(-1, -1, *x.shape[-2:])], dim=1)
-
-
-def positive(size: int) -> int:
-    """Return a size of `Editor._sizes`; a ValueError says that no network has it."""
-    if size < 1:
-        raise ValueError(size)
-    return size
-
-
-def unwrapped(state: Mapping) -> dict:
-    """Return the generator's parameters of a checkpoint, without DataParallel's "module."."""
-    inner = next((state[w] for w in WRAPPERS if isinstance(state.get(w), Mapping)), state)
-    return {str(key).removeprefix("module."): value for key, value in inner.items()}
-
-
-def without_statistics(state: Mapping) -> dict:
-    """Drop running statistics, for networks that always normalise by the instance's own."""
-    statistics = ("running_mean", "running_var", "num_batches_tracked")
-    return {key: value for key, value in state.items() if not str(key).endswith(statistics)}

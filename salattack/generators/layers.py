@@ -22,12 +22,10 @@ class InstanceNorm2d(nn.InstanceNorm2d):
         quick = x.is_contiguous(memory_format=torch.channels_last) and x[0, 0].numel() <= 2**16
         if x.device.type != "cpu" or not quick:
             return super().forward(x)
-        if len(x) == 1:  # whose gradient need not be put together
-            return self._one(x)
-        return torch.cat([self._one(image) for image in x.split(1)])
-
-    def _one(self, image: Tensor) -> Tensor:
-        return F.batch_norm(image, None, None, self.weight, self.bias, True, 0.0, self.eps)
+        images = x.split(1) if len(x) > 1 else [x]  # one image's gradient need not be put together
+        how = {"training": True, "momentum": 0.0, "eps": self.eps}
+        parts = [F.batch_norm(i, None, None, self.weight, self.bias, **how) for i in images]
+        return torch.cat(parts) if len(parts) > 1 else parts[0]
 
 
 class ImageConv2d(nn.Conv2d):
@@ -42,6 +40,19 @@ class ImageConv2d(nn.Conv2d):
             return super().forward(x)
 
 
+class Residual(nn.Module):
+    """Layers around an identity skip, under the ``name`` that the published files give them."""
+
+    def __init__(self, name: str, one: list[nn.Module], two: list[nn.Module]) -> None:
+        super().__init__()
+        self.add_module(name, nn.Sequential(*one, *two[:-1]))  # no ReLU behind the second
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (N, C, H, W) to the same shape."""
+        (layers,) = self.children()
+        return x + layers(x)
+
+
 def normalised(conv: nn.Module, affine: bool = False) -> list[nn.Module]:
     """Return a convolution with the instance normalisation and the ReLU behind it."""
     return [conv, InstanceNorm2d(conv.out_channels, affine=affine), nn.ReLU()]
@@ -51,3 +62,8 @@ def reflecting(a: int, b: int, size: int = 3, stride: int = 1, bias: bool = True
     """Return a convolution of a to b channels that pads by reflection; of RGB, the image's own."""
     kind = ImageConv2d if a == 3 else nn.Conv2d
     return kind(a, b, size, stride, size // 2, bias=bias, padding_mode="reflect")
+
+
+def shortcut(a: int, b: int) -> nn.Module:
+    """Return what carries a channels past a residual block of b channels."""
+    return nn.Conv2d(a, b, 1, bias=False) if a != b else nn.Identity()

@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from traceback import walk_tb
 from typing import Any
 
 import torch
@@ -100,7 +101,7 @@ class OnnxEntry(Entry):
         network = _in_torch(model, path.name)
         fixed = tuple(sides) if all(sides) else None
         generator = OnnxGenerator(network, path.name, fixed, batch == 1, layout, value_range)
-        _try(frozen(generator, torch.device("cpu")), model)
+        _try(frozen(generator, torch.device("cpu")))
         return self._loaded(frozen(generator, chosen), sha256(path))
 
 
@@ -137,48 +138,40 @@ def _image_shape(model: Any, name: str) -> list[int]:
 
 
 def _in_torch(model: Any, name: str) -> nn.Module:
-    """Return a model as a torch module; where that fails, the message names the operator."""
+    """Return a model as a torch module, each operator in it with its ``operation_type``."""
     convert = needed("onnx2torch", f"converting {name}").convert
-    from onnx2torch.node_converters import get_converter
     from onnx2torch.onnx_graph import OnnxGraph
 
     try:
-        return convert(model)
-    except Exception as error:  # of the converter of one operator, which one by one finds
-        versions = {one.domain: one.version for one in model.opset_import}
-        graph, kind = OnnxGraph(model.graph), "graph"
-        with suppress(Exception):
-            for node in graph.nodes.values():
-                kind, domain = node.operation_type, node.domain
-                get_converter(kind, versions[domain], domain)(node, graph)
-        raise _unconvertible(name, kind, error) from error
+        network = convert(model)
+    except Exception as error:
+        raise _unconvertible(name, error) from error
+    nodes = OnnxGraph(model.graph).nodes
+    for key, module in network.named_modules():
+        module.operation_type = nodes[key].operation_type if key in nodes else "graph"
+    return network
 
 
-def _unconvertible(name: str, operator: str, error: Exception) -> SalattackError:
-    problem = f"onnx2torch fails at its operator {operator} ({said(error)})"
+def _unconvertible(name: str, error: Exception) -> SalattackError:
+    """Name the operator that a converter (``onnx_node``) or a module (``self``) failed at."""
+    kind = "graph"
+    for frame, _ in walk_tb(error.__traceback__):
+        seen = frame.f_locals
+        kind = getattr(seen.get("onnx_node", seen.get("self")), "operation_type", kind)
+    problem = f"onnx2torch fails at its operator {kind} ({said(error)})"
     advice = f"export the model in opset {OPSET} or without it, or write an adapter"
     return SalattackError(f"{name} cannot be converted: {problem}; {advice}")
 
 
-def _try(generator: OnnxGenerator, model: Any) -> None:
+def _try(generator: OnnxGenerator) -> None:
     """Edit one image of noise and differentiate it, so that what cannot work is refused now."""
-    from onnx2torch.onnx_graph import OnnxGraph
-
     name, (height, width) = generator.name, generator.sides or (TRIAL_SIDE, TRIAL_SIDE)
-    nodes, at = OnnxGraph(model.graph).nodes, ["graph"]
-    for key, module in generator.network.named_modules():
-        if key in nodes:
-            kind = nodes[key].operation_type
-            module.register_forward_pre_hook(lambda *_, kind=kind: at.append(kind))
     noise = torch.rand(1, 3, height, width, generator=torch.Generator().manual_seed(0))
     images = (noise - 0.5).requires_grad_()
     try:
         result = generator(images)
     except Exception as error:
-        raise _unconvertible(name, at[-1], error) from error
-    finally:
-        for module in generator.network.modules():
-            module._forward_pre_hooks.clear()
+        raise _unconvertible(name, error) from error
     if result.shape != images.shape:
         found = "×".join(map(str, result.shape))
         made = f"{name} makes {found} of an image of 1×3×{height}×{width}"

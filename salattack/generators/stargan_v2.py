@@ -13,15 +13,11 @@ from torch import Size, Tensor, nn
 from ..edits import EditSet
 from ..errors import SalattackError
 from .editor import Editor
-from .layers import ImageConv2d, InstanceNorm2d
+from .layers import ImageConv2d, InstanceNorm2d, shortcut
 
 PARTS = ("generator", "mapping_network", "style_encoder")
 DOMAINS = ("Female", "Male")  # of the CelebA-HQ networks, in their order
 UNIT = 2**-0.5  # of the sum of two branches, so that it keeps their variance
-
-
-def _shortcut(a: int, b: int) -> nn.Module:
-    return nn.Conv2d(a, b, 1, bias=False) if a != b else nn.Identity()
 
 
 class _Down(nn.Module):
@@ -32,7 +28,7 @@ class _Down(nn.Module):
         self.conv1, self.conv2 = nn.Conv2d(a, a, 3, 1, 1), nn.Conv2d(a, b, 3, 1, 1)
         for name in ("norm1", "norm2"):
             setattr(self, name, InstanceNorm2d(a, affine=True) if normalise else nn.Identity())
-        self.conv1x1 = _shortcut(a, b)
+        self.conv1x1 = shortcut(a, b)
         self.pool = nn.AvgPool2d(2) if pool else nn.Identity()
 
     def forward(self, x: Tensor) -> Tensor:
@@ -60,7 +56,7 @@ class _Up(nn.Module):
         super().__init__()
         self.conv1, self.conv2 = nn.Conv2d(a, b, 3, 1, 1), nn.Conv2d(b, b, 3, 1, 1)
         self.norm1, self.norm2 = _AdaIN(style_dim, a), _AdaIN(style_dim, b)
-        self.conv1x1 = _shortcut(a, b)
+        self.conv1x1 = shortcut(a, b)
         self.grow = nn.Upsample(scale_factor=2) if grow else nn.Identity()
         self.residual = residual
 

@@ -131,8 +131,8 @@ class DPR(Editor):
     def prepare(state: Mapping) -> Mapping:
         """Return the parameters that make the picture.
 
-        The file also holds the inner levels of the hourglass a second time, layers that estimate
-        the photo's light, and shortcuts of blocks that keep the number of channels: all unused.
+        The file also holds the hourglass' inner levels a second time, layers that estimate the
+        photo's light, and shortcuts of blocks that keep the number of channels: all unused.
         """
 
         def unused(key: str, shape: Sequence[int]) -> object:

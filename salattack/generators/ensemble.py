@@ -13,9 +13,6 @@ class Ensemble:
     The MSE that `salattack.attacks.Attack` maximises is then the mean of the members' own; the
     measures too are of all members together. A member whose output moves far weighs most.
 
-    Args:
-        members: generators that edit the same images.
-
     Raises:
         SalattackError: no members.
     """
@@ -28,10 +25,8 @@ class Ensemble:
     def __call__(self, images: Tensor, target: Tensor | list[Tensor | None]) -> Tensor:
         """Edit (N, 3, H, W) images in [-1, 1] by each of K members: (N, 3 K, H, W).
 
-        Args:
-            images: the photos.
-            target: one for all members, or a list with each member's own (a tuple is several
-                edits, see `salattack.edits`). `Study` passes one for all.
+        ``target`` is one for all members, as `Study` passes it, or a list with each member's own
+        (a tuple is several edits, see `salattack.edits`).
 
         Raises:
             SalattackError: another number of targets than of members.
@@ -40,5 +35,4 @@ class Ensemble:
         if len(targets) != len(self.members):
             counts = f"{len(self.members)} members, {len(targets)} targets were given"
             raise SalattackError(f"the ensemble has {counts}")
-        edits = [g(images, one) for g, one in zip(self.members, targets, strict=True)]
-        return torch.cat(edits, dim=1)
+        return torch.cat([g(images, t) for g, t in zip(self.members, targets, strict=True)], dim=1)

@@ -22,21 +22,21 @@ TRIAL_SIDE = 128  # of the image that a model of any size is tried with
 
 
 class OnnxGenerator(nn.Module):
-    """A converted ONNX graph, asked as every other generator."""
+    """A converted ONNX graph, asked as every other generator; see `OnnxEntry.load`."""
 
-    def __init__(
-        self,
-        network: nn.Module,  # what the converter made of the graph
-        name: str,  # of the file, for messages
-        sides: tuple[int, int] | None,  # (H, W) that the graph is fixed to; None for any
-        single: bool,  # whether the graph takes one image at a time
-        layout: str,  # as `OnnxEntry.load`
-        value_range: Sequence[float],
-    ) -> None:
+    def __init__(self, path: Path, layout: str, value_range: Sequence[float]) -> None:
         super().__init__()
-        self.network, self.name, self.sides, self.single = network, name, sides, single
-        low, high = value_range
-        self.nhwc, self.low, self.half = layout == "nhwc", low, (high - low) / 2
+        self.name, self.nhwc = path.name, layout == "nhwc"
+        self.low, self.half = value_range[0], (value_range[1] - value_range[0]) / 2
+        model = _opened(path)
+        batch, *shape = _image_shape(model, self.name)
+        channels, *sides = (shape[2], *shape[:2]) if self.nhwc else shape
+        if channels != 3 and (channels or 3 in sides):
+            lacking = f"{self.name} does not take RGB images in layout {layout}"
+            raise SalattackError(f"{lacking}; choose the other layout or another model")
+        self.single = batch == 1  # whether the graph takes one image at a time
+        self.sides = tuple(sides) if all(sides) else None  # (H, W) that the graph is fixed to
+        self.network = _in_torch(model, self.name)
 
     def forward(self, images: Tensor, target: Tensor | None = None) -> Tensor:
         """Edit (N, 3, H, W) images in [-1, 1]; same shape and range. The ``target`` is ignored.
@@ -81,9 +81,8 @@ class OnnxEntry(Entry):
             value_range: lowest and highest value of a pixel, in and out: (-1, 1), (0, 1), (0, 255).
 
         Raises:
-            SalattackError: an unreadable file, an operator that cannot be converted, another
-                number of inputs or outputs than one, a result of another shape, a graph that
-                cannot be differentiated.
+            SalattackError: an unreadable file, one that cannot be converted or differentiated,
+                more than one input or output, a result of another shape.
         """
         if layout not in LAYOUTS:
             raise one_of("layout", layout, LAYOUTS)
@@ -92,16 +91,8 @@ class OnnxEntry(Entry):
         if weights is None:
             raise SalattackError("give the ONNX file: load_generator('onnx', weights='model.onnx')")
         path, chosen = Path(weights), pick_device(device)
-        model = _opened(path)
-        batch, *shape = _image_shape(model, path.name)
-        channels, *sides = shape if layout == "nchw" else (shape[2], *shape[:2])
-        if channels != 3 and (channels or 3 in sides):
-            lacking = f"{path.name} does not take RGB images in layout {layout}"
-            raise SalattackError(f"{lacking}; choose the other layout or another model")
-        network = _in_torch(model, path.name)
-        fixed = tuple(sides) if all(sides) else None
-        generator = OnnxGenerator(network, path.name, fixed, batch == 1, layout, value_range)
-        _try(frozen(generator, torch.device("cpu")))
+        generator = frozen(OnnxGenerator(path, layout, value_range), torch.device("cpu"))
+        _try(generator)
         return self._loaded(frozen(generator, chosen), sha256(path))
 
 

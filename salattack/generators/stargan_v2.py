@@ -12,7 +12,7 @@ from torch import Size, Tensor, nn
 
 from ..edits import EditSet
 from ..errors import SalattackError
-from .editor import Editor
+from .editor import Editor, unwrapped
 from .layers import ImageConv2d, InstanceNorm2d, shortcut
 
 PARTS = ("generator", "mapping_network", "style_encoder")
@@ -165,16 +165,10 @@ class StarGANv2(Editor):
     ) -> Tensor:
         """Return the edit, clipped as in the authors' code.
 
-        Args:
-            images: see `forward`.
-            target: style codes.
-            masks: where the CelebA-HQ model passes on the photo's details: two (N, 1, h, w) heat
-                maps in [0, 1], for 32 px and for 64 and 128 px. The authors take them from a
-                landmark network (FAN) that this package does not have; functools.partial binds
-                them for an attack. None, as in their code, passes nothing.
-
-        Raises:
-            SalattackError: masks for a model without high pass.
+        ``masks`` say where the CelebA-HQ model passes on the photo's details: two (N, 1, h, w) heat
+        maps in [0, 1], for 32 px and for 64 and 128 px. The authors take them from a landmark
+        network (FAN) that this package does not have; functools.partial binds them for an attack.
+        Without them, as in their code, nothing is passed on.
         """
         if masks is not None and not hasattr(self.generator, "hpf"):
             raise SalattackError("this StarGAN v2 has no high pass: leave out the masks")
@@ -206,13 +200,9 @@ class StarGANv2(Editor):
 
         The landmark network and the discriminator that a file also holds make no picture.
         """
-        if not any(isinstance(state.get(part), Mapping) for part in PARTS):
-            return state
-        return {
-            f"{part}.{str(key).removeprefix('module.')}": value
-            for part in PARTS
-            for key, value in dict(state.get(part) or {}).items()
-        }
+        parts = {part: state[part] for part in PARTS if isinstance(state.get(part), Mapping)}
+        named = {f"{part}.{key}": v for part in parts for key, v in unwrapped(parts[part]).items()}
+        return named or state
 
     @staticmethod
     def _sizes(shapes: Mapping[str, Size]) -> tuple:

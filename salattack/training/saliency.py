@@ -152,8 +152,7 @@ def train_saliency(settings: SaliencySettings) -> Path:
     model = PFANLight()
     if settings.backbone_weights:
         model.backbone = load_backbone(settings.backbone_weights)
-    if settings.init:
-        fit(model, read_state_dict(settings.init), Path(settings.init).name)
+    settings.fill(model)
     model.to(memory_format=torch.channels_last)
     fixed = torch.nn.ModuleList(list(model.backbone)[:FIXED_BLOCKS]).requires_grad_(False)
     decoder = [p for n, p in model.named_parameters() if not n.startswith("backbone.")]
@@ -175,13 +174,7 @@ def train_saliency(settings: SaliencySettings) -> Path:
             logits = model.decode(levels)
         logits = F.interpolate(logits.float(), size=masks.shape[-1], mode="bilinear")
         loss = saliency_loss(logits, masks)
-        optimizer.zero_grad()
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(decoder + tuned, 5)
-        optimizer.step()
-        schedule.step()
-        average.update_parameters(model)
-        run.log({"loss": loss})
+        run.learn({"loss": loss}, loss, clip=5)
     return export(run.checkpoint, run.folder / "pfan-light.safetensors")
 
 

@@ -13,8 +13,7 @@ from torch import Tensor, nn
 from ..errors import SalattackError, one_of
 from ..runtime.device import frozen, pick_device
 from ..runtime.files import sha256
-from ..runtime.formats import needed, said
-from ..runtime.weights import Entry, Loaded
+from ..runtime.weights import Entry, Loaded, needed, said
 
 LAYOUTS = ("nchw", "nhwc")
 OPSET = 17  # the newest whose operators onnx2torch knows

@@ -1,5 +1,9 @@
-"""Weight files: read without running anything in them, checked before they are used."""
+"""Weight files: read without running anything in them, checked before they are used.
 
+Of other frameworks' files only numbers are taken: not Keras' configuration, not ONNX' graph.
+"""
+
+import importlib
 import pickle
 import warnings
 from collections import UserDict
@@ -7,10 +11,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from textwrap import shorten
-from typing import NamedTuple
+from types import ModuleType
+from typing import Any, NamedTuple
 
+import numpy as np
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import nn
 
@@ -19,16 +24,71 @@ from ..errors import SalattackError, one_of
 from . import assets
 from .device import frozen, pick_device
 from .files import RESOURCES, sha256
-from .formats import READERS, read_arrays
 
 SHIPPED = RESOURCES / "weights"
+
+
+def needed(package: str, what: str) -> ModuleType:
+    """Import an optional package; the message says ``what`` needs it where it is not installed."""
+    try:
+        return importlib.import_module(package)
+    except ImportError as error:
+        advice = "pip install 'salattack[generators]'"
+        raise SalattackError(f"{what} needs the package {package}: {advice}") from error
+
+
+def said(error: Exception) -> str:
+    """Return the first line of a library's message, for a sentence of ours."""
+    return next(iter(str(error).strip().splitlines()), type(error).__name__).rstrip(".")
+
+
+def _read_hdf5(path: Path) -> dict[str, Any]:
+    h5py = needed("h5py", f"reading {path.name}")
+    names: list[str] = []
+    with h5py.File(path, "r") as file:
+        file.visit(names.append)  # links to other files are not visited
+        return {name: file[name][()] for name in names if isinstance(file[name], h5py.Dataset)}
+
+
+def _read_npy(path: Path) -> dict[str, Any]:
+    return {path.stem: np.load(path, allow_pickle=False)}
+
+
+def _read_onnx(path: Path) -> dict[str, Any]:
+    onnx = needed("onnx", f"reading {path.name}")
+    model = onnx.load(path)
+    return {i.name: onnx.numpy_helper.to_array(i) for i in model.graph.initializer}
+
+
+READERS = {".h5": _read_hdf5, ".hdf5": _read_hdf5, ".npy": _read_npy, ".onnx": _read_onnx}
+
+
+def _read(path: Path) -> object:
+    """Return what a file holds, arrays of `READERS` as float32 tensors."""
+    try:
+        if path.suffix == ".safetensors":
+            return load_file(path)
+        if path.suffix not in READERS:
+            return torch.load(path, map_location="cpu", weights_only=True)
+        found = READERS[path.suffix](path).items()
+        return {name: torch.from_numpy(np.array(value, np.float32)) for name, value in found}
+    except SalattackError:
+        raise
+    except pickle.UnpicklingError as error:
+        problem = f"{path.name} holds more than tensors and was not executed"
+        advice = "convert it to .safetensors where you trust its source"
+        raise SalattackError(f"{problem}; {advice}") from error
+    except Exception as error:  # each library raises its own kinds
+        problem = f"{path.name} is not a readable weights file ({said(error)})"
+        raise SalattackError(f"{problem}; fetch it again") from error
 
 
 def read_state_dict(path: str | Path, *, expected_sha256: str | None = None) -> dict:
     """Read a state dict; of a torch checkpoint tensors only, and no code in it is executed.
 
     Args:
-        path: ``.safetensors``, a torch checkpoint, or arrays as `read_arrays` takes them.
+        path: ``.safetensors``, a torch checkpoint, HDF5, ONNX, or a folder of ``.npy``. Names are
+            then an HDF5 dataset's path, an ONNX initialiser's name, or a file's stem.
         expected_sha256: refuse a file with another checksum.
 
     Returns:
@@ -45,25 +105,17 @@ def read_state_dict(path: str | Path, *, expected_sha256: str | None = None) -> 
         damage = f"sha256 {found[:12]}…, expected {expected_sha256[:12]}…"
         advice = "reinstall the package or fetch the file again"
         raise SalattackError(f"{path.name} is damaged: {damage}; {advice}")
-    if path.is_dir() or path.suffix in READERS:
-        return read_arrays(path)
-    try:
-        if path.suffix == ".safetensors":
-            state = load_file(path)
-        else:
-            state = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        problem = f"{path.name} holds more than tensors and was not executed"
-        advice = "convert it to .safetensors where you trust its source"
-        raise SalattackError(f"{problem}; {advice}") from error
-    except (SafetensorError, RuntimeError, EOFError, OSError) as error:
-        raise SalattackError(f"{path.name} is not a readable weights file ({error})") from error
-    if not isinstance(state, Mapping):
-        raise SalattackError(f"{path.name} does not hold a state dict but a {type(state).__name__}")
-    floats = {
-        k: v.float() for k, v in state.items() if torch.is_tensor(v) and v.is_floating_point()
-    }
-    return dict(state) | floats
+    files = sorted(path.glob("*.npy")) if path.is_dir() else [path]
+    if not files:
+        raise SalattackError(f"the folder {path} holds no .npy files; check the path")
+    state: dict = {}
+    for found in map(_read, files):
+        if not isinstance(found, Mapping):
+            kind = type(found).__name__
+            raise SalattackError(f"{path.name} does not hold a state dict but a {kind}")
+        state |= found
+    floats = (k for k, v in state.items() if torch.is_tensor(v) and v.is_floating_point())
+    return state | {key: state[key].float() for key in floats}
 
 
 def fit(module: nn.Module, state: Mapping, source: str) -> nn.Module:
@@ -122,9 +174,8 @@ class Entry:
         state = self.prepare(state)
         network = fit(self.build(state), state, source.name)
         if not self.shipped and self.sha256 not in (None, found):
-            warnings.warn(
-                f"{source.name} is not the published {self._differs(source, found)}", stacklevel=3
-            )
+            problem = f"{source.name} is not the published {self._differs(source, found)}"
+            warnings.warn(problem, stacklevel=3)
         return self._loaded(frozen(network, chosen), found)
 
     def _loaded(self, network: nn.Module, found: str) -> Loaded:

@@ -84,11 +84,7 @@ def decoded(
 
 
 def open_photo(path: str | Path) -> Image.Image:
-    """Read a picture completely and return it upright, as 8-bit RGB; see `decoded`.
-
-    Grey, palette and CMYK pictures are converted, 16-bit grey is scaled to 8 bits, and transparency
-    is composited on white.
-    """
+    """Read a picture completely and return it upright, as 8-bit RGB on white; see `decoded`."""
     with decoded(path) as image:
         return to_rgb(ImageOps.exif_transpose(image), "white")
 
@@ -100,7 +96,7 @@ def read_mask(path: str | Path) -> Image.Image:
 
 
 def to_rgb(image: Image.Image, behind: str) -> Image.Image:
-    """Return a picture as 8-bit RGB on a background colour; 16-bit grey is scaled to 8 bits."""
+    """Return a picture of any mode as 8-bit RGB on a background colour; 16-bit grey is scaled."""
     if image.mode.startswith("I"):  # Pillow's own conversion clips 16 bits instead of scaling
         grey = np.asarray(image).astype(np.int64)
         if grey.min() < 0 or grey.max() > 65535:

@@ -20,8 +20,8 @@ from .alignment import CELEBA_SIZE, CROP, preprocess, require_sides
 from .reading import open_photo, open_zip
 from .sets import Faces
 
-SPLITS = ("stargan", "train", "valid", "test", "all")
 PARTITIONS = ("train", "valid", "test")  # 0, 1, 2 in list_eval_partition.txt
+SPLITS = ("stargan", *PARTITIONS, "all")
 LISTING = ("list_attr_celeba.txt",)
 PICTURES = ("img_align_celeba", "img_align_celeba.zip")
 N_ROWS = 202_599
@@ -38,17 +38,13 @@ def celeba(root: str | Path, image_size: int = 128, split: str = "stargan", seed
 
     "stargan" is how StarGAN's authors chose the test faces that their published generator has not
     seen: the first 1,999 rows of the list shuffled after ``random.seed(1234)``. It needs CelebA's
-    complete list in its original order; a list of another length is warned about.
+    complete list in its original order; a list of another length is warned about. "all" is the
+    whole list; "train", "valid" and "test" are those of ``list_eval_partition.txt``. ``seed`` is
+    that of the other splits' order.
 
-    Pictures of CelebA's proportions in another size, from half size up, are cut accordingly.
-
-    Args:
-        root: the folder with ``list_attr_celeba.txt`` (there or in ``Anno/``) and `PICTURES`
-            (there or in ``Img/``).
-        image_size: side of the images in pixels.
-        split: "stargan"; "all"; "train", "valid" or "test" by ``list_eval_partition.txt`` (there
-            or in ``Eval/``).
-        seed: of the order; "stargan" has its own.
+    The folder ``root`` holds that file, ``list_attr_celeba.txt`` and `PICTURES`, or has them in
+    ``Eval/``, ``Anno/`` and ``Img/``. Pictures of CelebA's proportions in another size, from half
+    size up, are cut accordingly.
 
     Raises:
         SalattackError: an unknown split, a missing part of the layout, or an inconsistent list.
@@ -129,9 +125,8 @@ def _official(root: str | Path, split: str, rows: pd.DataFrame, listing: Path) -
     table = _csv(path, header=None, names=["name", "part"], index_col="name")
     parts = _checked(path, table, range(3))["part"]
     if len(strays := rows.index.symmetric_difference(parts.index)):
-        name = strays[0]
-        has, lacks = (listing, path) if name in rows.index else (path, listing)
-        stray = f"{name} is in {has} and not in {lacks} ({len(strays)} such names)"
+        has, lacks = (listing, path) if strays[0] in rows.index else (path, listing)
+        stray = f"{strays[0]} is in {has} and not in {lacks} ({len(strays)} such names)"
         raise SalattackError(f"{stray}; take both from one copy of CelebA")
     names = rows.index[parts[rows.index] == PARTITIONS.index(split)]
     if names.empty:

@@ -16,12 +16,12 @@ from ..errors import SalattackError
 
 
 @lru_cache(maxsize=2)
-def _opened_zip(path: Path, changed: int, process: int) -> ZipFile:
+def _opened_zip(path: Path, *_: int) -> ZipFile:
     return ZipFile(path)
 
 
 def open_zip(path: Path) -> ZipFile:
-    """Return an open zip, the same one again in a process: an index may be long.
+    """Return an open zip, the same one again while it is unchanged: an index may be long.
 
     Each process opens its own, since a handle that outlives a fork shares its position.
     """
@@ -63,9 +63,7 @@ def decoded(
         SalattackError: the picture is missing, damaged, of no known format, too large or animated.
     """
     try:
-        if file is None and _zip_of(Path(path)):
-            file = io.BytesIO(read_bytes(path))
-        with Image.open(file or path) as image:
+        with Image.open(file or io.BytesIO(read_bytes(path))) as image:
             # A phone's MPO is a JPEG with a depth or gain map behind it, not an animation.
             if still and image.format != "MPO" and getattr(image, "n_frames", 1) > 1:
                 raise SalattackError(f"{path} is animated; save one frame as a still picture")

@@ -124,11 +124,8 @@ def folder(
     The labels come from ``attributes.csv`` in the folder: a column ``file`` and one column of 0
     and 1 for each attribute. Without it every face gets `DEFAULT_LABELS` and a warning says so.
 
-    Args:
-        path: a folder with photos of faces, named as `SUFFIXES`.
-        image_size: side of the images in pixels; no photo's shorter side may be less.
-        split: None sorts by name; "shuffled" makes the first n a random sample.
-        seed: of the order of "shuffled".
+    Photos are named as `SUFFIXES`; no shorter side may be less than ``image_size``. The ``split``
+    None sorts by name; "shuffled" makes the first n a random sample, drawn by ``seed``.
 
     Raises:
         SalattackError: no photos, an unknown split, or a wrong ``attributes.csv``.

@@ -12,8 +12,7 @@ import torch.nn.functional as F
 from torch import Size, Tensor, nn
 
 from ..edits import EditSet
-from .editor import Editor, joined
-from .layers import ImageConv2d
+from .editor import Editor, ImageConv2d, joined
 
 AGES = ("Age_10-19", "Age_20-29", "Age_30-39", "Age_40-49", "Age_50+")
 KERAS = {

@@ -12,8 +12,7 @@ import torch
 from torch import Size, Tensor, nn
 
 from ..edits import ATTRIBUTES, EditSet, edit_labels
-from .editor import Editor, joined
-from .layers import ImageConv2d
+from .editor import Editor, ImageConv2d, joined
 
 PUBLISHED = (  # of the published weights, in the order of a target
     *("Bald", "Bangs", "Black_Hair", "Blond_Hair", "Brown_Hair", "Bushy_Eyebrows", "Eyeglasses"),

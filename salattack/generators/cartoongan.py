@@ -10,8 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Size, Tensor, nn
 
-from .editor import Editor
-from .layers import InstanceNorm2d, reflecting
+from .editor import Editor, InstanceNorm2d, reflecting
 
 
 class CartoonGAN(Editor):

@@ -8,8 +8,7 @@ from collections.abc import Mapping
 
 from torch import Size, Tensor, nn
 
-from .editor import Editor, without_statistics
-from .layers import ImageConv2d, Residual, normalised
+from .editor import Editor, ImageConv2d, Residual, normalised, without_statistics
 
 
 class CycleGAN(Editor):

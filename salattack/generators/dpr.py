@@ -14,8 +14,7 @@ from kornia.color import lab_to_rgb, rgb_to_lab
 from torch import Size, Tensor, nn
 
 from ..edits import EditSet
-from .editor import Editor
-from .layers import ImageConv2d, InstanceNorm2d, shortcut
+from .editor import Editor, ImageConv2d, InstanceNorm2d, shortcut
 
 # Directions (right, up, towards the viewer) that the named lights come from.
 DIRECTIONS = {

@@ -77,7 +77,7 @@ class GANimation(StarGAN):
             if key.endswith(".bias"):
                 place, index, _ = key.rsplit(".", 2)
                 norm = f"{place}.{int(index) + 1}"
-                renamed |= {f"{norm}.weight": torch.ones_like(value)}
+                renamed[f"{norm}.weight"] = torch.ones_like(value)
                 renamed[f"{norm}.bias"] = torch.zeros_like(value)
             else:
                 renamed[key] = value

@@ -6,8 +6,7 @@ from functools import partial
 from torch import Size, Tensor, nn
 
 from ..edits import LABEL_EDITS
-from .editor import Editor, joined, without_statistics
-from .layers import ImageConv2d, Residual, normalised
+from .editor import Editor, ImageConv2d, Residual, joined, normalised, without_statistics
 
 
 class StarGAN(Editor):

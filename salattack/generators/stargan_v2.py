@@ -12,8 +12,7 @@ from torch import Size, Tensor, nn
 
 from ..edits import EditSet
 from ..errors import SalattackError
-from .editor import Editor, unwrapped
-from .layers import ImageConv2d, InstanceNorm2d, shortcut
+from .editor import Editor, ImageConv2d, InstanceNorm2d, shortcut, unwrapped
 
 PARTS = ("generator", "mapping_network", "style_encoder")
 DOMAINS = ("Female", "Male")  # of the CelebA-HQ networks, in their order

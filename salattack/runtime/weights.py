@@ -83,28 +83,19 @@ def _read(path: Path) -> object:
         raise SalattackError(f"{problem}; fetch it again") from error
 
 
-def read_state_dict(path: str | Path, *, expected_sha256: str | None = None) -> dict:
-    """Read a state dict; of a torch checkpoint tensors only, and no code in it is executed.
+def read_state_dict(path: str | Path) -> dict:
+    """Return what a weights file holds: parameter names to float32 tensors, and other entries.
 
-    Args:
-        path: ``.safetensors``, a torch checkpoint, HDF5, ONNX, or a folder of ``.npy``. Names are
-            then an HDF5 dataset's path, an ONNX initialiser's name, or a file's stem.
-        expected_sha256: refuse a file with another checksum.
-
-    Returns:
-        What the file holds: parameter names to float32 tensors (other entries as they are).
+    The file is ``.safetensors``, a torch checkpoint, HDF5, ONNX, or a folder of ``.npy``. Names
+    are then an HDF5 dataset's path, an ONNX initialiser's name, or a file's stem. Of a torch
+    checkpoint tensors only are read, and no code in it is executed.
 
     Raises:
-        SalattackError: no such file, another checksum, a damaged file, or a pickle that holds
-            anything but tensors.
+        SalattackError: no such file, a damaged one, or a pickle that holds anything but tensors.
     """
     path = Path(path)
     if not path.exists():
         raise SalattackError(f"no weights file at {path}; check the path")
-    if expected_sha256 is not None and (found := sha256(path)) != expected_sha256:
-        damage = f"sha256 {found[:12]}…, expected {expected_sha256[:12]}…"
-        advice = "reinstall the package or fetch the file again"
-        raise SalattackError(f"{path.name} is damaged: {damage}; {advice}")
     files = sorted(path.glob("*.npy")) if path.is_dir() else [path]
     if not files:
         raise SalattackError(f"the folder {path} holds no .npy files; check the path")
@@ -164,30 +155,35 @@ class Entry:
             SalattackError: no file, a damaged file, code in the file, keys or shapes that do not
                 fit, an unknown device. Another checksum than the published one is a warning.
         """
-        chosen = pick_device(device)
-        if weights is None and self.shipped:
-            source, found = SHIPPED / self.file, self.sha256
-            state = read_state_dict(source, expected_sha256=found)
+        chosen, shipped, found = pick_device(device), self.shipped and weights is None, ""
+        if shipped:
+            source = SHIPPED / self.file
+        elif weights is not None:
+            source = Path(weights)
         else:
-            source, found = (Path(weights), "") if weights is not None else self._cached()
-            state, found = self.read(source), found or sha256(source)
-        state = self.prepare(state)
+            source, found = self._cached()
+        state = self.prepare(self.read(source))
+        found = found or sha256(source)
+        wrong = self.sha256 not in (None, found)
+        if shipped and wrong:
+            damage = f"{source.name} is damaged: {self._difference(source, found)}"
+            raise SalattackError(f"{damage}; reinstall the package")
         network = fit(self.build(state), state, source.name)
-        if not self.shipped and self.sha256 not in (None, found):
-            problem = f"{source.name} is not the published {self._differs(source, found)}"
-            warnings.warn(problem, stacklevel=3)
+        if wrong and not self.shipped:
+            problem = f"{self.file}: {self._difference(source, found)}"
+            warnings.warn(f"{source.name} is not the published {problem}", stacklevel=3)
         return self._loaded(frozen(network, chosen), found)
 
     def _loaded(self, network: nn.Module, found: str) -> Loaded:
         return Loaded(network, self.edits, self.image_size, found)
 
-    def _differs(self, source: Path, found: str) -> str:
-        """Return the file's name and how another differs; of a folder, the first wrong file."""
-        files = assets.known(self.asset).files if self.asset else {}
-        for name, wanted in files.items() if source.is_dir() else ():
+    def _difference(self, source: Path, found: str) -> str:
+        """Say how a file is not the one that is meant; of a folder, which file is not."""
+        files = assets.known(self.asset).files if self.asset and source.is_dir() else {}
+        for name, wanted in files.items():
             if (source / name).is_file() and sha256(source / name) != wanted:
-                return f"{self.file}: {name} is another file"
-        return f"{self.file}: sha256 {found[:12]}…, expected {self.sha256[:12]}…"
+                return f"{name} is another file"
+        return f"sha256 {found[:12]}…, expected {self.sha256[:12]}…"
 
     def _cached(self) -> tuple[Path, str]:
         lacking = f"{self.file} is not in the package"

@@ -34,8 +34,7 @@ def _doubled(x: Tensor) -> Tensor:
 class AnimeGAN(Editor):
     """AnimeGANv3's tiny generator: a portrait to its drawing.
 
-    Args:
-        width: channels of the first layer; 16 as published (605,616 parameters).
+    ``width`` are the first layer's channels. As published it has 605,616 parameters.
     """
 
     divisor = 16

@@ -31,13 +31,8 @@ class AttGAN(Editor):
     A target holds `PUBLISHED` for the published weights: 0.5 for present and -0.5 for absent; the
     port's tests give the edited one ±1.
 
-    Batches are normalised by the running statistics of the file: in eval mode, as
-    `load_generator` returns it, an image's edit does not depend on its batch.
-
-    Args:
-        width: channels of the first layer; 64 as published (43.4 M parameters).
-        n_attrs: length of the attribute vector.
-        inject: whether the attributes are put in after the decoder's first layer too.
+    ``width`` are the first layer's channels; with ``inject`` the attributes are put in after the
+    decoder's first layer too. As published it has 43.4 M parameters.
     """
 
     divisor, asked = 2**LAYERS, "attributes of ±0.5"

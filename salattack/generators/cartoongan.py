@@ -16,9 +16,7 @@ from .editor import Editor, InstanceNorm2d, reflecting
 class CartoonGAN(Editor):
     """CartoonGAN's generator, which works on BGR: a photo to its cartoon, both RGB.
 
-    Args:
-        width: channels of the first layer; 64 as published (11,129,667 parameters).
-        blocks: residual blocks; 8 as published.
+    ``width`` are the first layer's channels. As published it has 11,129,667 parameters.
     """
 
     def __init__(self, width: int = 64, blocks: int = 8) -> None:

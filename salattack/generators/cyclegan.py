@@ -14,9 +14,7 @@ from .editor import Editor, ImageConv2d, Residual, normalised, without_statistic
 class CycleGAN(Editor):
     """CycleGAN's ResNet generator: an image to its translation.
 
-    Args:
-        width: channels of the first layer; 64 as published (11.38 M parameters).
-        blocks: residual blocks; 9 as published for 256 px.
+    ``width`` are the first layer's channels. As published for 256 px it has 11.38 M parameters.
     """
 
     prepare = staticmethod(without_statistics)  # which files of old PyTorch carry, never used

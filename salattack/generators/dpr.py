@@ -83,11 +83,8 @@ class _Hourglass(nn.Module):
 class DPR(Editor):
     """DPR's network: a photo and a light to the photo in that light.
 
-    Args:
-        widths: channels of the first layer, and inside each level of the hourglass from the
-            outermost; (16, 16, 32, 64, 155) as published.
-        lit: channels that carry the light; 27 as published.
-        hidden: between the light and these; 128 as published.
+    ``widths`` are the channels of the first layer, and inside each level of the hourglass from the
+    outermost; ``lit`` are those that carry the light, ``hidden`` those between it and these.
     """
 
     columns, asked = 9, "spherical-harmonics coefficients"  # of the light, see `light`

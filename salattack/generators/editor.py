@@ -26,23 +26,13 @@ def without_statistics(state: Mapping) -> dict:
 
 
 class Editor(nn.Module):
-    """A generator g(·) that files of any width fill.
+    """A generator g(·) that files of any width fill; a subclass gives `_edit` and `_sizes`."""
 
-    A subclass gives the attributes, `_edit` and `_sizes`.
-
-    Attributes:
-        divisor: of both sides of an image.
-        columns: length of a target's row; None for a network that ignores its target.
-        asked: what such a row holds, for messages.
-        edits: what the network can be asked for; None for the one edit that its weights make.
-        prepare: from what a file holds to a state dict with our names and nothing unused.
-    """
-
-    divisor: int = 4
-    columns: int | None = None
-    asked: str = ""
-    edits: EditSet | None = None
-    prepare = staticmethod(unwrapped)
+    divisor: int = 4  # of both sides of an image
+    columns: int | None = None  # length of a target's row; None where the target is ignored
+    asked: str = ""  # what such a row holds, for messages
+    edits: EditSet | None = None  # to ask for; None for the one edit that the weights make
+    prepare = staticmethod(unwrapped)  # from what a file holds to a state dict with our names
 
     def forward(self, images: Tensor, target: Tensor | None = None, **options: object) -> Tensor:
         """Edit (N, 3, H, W) images in [-1, 1]; same shape and range.
@@ -136,7 +126,7 @@ class Residual(nn.Module):
         self.add_module(name, nn.Sequential(*one, *two[:-1]))  # no ReLU behind the second
 
     def forward(self, x: Tensor) -> Tensor:
-        """Map (N, C, H, W) to the same shape."""
+        """Add what the layers make of (N, C, H, W)."""
         (layers,) = self.children()
         return x + layers(x)
 

@@ -33,12 +33,7 @@ class GANimation(StarGAN):
     """StarGAN's network up to its last layer, with one head for colour and one for attention.
 
     The result is A · photo + (1 − A) · colour, as in the authors' code. A target holds activations
-    of `ACTION_UNITS` in [0, 1], OpenFace's 0 to 5 by 5.
-
-    Args:
-        conv_dim: channels of the first layer; 64 as published (8.47 M parameters).
-        c_dim: number of action units.
-        repeat_num: residual blocks.
+    of `ACTION_UNITS` in [0, 1], OpenFace's 0 to 5 by 5. As published it has 8.47 M parameters.
     """
 
     asked = "action units in [0, 1]"

@@ -10,20 +10,15 @@ from .editor import Editor, ImageConv2d, Residual, joined, normalised, without_s
 
 
 class StarGAN(Editor):
-    """StarGAN's generator: an image and a target label vector to the edited image.
+    """StarGAN's generator: an image and a target vector of ``c_dim`` labels to the edited image.
 
-    Instance statistics are always used. The published checkpoint carries running statistics,
-    which the authors' test code never uses either.
-
-    Args:
-        conv_dim: channels of the first layer; 64 as published (8.43 M parameters).
-        c_dim: length of the label vector.
-        repeat_num: residual blocks.
+    ``conv_dim`` are the first layer's channels, ``repeat_num`` the residual blocks. As published
+    it has 8.43 M parameters.
     """
 
     asked = "labels, 0 or 1"  # in the order of `ATTRIBUTES`
     edits = LABEL_EDITS
-    prepare = staticmethod(without_statistics)
+    prepare = staticmethod(without_statistics)  # which the authors' test code never uses either
 
     def __init__(self, conv_dim: int = 64, c_dim: int = 5, repeat_num: int = 6) -> None:
         super().__init__()

@@ -122,10 +122,7 @@ def _mlp(*widths: int) -> list[nn.Module]:
 
 
 class StarGANv2(Editor):
-    """StarGAN v2, as published for CelebA-HQ by default.
-
-    A target is a style code: `style_of_latent` and `style_of_reference` make them.
-    """
+    """StarGAN v2, as published for CelebA-HQ by default; a target is a style code."""
 
     asked = "style codes (see StarGANv2.style_of_latent and style_of_reference)"
 
@@ -165,9 +162,8 @@ class StarGANv2(Editor):
         """Return the edit, clipped as in the authors' code.
 
         ``masks`` say where the CelebA-HQ model passes on the photo's details: two (N, 1, h, w) heat
-        maps in [0, 1], for 32 px and for 64 and 128 px. The authors take them from a landmark
-        network (FAN) that this package does not have; functools.partial binds them for an attack.
-        Without them, as in their code, nothing is passed on.
+        maps in [0, 1], for 32 px and for 64 and 128 px, of a landmark network (FAN) that this
+        package does not have. Without them, as in the authors' code, nothing is passed on.
         """
         if masks is not None and not hasattr(self.generator, "hpf"):
             raise SalattackError("this StarGAN v2 has no high pass: leave out the masks")

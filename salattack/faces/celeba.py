@@ -44,10 +44,8 @@ def celeba(root: str | Path, image_size: int = 128, split: str = "stargan", seed
 
     The folder ``root`` holds that file, ``list_attr_celeba.txt`` and `PICTURES`, or has them in
     ``Eval/``, ``Anno/`` and ``Img/``. Pictures of CelebA's proportions in another size, from half
-    size up, are cut accordingly.
-
-    Raises:
-        SalattackError: an unknown split, a missing part of the layout, or an inconsistent list.
+    size up, are cut accordingly. An unknown split, a missing part of the layout and an
+    inconsistent list are a SalattackError.
     """
     if split not in SPLITS:
         raise one_of("split of CelebA", split, SPLITS)

@@ -35,8 +35,7 @@ def _zip_of(path: Path) -> Path | None:
 def read_bytes(path: str | Path) -> bytes:
     """Return the bytes of a file, or of a zip's member: ``photos.zip/folder/name.jpg``.
 
-    Raises:
-        OSError: the file or member does not exist or cannot be read; zips raise other types too.
+    One that does not exist or cannot be read is an OSError; zips raise other types too.
     """
     path = Path(path)
     if (archive := _zip_of(path)) is None:
@@ -51,16 +50,13 @@ def read_bytes(path: str | Path) -> bytes:
 def decoded(
     path: str | Path, what: str = "picture", file: BinaryIO | None = None, *, still: bool = True
 ) -> Iterator[Image.Image]:
-    """Open a picture; what goes wrong here or in the block becomes one sentence.
+    """Open a picture; what goes wrong here or in the block becomes one SalattackError.
 
     Args:
         path: a file, or a zip's member as in `read_bytes`.
         what: the word for it in messages.
         file: the opened picture, where ``path`` is only its name.
         still: refuse animated pictures.
-
-    Raises:
-        SalattackError: the picture is missing, damaged, of no known format, too large or animated.
     """
     try:
         with Image.open(file or io.BytesIO(read_bytes(path))) as image:

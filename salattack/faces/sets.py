@@ -87,11 +87,8 @@ class Faces(Dataset[Face]):
     def readable(self) -> Self:
         """Return as many faces that can be read; the set's next ones replace those that cannot.
 
-        Every face is read once for that. There are fewer where the larger set has no more. A
-        warning names each file that is left out.
-
-        Raises:
-            SalattackError: no face can be read.
+        Every face is read once for that. There are fewer where the larger set has no more; none
+        is a SalattackError. A warning names each file that is left out.
         """
         kept, i, reason = [], 0, ""
         while len(kept) < len(self) and i < len(self.every):
@@ -125,10 +122,8 @@ def folder(
     and 1 for each attribute. Without it every face gets `DEFAULT_LABELS` and a warning says so.
 
     Photos are named as `SUFFIXES`; no shorter side may be less than ``image_size``. The ``split``
-    None sorts by name; "shuffled" makes the first n a random sample, drawn by ``seed``.
-
-    Raises:
-        SalattackError: no photos, an unknown split, or a wrong ``attributes.csv``.
+    None sorts by name; "shuffled" makes the first n a random sample, drawn by ``seed``. No photos,
+    another split and a wrong ``attributes.csv`` are a SalattackError.
     """
     path = Path(path)
     if split not in (None, "shuffled"):
@@ -157,9 +152,7 @@ def read_labels(
     """Return labels, 0 or 1 in the columns `ATTRIBUTES`, of the ``rows`` of a CSV file, in order.
 
     ``index`` are its columns that name a row; ``exactly`` refuses a file with other rows besides.
-
-    Raises:
-        SalattackError: an unreadable file, a missing column or row, or another label.
+    An unreadable file, a missing column or row and another label are a SalattackError.
     """
     try:
         table = pd.read_csv(path, dtype={"file": str}).set_index(index)[list(ATTRIBUTES)]

@@ -114,11 +114,7 @@ GENERATORS = _Generators("generator", _OWN)
 
 
 def edits_of(name: str) -> EditSet:
-    """Return what the generator ``name`` of the registry can be asked for.
-
-    Raises:
-        SalattackError: an unknown name.
-    """
+    """Return what a generator can be asked for; an unknown name is a SalattackError."""
     return GENERATORS[name].edits
 
 

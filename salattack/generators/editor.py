@@ -38,9 +38,7 @@ class Editor(nn.Module):
         """Edit (N, 3, H, W) images in [-1, 1]; same shape and range.
 
         ``target`` is (N, ``columns``), see ``asked``; options are those of the network's `_edit`.
-
-        Raises:
-            SalattackError: sides that ``divisor`` does not divide, a target of another shape.
+        Another target, or sides that ``divisor`` does not divide, are a SalattackError.
         """
         name, (height, width) = type(self).__name__, images.shape[-2:]
         if height % self.divisor or width % self.divisor:

@@ -12,9 +12,7 @@ class Ensemble:
 
     The MSE that `salattack.attacks.Attack` maximises is then the mean of the members' own; the
     measures too are of all members together. A member whose output moves far weighs most.
-
-    Raises:
-        SalattackError: no members.
+    No members are a SalattackError.
     """
 
     def __init__(self, *members: Generator) -> None:
@@ -26,10 +24,7 @@ class Ensemble:
         """Edit (N, 3, H, W) images in [-1, 1] by each of K members: (N, 3 K, H, W).
 
         ``target`` is one for all members, as `Study` passes it, or a list with each member's own
-        (a tuple is several edits, see `salattack.edits`).
-
-        Raises:
-            SalattackError: another number of targets than of members.
+        (a tuple is several edits, see `salattack.edits`); another number is a SalattackError.
         """
         targets = target if isinstance(target, list) else [target] * len(self.members)
         if len(targets) != len(self.members):

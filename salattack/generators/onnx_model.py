@@ -40,8 +40,7 @@ class OnnxGenerator(nn.Module):
     def forward(self, images: Tensor, target: Tensor | None = None) -> Tensor:
         """Edit (N, 3, H, W) images in [-1, 1]; same shape and range. The ``target`` is ignored.
 
-        Raises:
-            SalattackError: sides that the graph was not exported for.
+        Sides that the graph was not exported for are a SalattackError.
         """
         if self.sides and tuple(images.shape[-2:]) != self.sides:
             found, wanted = ("×".join(map(str, s)) for s in (images.shape[-2:], self.sides))

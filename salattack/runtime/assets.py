@@ -94,8 +94,7 @@ def known(name: str) -> Asset:
 def checked(name: str) -> tuple[Path, str]:
     """Return the path of an asset in the cache and its checksum, for which it is read once.
 
-    Raises:
-        SalattackError: an unknown name; an asset that is missing, damaged or was never verified.
+    One that is unknown, missing, damaged or was never verified is a SalattackError.
     """
     asset = known(name)
     found, problem = _inspect(asset)
@@ -134,10 +133,8 @@ def fetch(name: str) -> Path:
 def add(name: str, file: str | Path) -> Path:
     """Verify what was downloaded by hand, copy it into the cache, and return its path there.
 
-    ``file`` is the file, the published zip that holds it, or the folder.
-
-    Raises:
-        SalattackError: an unknown name, a missing or wrong file, an unsafe zip, a full disk.
+    ``file`` is the file, the published zip that holds it, or the folder. An unknown name, a missing
+    or wrong file, an unsafe zip and a full disk are a SalattackError.
     """
     asset, file = known(name), Path(file)
     missing = [file / part for part in asset.files or [""] if not (file / part).is_file()]

@@ -23,8 +23,7 @@ class SaliencyModel(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         """Map (N, 3, H, W) images in [-1, 1] to soft maps (N, 1, H, W) in [0, 1], never binarised.
 
-        Raises:
-            SalattackError: not a batch of RGB images.
+        Images of another shape are a SalattackError.
         """
         if images.ndim != 4 or images.shape[1] != 3:
             raise SalattackError(f"images must be (N, 3, H, W), not {tuple(images.shape)}")

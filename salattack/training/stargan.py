@@ -131,8 +131,7 @@ def train_stargan(settings: StarGANSettings) -> Path:
     """Train a generator, or resume, and return the averaged weights' path.
 
     Every ten minutes ``evaluation.csv`` gets the quality of the raw and the averaged weights on
-    a fixed part of the held-out grids. Data, initial weights or a checkpoint (see `Resumable`)
-    that do not fit raise SalattackError.
+    a fixed part of the held-out grids. Files that do not fit raise SalattackError.
     """
     if settings.edit not in (None, *ATTRIBUTES):
         raise one_of("edit", settings.edit, ATTRIBUTES)

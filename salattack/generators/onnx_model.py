@@ -28,13 +28,24 @@ class OnnxGenerator(nn.Module):
         self.name, self.nhwc = path.name, layout == "nhwc"
         self.low, self.half = value_range[0], (value_range[1] - value_range[0]) / 2
         model = _opened(path)
-        batch, *shape = _image_shape(model, self.name)
-        channels, *sides = (shape[2], *shape[:2]) if self.nhwc else shape
-        if channels != 3 and (channels or 3 in sides):
+        constants = {one.name for one in model.graph.initializer}
+        inputs = [one for one in model.graph.input if one.name not in constants]
+        for what, found in (("input", inputs), ("output", model.graph.output)):
+            if len(found) != 1:
+                names = ", ".join(one.name for one in found)
+                advice = f"export it with one image as its {what} and the others bound"
+                problem = f"{self.name} has {len(found)} {what}s ({names})"
+                raise SalattackError(f"{problem}; {advice}")
+        shape = [one.dim_value for one in inputs[0].type.tensor_type.shape.dim]  # 0 where left open
+        if len(shape) != 4:
+            dimensions = f"{len(shape)} dimensions, not images of 4"
+            raise SalattackError(f"{self.name} takes an input of {dimensions}")
+        channels = shape.pop(3 if self.nhwc else 1)
+        if channels != 3 and (channels or 3 in shape[1:]):
             lacking = f"{self.name} does not take RGB images in layout {layout}"
             raise SalattackError(f"{lacking}; choose the other layout or another model")
-        self.single = batch == 1  # whether the graph takes one image at a time
-        self.sides = tuple(sides) if all(sides) else None  # (H, W) that the graph is fixed to
+        self.single = shape[0] == 1  # whether the graph takes one image at a time
+        self.sides = tuple(shape[1:]) if all(shape[1:]) else None  # (H, W), where they are fixed
         self.network = _in_torch(model, self.name)
 
     def forward(self, images: Tensor, target: Tensor | None = None) -> Tensor:
@@ -109,21 +120,6 @@ def _opened(path: Path) -> Any:
         with suppress(Exception):  # the converter to torch will name what is in the way
             return onnx.version_converter.convert_version(model, OPSET)
     return model
-
-
-def _image_shape(model: Any, name: str) -> list[int]:
-    """Return the four sides of a model's one input, 0 for those that it leaves open."""
-    constants = {one.name for one in model.graph.initializer}
-    inputs = [one for one in model.graph.input if one.name not in constants]
-    for what, found in (("input", inputs), ("output", model.graph.output)):
-        if len(found) != 1:
-            names = ", ".join(one.name for one in found)
-            advice = f"export it with one image as its {what} and the others bound"
-            raise SalattackError(f"{name} has {len(found)} {what}s ({names}); {advice}")
-    shape = [one.dim_value for one in inputs[0].type.tensor_type.shape.dim]
-    if len(shape) != 4:
-        raise SalattackError(f"{name} takes an input of {len(shape)} dimensions, not images of 4")
-    return shape
 
 
 def _in_torch(model: Any, name: str) -> nn.Module:

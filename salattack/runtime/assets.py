@@ -71,8 +71,8 @@ class Asset:
 def _asset(row: dict) -> Asset:
     listing = RESOURCES / f"{row['name']}.sha256"  # as `sha256sum` writes it
     lines = listing.read_text().splitlines() if listing.exists() else []
-    row["files"] = {file: sha256 for sha256, file in map(str.split, lines)}
-    return Asset(**row | {"size": int(row["size"] or 0), "inferred": bool(row["inferred"])})
+    row |= {"size": int(row["size"] or 0), "inferred": bool(row["inferred"])}
+    return Asset(**row, files={file: sha256 for sha256, file in map(str.split, lines)})
 
 
 with (RESOURCES / "assets.csv").open(newline="") as _rows:
@@ -233,7 +233,7 @@ def _inspect(asset: Asset) -> tuple[str, str | None]:
         return "", "was never verified"
     expected = asset.checksum if asset.certain else asset.record.read_text()
     found, problem = _compare(asset, asset.path, expected)
-    return found, f"is damaged: {problem}" if problem else None
+    return found, problem and f"is damaged: {problem}"
 
 
 def _compare(asset: Asset, place: Path, checksum: str) -> tuple[str, str | None]:

@@ -35,7 +35,6 @@ def generator_quality(
     held: Grids,
     *,
     edits: Sequence[str] = ATTRIBUTES,
-    faces: int | None = None,
     attacked: int | None = None,
     bfloat16: bool = False,
 ) -> dict[str, float]:
@@ -45,7 +44,6 @@ def generator_quality(
         generator: g, for images (N, 3, 128, 128) and labels (N, 5).
         held: faces that the generator was not trained on.
         edits: those the generator makes.
-        faces: how many faces to use, spread evenly; all by default.
         attacked: how many of them to attack, on the edits in rotation; all by default.
         bfloat16: run the generator in half precision.
 
@@ -54,8 +52,6 @@ def generator_quality(
         that of the unedited crop; ``ssim`` to the recorded output; ``damage``: mean squared change
         of the output under the "pgd" attacker; ``broken``: share of outputs changed by over 0.05.
     """
-    if faces is not None:
-        held = held[torch.linspace(0, len(held) - 1, min(faces, len(held))).round().long()]
     count, targets = len(held) if attacked is None else attacked, held.targets()
 
     def run(images: Tensor, target: Tensor) -> Tensor:

@@ -147,13 +147,12 @@ class Entry:
     def load(self, weights: str | Path | None = None, device: str = "auto") -> Loaded:
         """Read the weights and return the network with what belongs to it.
 
-        Args:
-            weights: a file to use instead of the shipped or the fetched one.
-            device: see `pick_device`.
+        ``weights`` are used instead of the shipped or the fetched file. Another checksum than the
+        published one is a warning.
 
         Raises:
             SalattackError: no file, a damaged file, code in the file, keys or shapes that do not
-                fit, an unknown device. Another checksum than the published one is a warning.
+                fit, an unknown device.
         """
         chosen, shipped, found = pick_device(device), self.shipped and weights is None, ""
         if shipped:

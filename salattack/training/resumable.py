@@ -45,11 +45,8 @@ class Resumable:
     A killed and resumed run ends in the same weights as an uninterrupted one. A checkpoint with
     other settings, or an unusable one, raises SalattackError.
 
-    Args:
-        settings: of the run; a resumed one needs equal settings.
-        parts: what to save by name: "network" (what is trained), "average" (of its weights), then
-            the optimizers and schedules.
-        rng: a random generator to save.
+    ``parts`` are saved by name: "network" (what is trained), "average" (of its weights), then the
+    optimizers and schedules. The state of ``rng`` is saved too.
     """
 
     def __init__(self, settings: Settings, parts: Mapping[str, Any], rng: torch.Generator) -> None:

@@ -133,7 +133,7 @@ def _order(length: int, key: str) -> list[int]:
 def train_saliency(settings: SaliencySettings) -> Path:
     """Train PFANLight on the CPU, or resume, and return the averaged weights' path.
 
-    Data, initial weights or a checkpoint (see `Resumable`) that do not fit raise SalattackError.
+    Files that do not fit raise SalattackError.
     """
     if any(side < 32 or side % 32 for side in (settings.image_size, settings.small_size)):
         raise SalattackError("image_size and small_size must be multiples of 32; change them")

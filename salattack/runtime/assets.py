@@ -114,11 +114,8 @@ def fetch(name: str) -> Path:
 
     A second process waits for the first. The next call resumes an interrupted download, unless the
     checksum is uncertain: then nobody would notice that two versions of a file were joined. An
-    inferred checksum that does not match is a warning.
-
-    Raises:
-        SalattackError: an unknown name; an address that does not give the published file; a
-            connection that keeps breaking; a full disk.
+    inferred checksum that does not match is a warning. An unknown name, an address that does not
+    give the published file, a connection that keeps breaking and a full disk are a SalattackError.
     """
     asset = known(name)
     with _staged(asset, resume=asset.certain) as staged:

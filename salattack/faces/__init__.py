@@ -34,10 +34,10 @@ def load_faces(
     Raises:
         SalattackError: what the three raise; ``n_images`` less than 1.
     """
-    if source == "openpeople" and split is not None:
-        problem = "only CelebA and plain folders have splits"
-        raise SalattackError(f"{problem}; leave out the split {split!r}")
     if source == "openpeople":
+        if split is not None:
+            problem = "only CelebA and plain folders have splits"
+            raise SalattackError(f"{problem}; leave out the split {split!r}")
         faces = openpeople(kind, image_size)
     elif kind is not None:
         raise SalattackError(f"only openpeople has kinds of faces; leave out the kind {kind!r}")

@@ -38,11 +38,8 @@ def align(image: Image.Image, left_eye: Point, right_eye: Point, box: Box) -> Im
     Args:
         image: RGB, any size.
         left_eye: centre of the eye on the image's left, in pixels of ``image``.
-        right_eye: the other eye.
+        right_eye: the other eye; one at the same place or outside the box is a SalattackError.
         box: left, top, right, bottom of the part of ``image`` that belongs to this face.
-
-    Raises:
-        SalattackError: the eyes coincide or lie outside the box.
     """
     a, b = similarity(left_eye, right_eye)
     for x, y in (left_eye, right_eye):

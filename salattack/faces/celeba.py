@@ -7,6 +7,7 @@ import os
 import random
 import warnings
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from zipfile import BadZipFile
 
@@ -19,8 +20,9 @@ from .alignment import CELEBA_SIZE, CROP, preprocess, require_sides
 from .reading import open_photo, open_zip
 from .sets import Faces
 
-SPLITS = ("stargan", "train", "valid", "test", "all")
 PARTITIONS = ("train", "valid", "test")  # 0, 1, 2 in list_eval_partition.txt
+SPLITS = ("stargan", *PARTITIONS, "all")
+LISTING = ("list_attr_celeba.txt",)
 PICTURES = ("img_align_celeba", "img_align_celeba.zip")
 N_ROWS = 202_599
 STARGAN_SEED, STARGAN_TEST = 1234, 1999  # the authors' loop ends one before 2,000
@@ -28,7 +30,7 @@ STARGAN_SEED, STARGAN_TEST = 1234, 1999  # the authors' loop ends one before 2,0
 
 def is_celeba(root: str | Path) -> bool:
     """Return whether a folder holds CelebA's attribute list or its pictures."""
-    return bool(_find(root, "Anno", "list_attr_celeba.txt") or _find(root, "Img", *PICTURES))
+    return bool(_find(root, "Anno", LISTING) or _find(root, "Img", PICTURES))
 
 
 def celeba(root: str | Path, image_size: int = 128, split: str = "stargan", seed: int = 0) -> Faces:
@@ -36,28 +38,19 @@ def celeba(root: str | Path, image_size: int = 128, split: str = "stargan", seed
 
     "stargan" is how StarGAN's authors chose the test faces that their published generator has not
     seen: the first 1,999 rows of the list shuffled after ``random.seed(1234)``. It needs CelebA's
-    complete list in its original order; a list of another length is warned about.
+    complete list in its original order; a list of another length is warned about. "all" is the
+    whole list; "train", "valid" and "test" are those of ``list_eval_partition.txt``. ``seed`` is
+    that of the other splits' order.
 
-    Pictures of CelebA's proportions in another size, from half size up, are cut accordingly.
-
-    Args:
-        root: the folder with ``list_attr_celeba.txt`` (there or in ``Anno/``) and `PICTURES`
-            (there or in ``Img/``).
-        image_size: side of the images in pixels.
-        split: "stargan"; "all"; "train", "valid" or "test" by ``list_eval_partition.txt`` (there
-            or in ``Eval/``).
-        seed: of the order; "stargan" has its own.
-
-    Raises:
-        SalattackError: an unknown split, a missing part of the layout, or an inconsistent list.
+    The folder ``root`` holds that file, ``list_attr_celeba.txt`` and `PICTURES`, or has them in
+    ``Eval/``, ``Anno/`` and ``Img/``. Pictures of CelebA's proportions in another size, from half
+    size up, are cut accordingly. An unknown split, a missing part of the layout and an
+    inconsistent list are a SalattackError.
     """
     if split not in SPLITS:
         raise one_of("split of CelebA", split, SPLITS)
-    listing = _need(root, "Anno", "list_attr_celeba.txt", "put CelebA's attribute list there")
-    images = _find(root, "Img", *PICTURES)
-    if images is None:
-        lacking = f"{Path(root) / PICTURES[0]} does not exist, nor {PICTURES[1]}"
-        raise SalattackError(f"{lacking}; put CelebA's aligned set there")
+    listing = _need(root, "Anno", LISTING, "put CelebA's attribute list there")
+    images = _need(root, "Img", PICTURES, "put CelebA's aligned set there")
     if not images.is_dir():
         try:
             open_zip(images)
@@ -65,33 +58,30 @@ def celeba(root: str | Path, image_size: int = 128, split: str = "stargan", seed
             raise _again(f"{images} is not a readable zip ({error})") from error
         images /= PICTURES[0]
     rows = _read_list(listing)
-    if split == "stargan":
-        if len(rows) != N_ROWS:
-            seen = "the published generator may have seen the faces of split 'stargan'"
-            warnings.warn(f"{listing} has {len(rows)} rows and not {N_ROWS}: {seen}", stacklevel=2)
-        names = list(rows.index)
-        random.Random(STARGAN_SEED).shuffle(names)
-        names = names[:STARGAN_TEST]
-    else:
-        names = list(rows.index) if split == "all" else _official(root, split, rows, listing)
-        random.Random(seed).shuffle(names)
-    table = rows.loc[names].assign(
-        face_id=names, source=[f"{images}{os.sep}{name}" for name in names]
-    )
+    if split == "stargan" and len(rows) != N_ROWS:
+        seen = "the published generator may have seen the faces of split 'stargan'"
+        warnings.warn(f"{listing} has {len(rows)} rows and not {N_ROWS}: {seen}", stacklevel=2)
+    official = split in PARTITIONS
+    names = _official(root, split, rows, listing) if official else list(rows.index)
+    random.Random(STARGAN_SEED if split == "stargan" else seed).shuffle(names)
+    names = names[:STARGAN_TEST] if split == "stargan" else names
+    sources = [f"{images}{os.sep}{name}" for name in names]
+    table = rows.loc[names].assign(face_id=names, source=sources)
     faces = Faces(table, _read_celeba, image_size)
     _warn_of_enlarging(faces)
     return faces
 
 
-def _find(root: str | Path, subfolder: str, *names: str) -> Path | None:
+def _find(root: str | Path, subfolder: str, names: Sequence[str]) -> Path | None:
     places = [Path(root) / inner / name for name in names for inner in ("", subfolder)]
     return next(filter(Path.exists, places), None)
 
 
-def _need(root: str | Path, subfolder: str, name: str, advice: str) -> Path:
-    if found := _find(root, subfolder, name):
+def _need(root: str | Path, subfolder: str, names: Sequence[str], advice: str) -> Path:
+    if found := _find(root, subfolder, names):
         return found
-    raise SalattackError(f"{Path(root) / name} does not exist, nor in {subfolder}/; {advice}")
+    lacking = f"{Path(root) / ' or '.join(names)} does not exist, nor in {subfolder}/"
+    raise SalattackError(f"{lacking}; {advice}")
 
 
 def _again(problem: str) -> SalattackError:
@@ -129,13 +119,12 @@ def _read_list(path: Path) -> pd.DataFrame:
 def _official(root: str | Path, split: str, rows: pd.DataFrame, listing: Path) -> list[str]:
     """Return the names of an official split, in the order of the attribute list."""
     needs = f"split {split!r} needs it: put CelebA's partition there"
-    path = _need(root, "Eval", "list_eval_partition.txt", needs)
+    path = _need(root, "Eval", ["list_eval_partition.txt"], needs)
     table = _csv(path, header=None, names=["name", "part"], index_col="name")
     parts = _checked(path, table, range(3))["part"]
     if len(strays := rows.index.symmetric_difference(parts.index)):
-        name = strays[0]
-        has, lacks = (listing, path) if name in rows.index else (path, listing)
-        stray = f"{name} is in {has} and not in {lacks} ({len(strays)} such names)"
+        has, lacks = (listing, path) if strays[0] in rows.index else (path, listing)
+        stray = f"{strays[0]} is in {has} and not in {lacks} ({len(strays)} such names)"
         raise SalattackError(f"{stray}; take both from one copy of CelebA")
     names = rows.index[parts[rows.index] == PARTITIONS.index(split)]
     if names.empty:
@@ -159,11 +148,10 @@ def _read_celeba(row: pd.Series, image_size: int) -> Tensor:
 def _warn_of_enlarging(faces: Faces) -> None:
     """Look at the first readable picture of the first ten: a set has one size."""
     for source in faces.sources[:10]:
-        try:
+        with suppress(SalattackError):  # reading this face will say so
             size = open_photo(source).size
-        except SalattackError:  # reading this face will say so
-            continue
-        if (crop := _crop(*size)) < min(CROP, faces.image_size):
-            enlarged = f"are enlarged, from {crop} to {faces.image_size} pixels: they are soft"
-            warnings.warn(f"pictures of {size[0]}×{size[1]} like {source} {enlarged}", stacklevel=3)
-        return
+            if (crop := _crop(*size)) < min(CROP, faces.image_size):
+                what = f"from {crop} to {faces.image_size} pixels: they are soft"
+                problem = f"pictures of {size[0]}×{size[1]} like {source} are enlarged, {what}"
+                warnings.warn(problem, stacklevel=3)
+            return

@@ -16,12 +16,12 @@ from ..errors import SalattackError
 
 
 @lru_cache(maxsize=2)
-def _opened_zip(path: Path, changed: int, process: int) -> ZipFile:
+def _opened_zip(path: Path, *_: int) -> ZipFile:
     return ZipFile(path)
 
 
 def open_zip(path: Path) -> ZipFile:
-    """Return an open zip, the same one again in a process: an index may be long.
+    """Return an open zip, the same one again while it is unchanged: an index may be long.
 
     Each process opens its own, since a handle that outlives a fork shares its position.
     """
@@ -35,8 +35,7 @@ def _zip_of(path: Path) -> Path | None:
 def read_bytes(path: str | Path) -> bytes:
     """Return the bytes of a file, or of a zip's member: ``photos.zip/folder/name.jpg``.
 
-    Raises:
-        OSError: the file or member does not exist or cannot be read; zips raise other types too.
+    One that does not exist or cannot be read is an OSError; zips raise other types too.
     """
     path = Path(path)
     if (archive := _zip_of(path)) is None:
@@ -51,21 +50,16 @@ def read_bytes(path: str | Path) -> bytes:
 def decoded(
     path: str | Path, what: str = "picture", file: BinaryIO | None = None, *, still: bool = True
 ) -> Iterator[Image.Image]:
-    """Open a picture; what goes wrong here or in the block becomes one sentence.
+    """Open a picture; what goes wrong here or in the block becomes one SalattackError.
 
     Args:
         path: a file, or a zip's member as in `read_bytes`.
         what: the word for it in messages.
         file: the opened picture, where ``path`` is only its name.
         still: refuse animated pictures.
-
-    Raises:
-        SalattackError: the picture is missing, damaged, of no known format, too large or animated.
     """
     try:
-        if file is None and _zip_of(Path(path)):
-            file = io.BytesIO(read_bytes(path))
-        with Image.open(file or path) as image:
+        with Image.open(file or io.BytesIO(read_bytes(path))) as image:
             # A phone's MPO is a JPEG with a depth or gain map behind it, not an animation.
             if still and image.format != "MPO" and getattr(image, "n_frames", 1) > 1:
                 raise SalattackError(f"{path} is animated; save one frame as a still picture")
@@ -84,11 +78,7 @@ def decoded(
 
 
 def open_photo(path: str | Path) -> Image.Image:
-    """Read a picture completely and return it upright, as 8-bit RGB; see `decoded`.
-
-    Grey, palette and CMYK pictures are converted, 16-bit grey is scaled to 8 bits, and transparency
-    is composited on white.
-    """
+    """Read a picture completely and return it upright, as 8-bit RGB on white; see `decoded`."""
     with decoded(path) as image:
         return to_rgb(ImageOps.exif_transpose(image), "white")
 
@@ -100,7 +90,7 @@ def read_mask(path: str | Path) -> Image.Image:
 
 
 def to_rgb(image: Image.Image, behind: str) -> Image.Image:
-    """Return a picture as 8-bit RGB on a background colour; 16-bit grey is scaled to 8 bits."""
+    """Return a picture of any mode as 8-bit RGB on a background colour; 16-bit grey is scaled."""
     if image.mode.startswith("I"):  # Pillow's own conversion clips 16 bits instead of scaling
         grey = np.asarray(image).astype(np.int64)
         if grey.min() < 0 or grey.max() > 65535:

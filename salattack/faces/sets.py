@@ -6,7 +6,7 @@ import random
 import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
 import pandas as pd
 import torch
@@ -37,7 +37,7 @@ class Faces(Dataset[Face]):
         table: a row for each face: face_id, source, the five attributes and what ``read`` needs.
         read: (row, image_size) to the (3, s, s) image.
         image_size: side s of the images in pixels.
-        next_ones: rows of the faces that follow these in a larger set; see `readable`.
+        n: how many rows are the set; the others follow it in a larger one, see `readable`.
 
     Attributes:
         ids: the N faces' names, in order.
@@ -50,15 +50,15 @@ class Faces(Dataset[Face]):
         table: pd.DataFrame,
         read: Callable[[pd.Series, int], Tensor],
         image_size: int,
-        next_ones: pd.DataFrame | None = None,
+        n: int | None = None,
     ) -> None:
         if image_size < 1:
             raise SalattackError(f"image_size is {image_size}; give at least 1")
-        self.table, self.read, self.image_size = table, read, image_size
-        self.next_ones = table.iloc[:0] if next_ones is None else next_ones
-        self.ids: list[str] = table["face_id"].tolist()
-        self.sources: list[str] = table["source"].tolist()
-        self.labels = torch.tensor(table[list(ATTRIBUTES)].to_numpy("float32"))
+        self.every, self.table = table, table.iloc[:n]
+        self.read, self.image_size = read, image_size
+        self.ids: list[str] = self.table["face_id"].tolist()
+        self.sources: list[str] = self.table["source"].tolist()
+        self.labels = torch.tensor(self.table[list(ATTRIBUTES)].to_numpy("float32"))
 
     def __len__(self) -> int:
         return len(self.table)
@@ -67,43 +67,41 @@ class Faces(Dataset[Face]):
         image = self.read(self.table.iloc[index], self.image_size)
         return Face(image, self.labels[index], self.ids[index])
 
-    def subset(self, n: int | slice) -> "Faces":
+    def _of(self, rows: pd.DataFrame, n: int | None = None) -> Self:
+        return type(self)(rows, self.read, self.image_size, n)
+
+    def subset(self, n: int | slice) -> Self:
         """Return the first ``n`` faces (all, if there are fewer), or those of a slice."""
         if isinstance(n, slice):
-            return type(self)(self.table.iloc[n], self.read, self.image_size)
+            return self._of(self.table.iloc[n])
         if n < 1:
             raise SalattackError(f"{n} images were asked for; ask for at least 1")
-        after = pd.concat([self.table.iloc[n:], self.next_ones])
-        return type(self)(self.table.iloc[:n], self.read, self.image_size, after)
+        return self._of(self.every, min(n, len(self)))
 
-    def led_by(self, ids: Sequence[str]) -> "Faces":
+    def led_by(self, ids: Sequence[str]) -> Self:
         """Return all faces, those named first; ids that the set does not have are passed over."""
         rank = {face_id: place for place, face_id in enumerate(ids)}
         order = sorted(range(len(self)), key=lambda i: rank.get(self.ids[i], len(rank)))
-        return type(self)(self.table.iloc[order], self.read, self.image_size, self.next_ones)
+        return self._of(self.every.iloc[[*order, *range(len(self), len(self.every))]], len(self))
 
-    def readable(self) -> "Faces":
+    def readable(self) -> Self:
         """Return as many faces that can be read; the set's next ones replace those that cannot.
 
-        Every face is read once for that. There are fewer where the larger set has no more. A
-        warning names each file that is left out.
-
-        Raises:
-            SalattackError: no face can be read.
+        Every face is read once for that. There are fewer where the larger set has no more; none
+        is a SalattackError. A warning names each file that is left out.
         """
-        table, kept, reason = pd.concat([self.table, self.next_ones]), [], ""
-        for i in range(len(table)):
-            if len(kept) == len(self):
-                break
+        kept, i, reason = [], 0, ""
+        while len(kept) < len(self) and i < len(self.every):
             try:
-                self.read(table.iloc[i], self.image_size)
+                self.read(self.every.iloc[i], self.image_size)
                 kept.append(i)
             except SalattackError as error:
                 reason = str(error)
                 warnings.warn(f"left out: {reason}", stacklevel=2)
+            i += 1
         if not kept:
             raise SalattackError(f"none of the faces can be read; the last: {reason}")
-        return type(self)(table.iloc[kept], self.read, self.image_size, table.iloc[kept[-1] + 1 :])
+        return self._of(self.every.iloc[[*kept, *range(i, len(self.every))]], len(kept))
 
     def checksum(self, index: int) -> str:
         """Return the sha256 of the bytes of a face's source, in hexadecimal."""
@@ -123,14 +121,9 @@ def folder(
     The labels come from ``attributes.csv`` in the folder: a column ``file`` and one column of 0
     and 1 for each attribute. Without it every face gets `DEFAULT_LABELS` and a warning says so.
 
-    Args:
-        path: a folder with photos of faces, named as `SUFFIXES`.
-        image_size: side of the images in pixels; no photo's shorter side may be less.
-        split: None sorts by name; "shuffled" makes the first n a random sample.
-        seed: of the order of "shuffled".
-
-    Raises:
-        SalattackError: no photos, an unknown split, or a wrong ``attributes.csv``.
+    Photos are named as `SUFFIXES`; no shorter side may be less than ``image_size``. The ``split``
+    None sorts by name; "shuffled" makes the first n a random sample, drawn by ``seed``. No photos,
+    another split and a wrong ``attributes.csv`` are a SalattackError.
     """
     path = Path(path)
     if split not in (None, "shuffled"):
@@ -144,7 +137,7 @@ def folder(
         random.Random(seed).shuffle(photos)
     names = [photo.name for photo in photos]
     if (path / "attributes.csv").exists():
-        labels = read_labels(path / "attributes.csv", "file", names)
+        labels = read_labels(path / "attributes.csv", ["file"], names)
     else:
         given = ", ".join(f"{name}={value}" for name, value in DEFAULT_LABELS.items())
         warnings.warn(f"{path} has no attributes.csv: every face gets {given}", stacklevel=2)
@@ -154,24 +147,18 @@ def folder(
 
 
 def read_labels(
-    path: Path, index: str | list[str], rows: Sequence, *, exactly: bool = False
+    path: Path, index: list[str], rows: Sequence, *, exactly: bool = False
 ) -> pd.DataFrame:
-    """Return labels, 0 or 1 in the columns `ATTRIBUTES`, of the ``rows`` of a CSV file.
+    """Return labels, 0 or 1 in the columns `ATTRIBUTES`, of the ``rows`` of a CSV file, in order.
 
-    Args:
-        path: the file.
-        index: its columns that name a row.
-        rows: the rows to return, in that order.
-        exactly: refuse a file with other rows besides.
-
-    Raises:
-        SalattackError: an unreadable file, a missing column or row, or another label.
+    ``index`` are its columns that name a row; ``exactly`` refuses a file with other rows besides.
+    An unreadable file, a missing column or row and another label are a SalattackError.
     """
     try:
         table = pd.read_csv(path, dtype={"file": str}).set_index(index)[list(ATTRIBUTES)]
         labels = table.reindex(rows)
     except (KeyError, ValueError, OSError) as error:
-        columns = ", ".join((*([index] if isinstance(index, str) else index), *ATTRIBUTES))
+        columns = ", ".join((*index, *ATTRIBUTES))
         needs = f"{path} needs the columns {columns} and one row for each picture"
         raise SalattackError(f"{needs} ({error}); mend it") from error
     wrong = labels[~labels.isin([0, 1]).all(axis=1)]

@@ -29,33 +29,16 @@ from .onnx_model import OnnxEntry
 from .stargan import StarGAN
 from .stargan_v2 import StarGANv2
 
-__all__ = [
-    "ATTRIBUTES",
-    "DPR",
-    "GENERATORS",
-    "AgingGAN",
-    "AnimeGAN",
-    "AttGAN",
-    "CartoonGAN",
-    "CycleGAN",
-    "EditSet",
-    "Ensemble",
-    "Entry",
-    "GANimation",
-    "Generator",
-    "StarGAN",
-    "StarGANv2",
-    "edit_labels",
-    "edits_of",
-    "load_generator",
-]
+__all__ = ["ATTRIBUTES", "GENERATORS", "EditSet", "Ensemble", "Entry", "Generator", "edit_labels"]
+__all__ += ["DPR", "AgingGAN", "AnimeGAN", "AttGAN", "CartoonGAN", "CycleGAN", "GANimation"]
+__all__ += ["StarGAN", "StarGANv2", "edits_of", "load_generator"]
 
 
 class _Generators(Registry):
     """The package's own and those of installed packages: entry points "salattack.generators".
 
-    Packages are loaded when the list of all names, or one that is not ours, is first asked for.
-    They may import this module, which is complete by then.
+    Packages are loaded when the list of all names, or one that is not ours, is first asked for:
+    they may import this module.
     """
 
     loaded = False
@@ -84,19 +67,12 @@ class _Generators(Registry):
         return len(self._all())
 
 
-def _only(edit: str) -> EditSet:
-    return EditSet((edit,), _ignored)
-
-
 def _ignored(_: object, labels: Tensor, __: str) -> Tensor:
     return labels
 
 
 def _entry(name: str, size: int, network: type[Editor], source: str, edit: str = "") -> Entry:
-    """Return the entry of a generator that is shipped or that `salattack assets fetch` brings.
-
-    ``edit`` is the one edit of a network that ignores its target.
-    """
+    """Return the entry of a shipped or published generator; ``edit`` is its one edit, if so."""
     asset = assets.ASSETS.get(name)
     return Entry(
         build=network.like,
@@ -108,7 +84,7 @@ def _entry(name: str, size: int, network: type[Editor], source: str, edit: str =
         shipped=asset is None,
         asset=name if asset else None,
         image_size=size,
-        edits=network.edits or _only(edit),
+        edits=network.edits or EditSet((edit,), _ignored),
     )
 
 
@@ -133,15 +109,12 @@ _TABLE = (
     ("dpr-512", 512, DPR, "DPR's trained_model_03.t7"),
 )
 _OWN = {row[0]: _entry(*row) for row in _TABLE}
-GENERATORS = _Generators("generator", _OWN | {"onnx": OnnxEntry(edits=_only("Edit"))})
+_OWN["onnx"] = OnnxEntry(edits=EditSet(("Edit",), _ignored))
+GENERATORS = _Generators("generator", _OWN)
 
 
 def edits_of(name: str) -> EditSet:
-    """Return what the generator ``name`` of the registry can be asked for.
-
-    Raises:
-        SalattackError: an unknown name.
-    """
+    """Return what a generator can be asked for; an unknown name is a SalattackError."""
     return GENERATORS[name].edits
 
 

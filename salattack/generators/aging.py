@@ -1,7 +1,6 @@
 """AgingGAN's generator ("Fast-AgingGAN", HasnainRaz, 2020): a face at another age.
 
-A MobileNetV2 trunk between two halvings. The published file is Keras' HDF5; its layers' names are
-`KERAS`, in the order of ours.
+A MobileNetV2 trunk between two halvings. The published file is Keras' HDF5.
 """
 
 import re
@@ -12,11 +11,10 @@ import torch.nn.functional as F
 from torch import Size, Tensor, nn
 
 from ..edits import EditSet
-from .editor import Editor, joined
-from .layers import ImageConv2d
+from .editor import Editor, ImageConv2d, joined
 
 AGES = ("Age_10-19", "Age_20-29", "Age_30-39", "Age_40-49", "Age_50+")
-KERAS = {
+KERAS = {  # the file's names of layers, in the order of ours
     **{f"conv2d_{5 + i}": f"convs.{i}" for i in range(6)},
     **{f"batch_normalization_{3 + i}": f"norms.{i}" for i in range(3)},
 }
@@ -39,7 +37,6 @@ class _Inverted(nn.Module):
         self.project, self.project_BN = nn.Conv2d(inside, width, 1), nn.BatchNorm2d(width, EPS)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Map (N, C, H, W) to the same shape."""
         y = F.relu(self.expand_BN(self.expand(x))) if hasattr(self, "expand") else x
         y = F.relu(self.depthwise_BN(self.depthwise(y)))
         return x + self.project_BN(self.project(y))
@@ -48,10 +45,8 @@ class _Inverted(nn.Module):
 class AgingGAN(Editor):
     """AgingGAN's generator: an image and an age group to the face at that age.
 
-    Args:
-        width: channels of every layer outside the blocks; 24 as published (69,171 parameters).
-        inside: channels inside the blocks that expand; 144 as published.
-        blocks: inverted residuals; 6 as published.
+    ``width`` are the channels outside the inverted residuals, ``inside`` those in the ones that
+    expand. As published it has 69,171 parameters.
     """
 
     columns, asked = 1, "an age group from 0 to 4"  # in the order of `AGES`
@@ -85,21 +80,21 @@ class AgingGAN(Editor):
     @staticmethod
     def prepare(state: Mapping) -> Mapping:
         """Return Keras' arrays under our names, and its kernels in torch's order."""
-        return dict(_renamed(*entry) for entry in state.items())
+        renamed = {}
+        for key, value in state.items():
+            if "/" in key:
+                *_, layer, array = key.removesuffix(":0").split("/")
+                layer = re.sub(r"^expanded_conv_", "block_0_", layer)
+                layer = KERAS.get(layer, re.sub(r"^block_(\d+)_", r"blocks.\1.", layer))
+                if value.ndim == 4:  # height, width, in, out; of a depthwise kernel out, 1
+                    order = (2, 3, 0, 1) if "depthwise" in array else (3, 2, 0, 1)
+                    value = value.permute(order).contiguous()
+                key = f"{layer}.{ARRAYS.get(array, array)}"
+            renamed[key] = value
+        return renamed
 
     @staticmethod
     def _sizes(shapes: Mapping[str, Size]) -> tuple:
         width = shapes["convs.0.weight"][0]
         inside = shapes.get("blocks.1.expand.weight", (width,))[0]
         return width, inside, sum(key.endswith(".project.weight") for key in shapes)
-
-
-def _renamed(key: str, value: Tensor) -> tuple[str, Tensor]:
-    if "/" not in key:
-        return key, value
-    *_, layer, array = key.removesuffix(":0").split("/")
-    layer = re.sub(r"^expanded_conv_", "blocks.0.", layer)
-    layer = KERAS.get(layer, re.sub(r"^block_(\d+)_", r"blocks.\1.", layer))
-    if value.ndim == 4:  # height, width, in, out; a depthwise kernel has its channels in "in"
-        value = value.permute((2, 3, 0, 1) if "depthwise" in array else (3, 2, 0, 1)).contiguous()
-    return f"{layer}.{ARRAYS.get(array, array)}", value

@@ -13,8 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Size, Tensor, nn
 
-from .editor import Editor
-from .layers import InstanceNorm2d, reflecting
+from .editor import Editor, InstanceNorm2d, reflecting
 
 INITIALISER = re.compile(
     r"generator/(base|main)/Conv(?:_(\d+))?/(?:Conv2D_)?(weight|bias)s?(?:_fused_bn|/read:0)"
@@ -35,8 +34,7 @@ def _doubled(x: Tensor) -> Tensor:
 class AnimeGAN(Editor):
     """AnimeGANv3's tiny generator: a portrait to its drawing.
 
-    Args:
-        width: channels of the first layer; 16 as published (605,670 parameters).
+    ``width`` are the first layer's channels. As published it has 605,616 parameters.
     """
 
     divisor = 16
@@ -48,11 +46,8 @@ class AnimeGAN(Editor):
         for a, b in pairwise(w):
             base += [reflecting(a, b, stride=2), reflecting(b, b)]
         for _ in range(2):
-            base += [
-                reflecting(w[4], w[3], 1),
-                reflecting(w[3], w[3]),
-                reflecting(w[3], w[4], 1, bias=False),
-            ]
+            base += [reflecting(w[4], w[3], 1), reflecting(w[3], w[3])]
+            base += [reflecting(w[3], w[4], 1, bias=False)]
         for a, b in pairwise(w[:0:-1]):
             main += [reflecting(a, b), reflecting(b, b), reflecting(b, b)]
         main += [reflecting(w[1], w[0]), reflecting(w[0], w[0], bias=False)]

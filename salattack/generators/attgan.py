@@ -12,8 +12,7 @@ import torch
 from torch import Size, Tensor, nn
 
 from ..edits import ATTRIBUTES, EditSet, edit_labels
-from .editor import Editor, joined, positive, unwrapped
-from .layers import ImageConv2d
+from .editor import Editor, ImageConv2d, joined
 
 PUBLISHED = (  # of the published weights, in the order of a target
     *("Bald", "Bangs", "Black_Hair", "Blond_Hair", "Brown_Hair", "Bushy_Eyebrows", "Eyeglasses"),
@@ -32,13 +31,8 @@ class AttGAN(Editor):
     A target holds `PUBLISHED` for the published weights: 0.5 for present and -0.5 for absent; the
     port's tests give the edited one ±1.
 
-    Batches are normalised by the running statistics of the file: in eval mode, as
-    `load_generator` returns it, an image's edit does not depend on its batch.
-
-    Args:
-        width: channels of the first layer; 64 as published (43.4 M parameters).
-        n_attrs: length of the attribute vector.
-        inject: whether the attributes are put in after the decoder's first layer too.
+    ``width`` are the first layer's channels; with ``inject`` the attributes are put in after the
+    decoder's first layer too. As published it has 43.4 M parameters.
     """
 
     divisor, asked = 2**LAYERS, "attributes of ±0.5"
@@ -82,12 +76,7 @@ class AttGAN(Editor):
     edits = EditSet(ATTRIBUTES, _target)
 
     @staticmethod
-    def prepare(state: Mapping) -> Mapping:
-        """Return the parameters and statistics."""
-        return unwrapped(state)
-
-    @staticmethod
     def _sizes(shapes: Mapping[str, Size]) -> tuple:
         keys = ("enc_layers.0", "enc_layers.3", "enc_layers.4", "dec_layers.0", "dec_layers.1")
         first, fourth, last, decoder, second = (shapes[f"{key}.layers.0.weight"] for key in keys)
-        return first[0], positive(decoder[0] - last[0]), second[0] > decoder[1] + fourth[0]
+        return first[0], decoder[0] - last[0], second[0] > decoder[1] + fourth[0]

@@ -8,39 +8,30 @@ from collections.abc import Mapping
 
 from torch import Size, Tensor, nn
 
-from .editor import Editor, unwrapped, without_statistics
-from .layers import ImageConv2d, normalised
-
-
-class _Residual(nn.Module):
-    """Two reflected 3×3 convolutions with instance normalisation around an identity skip."""
-
-    def __init__(self, channels: int) -> None:
-        super().__init__()
-        layers = [nn.ReflectionPad2d(1), *normalised(nn.Conv2d(channels, channels, 3))]
-        layers += [nn.ReflectionPad2d(1), *normalised(nn.Conv2d(channels, channels, 3))]
-        self.conv_block = nn.Sequential(*layers[:-1])  # no ReLU behind the second
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Map (N, C, H, W) to the same shape."""
-        return x + self.conv_block(x)
+from .editor import Editor, ImageConv2d, Residual, normalised, without_statistics
 
 
 class CycleGAN(Editor):
     """CycleGAN's ResNet generator: an image to its translation.
 
-    Args:
-        width: channels of the first layer; 64 as published (11.38 M parameters).
-        blocks: residual blocks; 9 as published for 256 px.
+    ``width`` are the first layer's channels. As published for 256 px it has 11.38 M parameters.
     """
+
+    prepare = staticmethod(without_statistics)  # which files of old PyTorch carry, never used
 
     def __init__(self, width: int = 64, blocks: int = 9) -> None:
         super().__init__()
         w = width
-        layers = [nn.ReflectionPad2d(3), *normalised(ImageConv2d(3, w, 7))]
+
+        def reflected(conv: nn.Conv2d) -> list[nn.Module]:
+            return [nn.ReflectionPad2d(conv.kernel_size[0] // 2), *normalised(conv)]
+
+        layers = reflected(ImageConv2d(3, w, 7))
         layers += normalised(nn.Conv2d(w, 2 * w, 3, 2, 1))
         layers += normalised(nn.Conv2d(2 * w, 4 * w, 3, 2, 1))
-        layers += [_Residual(4 * w) for _ in range(blocks)]
+        for _ in range(blocks):
+            convs = (nn.Conv2d(4 * w, 4 * w, 3) for _ in range(2))
+            layers.append(Residual("conv_block", *map(reflected, convs)))
         layers += normalised(nn.ConvTranspose2d(4 * w, 2 * w, 3, 2, 1, output_padding=1))
         layers += normalised(nn.ConvTranspose2d(2 * w, w, 3, 2, 1, output_padding=1))
         layers += [nn.ReflectionPad2d(3), nn.Conv2d(w, 3, 7), nn.Tanh()]
@@ -48,11 +39,6 @@ class CycleGAN(Editor):
 
     def _edit(self, images: Tensor) -> Tensor:
         return self.model(images)
-
-    @staticmethod
-    def prepare(state: Mapping) -> Mapping:
-        """Return the parameters alone: files of old PyTorch carry statistics never used."""
-        return without_statistics(unwrapped(state))
 
     @staticmethod
     def _sizes(shapes: Mapping[str, Size]) -> tuple:

@@ -6,6 +6,7 @@ those of the authors' file.
 
 import re
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 
 import torch
 import torch.nn.functional as F
@@ -13,8 +14,7 @@ from kornia.color import lab_to_rgb, rgb_to_lab
 from torch import Size, Tensor, nn
 
 from ..edits import EditSet
-from .editor import Editor
-from .layers import ImageConv2d, InstanceNorm2d
+from .editor import Editor, ImageConv2d, InstanceNorm2d, shortcut
 
 # Directions (right, up, towards the viewer) that the named lights come from.
 DIRECTIONS = {
@@ -44,7 +44,7 @@ class _Block(nn.Module):
         super().__init__()
         self.conv1 = nn.Conv2d(a, b, 3, 1, 1, bias=False)
         self.conv2 = nn.Conv2d(b, b, 3, 1, 1, bias=False)
-        self.shortcuts = nn.Conv2d(a, b, 1, bias=False) if a != b else nn.Identity()
+        self.shortcuts = shortcut(a, b)
         self.bn1, self.bn2 = norm(b), norm(b)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -83,11 +83,8 @@ class _Hourglass(nn.Module):
 class DPR(Editor):
     """DPR's network: a photo and a light to the photo in that light.
 
-    Args:
-        widths: channels of the first layer, and inside each level of the hourglass from the
-            outermost; (16, 16, 32, 64, 155) as published.
-        lit: channels that carry the light; 27 as published.
-        hidden: between the light and these; 128 as published.
+    ``widths`` are the channels of the first layer, and inside each level of the hourglass from the
+    outermost; ``lit`` are those that carry the light, ``hidden`` those between it and these.
     """
 
     columns, asked = 9, "spherical-harmonics coefficients"  # of the light, see `light`
@@ -96,23 +93,22 @@ class DPR(Editor):
         self, widths: Sequence[int] = (16, 16, 32, 64, 155), lit: int = 27, hidden: int = 128
     ) -> None:
         super().__init__()
-        w, depth = widths[0], len(widths) - 1
-        self.divisor = 2**depth
-        middle = _Lighting(lit, hidden)
-        for i in range(depth - 1, -1, -1):
-            middle = _Hourglass(widths[i], widths[i + 1], middle)
+        w, middle = widths[0], _Lighting(lit, hidden)
+        self.divisor = 2 ** (len(widths) - 1)
+        for inner, outer in pairwise(reversed(widths)):
+            middle = _Hourglass(outer, inner, middle)
         self.pre_conv, self.pre_bn = ImageConv2d(1, w, 5, 1, 2), nn.BatchNorm2d(w)
         self.HG3 = middle
-        self.conv_1, self.bn_1 = nn.Conv2d(w, w, 3, 1, 1), nn.BatchNorm2d(w)
-        self.conv_2, self.bn_2 = nn.Conv2d(w, w, 1), nn.BatchNorm2d(w)
-        self.conv_3, self.bn_3 = nn.Conv2d(w, w, 1), nn.BatchNorm2d(w)
+        for i, size in ((1, 3), (2, 1), (3, 1)):
+            self.add_module(f"conv_{i}", nn.Conv2d(w, w, size, padding=size // 2))
+            self.add_module(f"bn_{i}", nn.BatchNorm2d(w))
         self.output = nn.Conv2d(w, 1, 1)
 
     def relit(self, luminance: Tensor, target: Tensor) -> Tensor:
         """Return luminance (N, 1, H, W) in [0, 1] in the lights ``target`` (N, 9)."""
         x = self.HG3(F.relu(self.pre_bn(self.pre_conv(luminance))), target)
-        for conv, norm in ((self.conv_1, self.bn_1), (self.conv_2, self.bn_2)):
-            x = F.relu(norm(conv(x)))
+        x = F.relu(self.bn_1(self.conv_1(x)))
+        x = F.relu(self.bn_2(self.conv_2(x)))
         return self.output(F.relu(self.bn_3(self.conv_3(x)))).sigmoid()
 
     def _edit(self, images: Tensor, target: Tensor) -> Tensor:
@@ -123,8 +119,7 @@ class DPR(Editor):
             return 2 * lab_to_rgb(torch.cat([100 * relit.to(colours), colours], 1)) - 1
 
     def _target(self, labels: Tensor, edit: str) -> Tensor:
-        lit = labels.new_tensor(light(*DIRECTIONS[edit]), dtype=torch.float32)
-        return lit.repeat(len(labels), 1)
+        return torch.tensor([light(*DIRECTIONS[edit])] * len(labels), device=labels.device)
 
     edits = EditSet(tuple(DIRECTIONS), _target)
 
@@ -132,16 +127,16 @@ class DPR(Editor):
     def prepare(state: Mapping) -> Mapping:
         """Return the parameters that make the picture.
 
-        The file also holds the inner levels of the hourglass a second time, layers that estimate
-        the photo's light, and shortcuts of blocks that keep the number of channels: all unused.
+        The file also holds the hourglass' inner levels a second time, layers that estimate the
+        photo's light, and shortcuts of blocks that keep the number of channels: all unused.
         """
 
-        def used(key: str, value: object) -> bool:
-            outputs, inputs = (*getattr(value, "shape", ()), 0, 0)[:2]
-            unused = key.endswith("shortcuts.weight") and outputs == inputs
-            return not (unused or UNUSED.match(key))
+        def unused(key: str, shape: Sequence[int]) -> object:
+            idle = key.endswith("shortcuts.weight") and len(set(shape[:2])) == 1
+            return idle or UNUSED.match(key)
 
-        return {key: value for key, value in state.items() if used(str(key), value)}
+        shapes = {key: getattr(value, "shape", ()) for key, value in state.items()}
+        return {key: state[key] for key, shape in shapes.items() if not unused(str(key), shape)}
 
     @staticmethod
     def _sizes(shapes: Mapping[str, Size]) -> tuple:

@@ -12,12 +12,7 @@ class Ensemble:
 
     The MSE that `salattack.attacks.Attack` maximises is then the mean of the members' own; the
     measures too are of all members together. A member whose output moves far weighs most.
-
-    Args:
-        members: generators that edit the same images.
-
-    Raises:
-        SalattackError: no members.
+    No members are a SalattackError.
     """
 
     def __init__(self, *members: Generator) -> None:
@@ -28,17 +23,11 @@ class Ensemble:
     def __call__(self, images: Tensor, target: Tensor | list[Tensor | None]) -> Tensor:
         """Edit (N, 3, H, W) images in [-1, 1] by each of K members: (N, 3 K, H, W).
 
-        Args:
-            images: the photos.
-            target: one for all members, or a list with each member's own (a tuple is several
-                edits, see `salattack.edits`). `Study` passes one for all.
-
-        Raises:
-            SalattackError: another number of targets than of members.
+        ``target`` is one for all members, as `Study` passes it, or a list with each member's own
+        (a tuple is several edits, see `salattack.edits`); another number is a SalattackError.
         """
         targets = target if isinstance(target, list) else [target] * len(self.members)
         if len(targets) != len(self.members):
             counts = f"{len(self.members)} members, {len(targets)} targets were given"
             raise SalattackError(f"the ensemble has {counts}")
-        edits = [g(images, one) for g, one in zip(self.members, targets, strict=True)]
-        return torch.cat(edits, dim=1)
+        return torch.cat([g(images, t) for g, t in zip(self.members, targets, strict=True)], dim=1)

@@ -10,7 +10,6 @@ import torch
 from torch import Tensor, nn
 
 from ..edits import EditSet
-from .editor import unwrapped, without_statistics
 from .stargan import StarGAN
 
 # OpenFace's 17 intensities, in the order of its columns and so of a target.
@@ -34,12 +33,7 @@ class GANimation(StarGAN):
     """StarGAN's network up to its last layer, with one head for colour and one for attention.
 
     The result is A · photo + (1 − A) · colour, as in the authors' code. A target holds activations
-    of `ACTION_UNITS` in [0, 1], OpenFace's 0 to 5 by 5.
-
-    Args:
-        conv_dim: channels of the first layer; 64 as published (8.47 M parameters).
-        c_dim: number of action units.
-        repeat_num: residual blocks.
+    of `ACTION_UNITS` in [0, 1], OpenFace's 0 to 5 by 5. As published it has 8.47 M parameters.
     """
 
     asked = "action units in [0, 1]"
@@ -68,7 +62,7 @@ class GANimation(StarGAN):
 
         It has biases before its normalisations, which these cancel, and none after them.
         """
-        state = without_statistics(unwrapped(state))
+        state = StarGAN.prepare(state)
         if "color_top.0.weight" not in state:
             return state
         renamed = {}
@@ -76,9 +70,10 @@ class GANimation(StarGAN):
             for theirs, ours in RENAMED.items():
                 key = key.replace(theirs, ours)
             if key.endswith(".bias"):
-                place, _, index = key.removesuffix(".bias").rpartition(".")
-                renamed[f"{place}.{int(index) + 1}.weight"] = torch.ones_like(value)
-                renamed[f"{place}.{int(index) + 1}.bias"] = torch.zeros_like(value)
+                place, index, _ = key.rsplit(".", 2)
+                norm = f"{place}.{int(index) + 1}"
+                renamed[f"{norm}.weight"] = torch.ones_like(value)
+                renamed[f"{norm}.bias"] = torch.zeros_like(value)
             else:
                 renamed[key] = value
         return renamed

@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from traceback import walk_tb
 from typing import Any
 
 import torch
@@ -12,8 +13,7 @@ from torch import Tensor, nn
 from ..errors import SalattackError, one_of
 from ..runtime.device import frozen, pick_device
 from ..runtime.files import sha256
-from ..runtime.formats import needed, said
-from ..runtime.weights import Entry, Loaded
+from ..runtime.weights import Entry, Loaded, needed, said
 
 LAYOUTS = ("nchw", "nhwc")
 OPSET = 17  # the newest whose operators onnx2torch knows
@@ -21,27 +21,37 @@ TRIAL_SIDE = 128  # of the image that a model of any size is tried with
 
 
 class OnnxGenerator(nn.Module):
-    """A converted ONNX graph, asked as every other generator."""
+    """A converted ONNX graph, asked as every other generator; see `OnnxEntry.load`."""
 
-    def __init__(
-        self,
-        network: nn.Module,  # what the converter made of the graph
-        name: str,  # of the file, for messages
-        sides: tuple[int, int] | None,  # (H, W) that the graph is fixed to; None for any
-        single: bool,  # whether the graph takes one image at a time
-        layout: str,  # as `OnnxEntry.load`
-        value_range: Sequence[float],
-    ) -> None:
+    def __init__(self, path: Path, layout: str, value_range: Sequence[float]) -> None:
         super().__init__()
-        self.network, self.name, self.sides, self.single = network, name, sides, single
-        low, high = value_range
-        self.nhwc, self.low, self.half = layout == "nhwc", low, (high - low) / 2
+        self.name, self.nhwc = path.name, layout == "nhwc"
+        self.low, self.half = value_range[0], (value_range[1] - value_range[0]) / 2
+        model = _opened(path)
+        constants = {one.name for one in model.graph.initializer}
+        inputs = [one for one in model.graph.input if one.name not in constants]
+        for what, found in (("input", inputs), ("output", model.graph.output)):
+            if len(found) != 1:
+                names = ", ".join(one.name for one in found)
+                advice = f"export it with one image as its {what} and the others bound"
+                problem = f"{self.name} has {len(found)} {what}s ({names})"
+                raise SalattackError(f"{problem}; {advice}")
+        shape = [one.dim_value for one in inputs[0].type.tensor_type.shape.dim]  # 0 where left open
+        if len(shape) != 4:
+            dimensions = f"{len(shape)} dimensions, not images of 4"
+            raise SalattackError(f"{self.name} takes an input of {dimensions}")
+        channels = shape.pop(3 if self.nhwc else 1)
+        if channels != 3 and (channels or 3 in shape[1:]):
+            lacking = f"{self.name} does not take RGB images in layout {layout}"
+            raise SalattackError(f"{lacking}; choose the other layout or another model")
+        self.single = shape[0] == 1  # whether the graph takes one image at a time
+        self.sides = tuple(shape[1:]) if all(shape[1:]) else None  # (H, W), where they are fixed
+        self.network = _in_torch(model, self.name)
 
     def forward(self, images: Tensor, target: Tensor | None = None) -> Tensor:
         """Edit (N, 3, H, W) images in [-1, 1]; same shape and range. The ``target`` is ignored.
 
-        Raises:
-            SalattackError: sides that the graph was not exported for.
+        Sides that the graph was not exported for are a SalattackError.
         """
         if self.sides and tuple(images.shape[-2:]) != self.sides:
             found, wanted = ("×".join(map(str, s)) for s in (images.shape[-2:], self.sides))
@@ -80,9 +90,8 @@ class OnnxEntry(Entry):
             value_range: lowest and highest value of a pixel, in and out: (-1, 1), (0, 1), (0, 255).
 
         Raises:
-            SalattackError: an unreadable file, an operator that cannot be converted, another
-                number of inputs or outputs than one, a result of another shape, a graph that
-                cannot be differentiated.
+            SalattackError: an unreadable file, one that cannot be converted or differentiated,
+                more than one input or output, a result of another shape.
         """
         if layout not in LAYOUTS:
             raise one_of("layout", layout, LAYOUTS)
@@ -91,16 +100,8 @@ class OnnxEntry(Entry):
         if weights is None:
             raise SalattackError("give the ONNX file: load_generator('onnx', weights='model.onnx')")
         path, chosen = Path(weights), pick_device(device)
-        model = _opened(path)
-        batch, *shape = _image_shape(model, path.name)
-        channels, *sides = shape if layout == "nchw" else (shape[2], *shape[:2])
-        if channels != 3 and (channels or 3 in sides):
-            lacking = f"{path.name} does not take RGB images in layout {layout}"
-            raise SalattackError(f"{lacking}; choose the other layout or another model")
-        network = _in_torch(model, path.name)
-        fixed = tuple(sides) if all(sides) else None
-        generator = OnnxGenerator(network, path.name, fixed, batch == 1, layout, value_range)
-        _try(frozen(generator, torch.device("cpu")), model)
+        generator = frozen(OnnxGenerator(path, layout, value_range), torch.device("cpu"))
+        _try(generator)
         return self._loaded(frozen(generator, chosen), sha256(path))
 
 
@@ -121,64 +122,41 @@ def _opened(path: Path) -> Any:
     return model
 
 
-def _image_shape(model: Any, name: str) -> list[int]:
-    """Return the four sides of a model's one input, 0 for those that it leaves open."""
-    constants = {one.name for one in model.graph.initializer}
-    inputs = [one for one in model.graph.input if one.name not in constants]
-    for what, found in (("input", inputs), ("output", model.graph.output)):
-        if len(found) != 1:
-            names = ", ".join(one.name for one in found)
-            advice = f"export it with one image as its {what} and the others bound"
-            raise SalattackError(f"{name} has {len(found)} {what}s ({names}); {advice}")
-    shape = [one.dim_value for one in inputs[0].type.tensor_type.shape.dim]
-    if len(shape) != 4:
-        raise SalattackError(f"{name} takes an input of {len(shape)} dimensions, not images of 4")
-    return shape
-
-
 def _in_torch(model: Any, name: str) -> nn.Module:
-    """Return a model as a torch module; where that fails, the message names the operator."""
+    """Return a model as a torch module, each operator in it with its ``operation_type``."""
     convert = needed("onnx2torch", f"converting {name}").convert
-    from onnx2torch.node_converters import get_converter
     from onnx2torch.onnx_graph import OnnxGraph
 
     try:
-        return convert(model)
-    except Exception as error:  # of the converter of one operator, which one by one finds
-        versions = {one.domain: one.version for one in model.opset_import}
-        graph, kind = OnnxGraph(model.graph), "graph"
-        with suppress(Exception):
-            for node in graph.nodes.values():
-                kind, domain = node.operation_type, node.domain
-                get_converter(kind, versions[domain], domain)(node, graph)
-        raise _unconvertible(name, kind, error) from error
+        network = convert(model)
+    except Exception as error:
+        raise _unconvertible(name, error) from error
+    nodes = OnnxGraph(model.graph).nodes
+    for key, module in network.named_modules():
+        module.operation_type = nodes[key].operation_type if key in nodes else "graph"
+    return network
 
 
-def _unconvertible(name: str, operator: str, error: Exception) -> SalattackError:
-    problem = f"onnx2torch fails at its operator {operator} ({said(error)})"
+def _unconvertible(name: str, error: Exception) -> SalattackError:
+    """Name the operator that a converter (``onnx_node``) or a module (``self``) failed at."""
+    kind = "graph"
+    for frame, _ in walk_tb(error.__traceback__):
+        seen = frame.f_locals
+        kind = getattr(seen.get("onnx_node", seen.get("self")), "operation_type", kind)
+    problem = f"onnx2torch fails at its operator {kind} ({said(error)})"
     advice = f"export the model in opset {OPSET} or without it, or write an adapter"
     return SalattackError(f"{name} cannot be converted: {problem}; {advice}")
 
 
-def _try(generator: OnnxGenerator, model: Any) -> None:
+def _try(generator: OnnxGenerator) -> None:
     """Edit one image of noise and differentiate it, so that what cannot work is refused now."""
-    from onnx2torch.onnx_graph import OnnxGraph
-
     name, (height, width) = generator.name, generator.sides or (TRIAL_SIDE, TRIAL_SIDE)
-    nodes, at = OnnxGraph(model.graph).nodes, ["graph"]
-    for key, module in generator.network.named_modules():
-        if key in nodes:
-            kind = nodes[key].operation_type
-            module.register_forward_pre_hook(lambda *_, kind=kind: at.append(kind))
     noise = torch.rand(1, 3, height, width, generator=torch.Generator().manual_seed(0))
     images = (noise - 0.5).requires_grad_()
     try:
         result = generator(images)
     except Exception as error:
-        raise _unconvertible(name, at[-1], error) from error
-    finally:
-        for module in generator.network.modules():
-            module._forward_pre_hooks.clear()
+        raise _unconvertible(name, error) from error
     if result.shape != images.shape:
         found = "×".join(map(str, result.shape))
         made = f"{name} makes {found} of an image of 1×3×{height}×{width}"

@@ -6,39 +6,19 @@ from functools import partial
 from torch import Size, Tensor, nn
 
 from ..edits import LABEL_EDITS
-from .editor import Editor, joined, positive, without_statistics
-from .layers import ImageConv2d, normalised
-
-
-class ResidualBlock(nn.Module):
-    """Two 3×3 convolutions with instance normalisation around an identity skip."""
-
-    def __init__(self, channels: int) -> None:
-        super().__init__()
-        convs = (nn.Conv2d(channels, channels, 3, 1, 1, bias=False) for _ in range(2))
-        one, two = (normalised(conv, affine=True) for conv in convs)
-        self.main = nn.Sequential(*one, *two[:2])
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Map (N, C, H, W) to the same shape."""
-        return x + self.main(x)
+from .editor import Editor, ImageConv2d, Residual, joined, normalised, without_statistics
 
 
 class StarGAN(Editor):
-    """StarGAN's generator: an image and a target label vector to the edited image.
+    """StarGAN's generator: an image and a target vector of ``c_dim`` labels to the edited image.
 
-    Instance statistics are always used. The published checkpoint carries running statistics,
-    which the authors' test code never uses either.
-
-    Args:
-        conv_dim: channels of the first layer; 64 as published (8.43 M parameters).
-        c_dim: length of the label vector.
-        repeat_num: residual blocks.
+    ``conv_dim`` are the first layer's channels, ``repeat_num`` the residual blocks. As published
+    it has 8.43 M parameters.
     """
 
     asked = "labels, 0 or 1"  # in the order of `ATTRIBUTES`
     edits = LABEL_EDITS
-    prepare = staticmethod(without_statistics)
+    prepare = staticmethod(without_statistics)  # which the authors' test code never uses either
 
     def __init__(self, conv_dim: int = 64, c_dim: int = 5, repeat_num: int = 6) -> None:
         super().__init__()
@@ -47,7 +27,9 @@ class StarGAN(Editor):
         layers = block(ImageConv2d(3 + c_dim, d, 7, 1, 3, bias=False))
         layers += block(nn.Conv2d(d, 2 * d, 4, 2, 1, bias=False))
         layers += block(nn.Conv2d(2 * d, 4 * d, 4, 2, 1, bias=False))
-        layers += [ResidualBlock(4 * d) for _ in range(repeat_num)]
+        for _ in range(repeat_num):
+            convs = (nn.Conv2d(4 * d, 4 * d, 3, 1, 1, bias=False) for _ in range(2))
+            layers.append(Residual("main", *map(block, convs)))
         layers += block(nn.ConvTranspose2d(4 * d, 2 * d, 4, 2, 1, bias=False))
         layers += block(nn.ConvTranspose2d(2 * d, d, 4, 2, 1, bias=False))
         layers += [nn.Conv2d(d, 3, 7, 1, 3, bias=False), nn.Tanh()]
@@ -59,5 +41,4 @@ class StarGAN(Editor):
     @staticmethod
     def _sizes(shapes: Mapping[str, Size]) -> tuple:
         width, channels, _, _ = shapes["main.0.weight"]
-        blocks = sum(key.endswith(".main.0.weight") for key in shapes)
-        return width, positive(channels - 3), blocks
+        return width, channels - 3, sum(key.endswith(".main.0.weight") for key in shapes)

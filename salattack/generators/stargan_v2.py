@@ -3,7 +3,8 @@
 Names and sizes are those of the authors' code, clovaai/stargan-v2.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from itertools import pairwise
 
 import torch
@@ -12,33 +13,12 @@ from torch import Size, Tensor, nn
 
 from ..edits import EditSet
 from ..errors import SalattackError
-from .editor import Editor
-from .layers import ImageConv2d, InstanceNorm2d
+from .editor import Editor, ImageConv2d, InstanceNorm2d, shortcut, unwrapped
 
 PARTS = ("generator", "mapping_network", "style_encoder")
 DOMAINS = ("Female", "Male")  # of the CelebA-HQ networks, in their order
+IDENTITY, HALVE, DOUBLE = nn.Identity(), nn.AvgPool2d(2), nn.Upsample(scale_factor=2)
 UNIT = 2**-0.5  # of the sum of two branches, so that it keeps their variance
-
-
-def _shortcut(a: int, b: int) -> nn.Module:
-    return nn.Conv2d(a, b, 1, bias=False) if a != b else nn.Identity()
-
-
-class _Down(nn.Module):
-    """A residual block of the encoders; ``pool`` halves the sides."""
-
-    def __init__(self, a: int, b: int, *, normalise: bool, pool: bool = True) -> None:
-        super().__init__()
-        self.conv1, self.conv2 = nn.Conv2d(a, a, 3, 1, 1), nn.Conv2d(a, b, 3, 1, 1)
-        for name in ("norm1", "norm2"):
-            setattr(self, name, InstanceNorm2d(a, affine=True) if normalise else nn.Identity())
-        self.conv1x1 = _shortcut(a, b)
-        self.pool = nn.AvgPool2d(2) if pool else nn.Identity()
-
-    def forward(self, x: Tensor) -> Tensor:
-        y = self.pool(self.conv1(F.leaky_relu(self.norm1(x), 0.2)))
-        y = self.conv2(F.leaky_relu(self.norm2(y), 0.2))
-        return UNIT * (self.pool(self.conv1x1(x)) + y)
 
 
 class _AdaIN(nn.Module):
@@ -53,21 +33,30 @@ class _AdaIN(nn.Module):
         return (1 + scale) * F.instance_norm(x) + shift
 
 
-class _Up(nn.Module):
-    """A block of the decoder, residual unless high passes carry the photo's details."""
+class _Block(nn.Module):
+    """A block of the encoders, which halves the sides after, or of the decoder, doubling before.
 
-    def __init__(self, a: int, b: int, style_dim: int, *, residual: bool, grow: bool) -> None:
+    ``widths`` are its input's, the first and the second convolution's channels.
+    """
+
+    def __init__(
+        self,
+        widths: tuple[int, int, int],
+        norm: Callable[[int], nn.Module],
+        before: nn.Module = IDENTITY,
+        after: nn.Module = IDENTITY,
+        residual: bool = True,  # unless high passes carry the photo's details
+    ) -> None:
         super().__init__()
-        self.conv1, self.conv2 = nn.Conv2d(a, b, 3, 1, 1), nn.Conv2d(b, b, 3, 1, 1)
-        self.norm1, self.norm2 = _AdaIN(style_dim, a), _AdaIN(style_dim, b)
-        self.conv1x1 = _shortcut(a, b)
-        self.grow = nn.Upsample(scale_factor=2) if grow else nn.Identity()
-        self.residual = residual
+        a, middle, b = widths
+        self.conv1, self.conv2 = nn.Conv2d(a, middle, 3, 1, 1), nn.Conv2d(middle, b, 3, 1, 1)
+        self.norm1, self.norm2, self.conv1x1 = norm(a), norm(middle), shortcut(a, b)
+        self.before, self.after, self.residual = before, after, residual
 
-    def forward(self, x: Tensor, style: Tensor) -> Tensor:
-        y = self.conv1(self.grow(F.leaky_relu(self.norm1(x, style), 0.2)))
-        y = self.conv2(F.leaky_relu(self.norm2(y, style), 0.2))
-        return UNIT * (y + self.conv1x1(self.grow(x))) if self.residual else y
+    def forward(self, x: Tensor, *style: Tensor) -> Tensor:
+        y = self.conv1(self.before(F.leaky_relu(self.norm1(x, *style), 0.2)))
+        y = self.conv2(F.leaky_relu(self.norm2(self.after(y), *style), 0.2))
+        return UNIT * (y + self.after(self.conv1x1(self.before(x)))) if self.residual else y
 
 
 class _Generator(nn.Module):
@@ -75,15 +64,15 @@ class _Generator(nn.Module):
         super().__init__()
         first, last = widths[0], widths[-1]
         self.from_rgb = ImageConv2d(3, first, 3, 1, 1)
-        down = [_Down(a, b, normalise=True) for a, b in pairwise(widths)]
-        down += [_Down(last, last, normalise=True, pool=False) for _ in range(2)]
+        norm, styled = partial(InstanceNorm2d, affine=True), partial(_AdaIN, style_dim)
+        down = [_Block((a, a, b), norm, after=HALVE) for a, b in pairwise(widths)]
+        down += [_Block((last, last, last), norm) for _ in range(2)]
         self.encode = nn.ModuleList(down)
-        how = {"style_dim": style_dim, "residual": not high_pass}
-        up = [_Up(last, last, grow=False, **how) for _ in range(2)]
-        up += [_Up(a, b, grow=True, **how) for a, b in pairwise(reversed(widths))]
+        how = {"norm": styled, "residual": not high_pass}
+        up = [_Block((last, last, last), **how) for _ in range(2)]
+        up += [_Block((a, b, b), before=DOUBLE, **how) for a, b in pairwise(reversed(widths))]
         self.decode = nn.ModuleList(up)
-        norm = InstanceNorm2d(first, affine=True)
-        self.to_rgb = nn.Sequential(norm, nn.LeakyReLU(0.2), nn.Conv2d(first, 3, 1))
+        self.to_rgb = nn.Sequential(norm(first), nn.LeakyReLU(0.2), nn.Conv2d(first, 3, 1))
         if high_pass:
             self.hpf = nn.Module()
             kernel = torch.full((3, 3), -1.0)
@@ -127,10 +116,7 @@ def _mlp(*widths: int) -> list[nn.Module]:
 
 
 class StarGANv2(Editor):
-    """StarGAN v2, as published for CelebA-HQ by default.
-
-    A target is a style code: `style_of_latent` and `style_of_reference` make them.
-    """
+    """StarGAN v2, as published for CelebA-HQ by default; a target is a style code."""
 
     asked = "style codes (see StarGANv2.style_of_latent and style_of_reference)"
 
@@ -159,7 +145,7 @@ class StarGANv2(Editor):
         ]
         self.mapping_network = _OfDomain(nn.Sequential(*_mlp(latent_dim, *[hidden] * 4)), heads)
         trunk = [nn.Conv2d(3, width, 3, 1, 1)]
-        trunk += [_Down(a, b, normalise=False) for a, b in pairwise(widths)]
+        trunk += [_Block((a, a, b), nn.Identity, after=HALVE) for a, b in pairwise(widths)]
         trunk += [nn.LeakyReLU(0.2), nn.Conv2d(widths[-1], widths[-1], 4), nn.LeakyReLU(0.2)]
         heads = [nn.Linear(widths[-1], style_dim) for _ in range(domains)]
         self.style_encoder = _OfDomain(nn.Sequential(*trunk), heads)
@@ -169,16 +155,9 @@ class StarGANv2(Editor):
     ) -> Tensor:
         """Return the edit, clipped as in the authors' code.
 
-        Args:
-            images: see `forward`.
-            target: style codes.
-            masks: where the CelebA-HQ model passes on the photo's details: two (N, 1, h, w) heat
-                maps in [0, 1], for 32 px and for 64 and 128 px. The authors take them from a
-                landmark network (FAN) that this package does not have; functools.partial binds
-                them for an attack. None, as in their code, passes nothing.
-
-        Raises:
-            SalattackError: masks for a model without high pass.
+        ``masks`` say where the CelebA-HQ model passes on the photo's details: two (N, 1, h, w) heat
+        maps in [0, 1], for 32 px and for 64 and 128 px, of a landmark network (FAN) that this
+        package does not have. Without them, as in the authors' code, nothing is passed on.
         """
         if masks is not None and not hasattr(self.generator, "hpf"):
             raise SalattackError("this StarGAN v2 has no high pass: leave out the masks")
@@ -210,13 +189,9 @@ class StarGANv2(Editor):
 
         The landmark network and the discriminator that a file also holds make no picture.
         """
-        if not any(isinstance(state.get(part), Mapping) for part in PARTS):
-            return state
-        return {
-            f"{part}.{str(key).removeprefix('module.')}": value
-            for part in PARTS
-            for key, value in dict(state.get(part) or {}).items()
-        }
+        parts = {part: state[part] for part in PARTS if isinstance(state.get(part), Mapping)}
+        named = {f"{part}.{key}": v for part in parts for key, v in unwrapped(parts[part]).items()}
+        return named or state
 
     @staticmethod
     def _sizes(shapes: Mapping[str, Size]) -> tuple:

@@ -71,8 +71,8 @@ class Asset:
 def _asset(row: dict) -> Asset:
     listing = RESOURCES / f"{row['name']}.sha256"  # as `sha256sum` writes it
     lines = listing.read_text().splitlines() if listing.exists() else []
-    row["files"] = {file: sha256 for sha256, file in map(str.split, lines)}
-    return Asset(**row | {"size": int(row["size"] or 0), "inferred": bool(row["inferred"])})
+    row |= {"size": int(row["size"] or 0), "inferred": bool(row["inferred"])}
+    return Asset(**row, files={file: sha256 for sha256, file in map(str.split, lines)})
 
 
 with (RESOURCES / "assets.csv").open(newline="") as _rows:
@@ -94,8 +94,7 @@ def known(name: str) -> Asset:
 def checked(name: str) -> tuple[Path, str]:
     """Return the path of an asset in the cache and its checksum, for which it is read once.
 
-    Raises:
-        SalattackError: an unknown name; an asset that is missing, damaged or was never verified.
+    One that is unknown, missing, damaged or was never verified is a SalattackError.
     """
     asset = known(name)
     found, problem = _inspect(asset)
@@ -115,11 +114,8 @@ def fetch(name: str) -> Path:
 
     A second process waits for the first. The next call resumes an interrupted download, unless the
     checksum is uncertain: then nobody would notice that two versions of a file were joined. An
-    inferred checksum that does not match is a warning.
-
-    Raises:
-        SalattackError: an unknown name; an address that does not give the published file; a
-            connection that keeps breaking; a full disk.
+    inferred checksum that does not match is a warning. An unknown name, an address that does not
+    give the published file, a connection that keeps breaking and a full disk are a SalattackError.
     """
     asset = known(name)
     with _staged(asset, resume=asset.certain) as staged:
@@ -134,10 +130,8 @@ def fetch(name: str) -> Path:
 def add(name: str, file: str | Path) -> Path:
     """Verify what was downloaded by hand, copy it into the cache, and return its path there.
 
-    ``file`` is the file, the published zip that holds it, or the folder.
-
-    Raises:
-        SalattackError: an unknown name, a missing or wrong file, an unsafe zip, a full disk.
+    ``file`` is the file, the published zip that holds it, or the folder. An unknown name, a missing
+    or wrong file, an unsafe zip and a full disk are a SalattackError.
     """
     asset, file = known(name), Path(file)
     missing = [file / part for part in asset.files or [""] if not (file / part).is_file()]
@@ -236,7 +230,7 @@ def _inspect(asset: Asset) -> tuple[str, str | None]:
         return "", "was never verified"
     expected = asset.checksum if asset.certain else asset.record.read_text()
     found, problem = _compare(asset, asset.path, expected)
-    return found, f"is damaged: {problem}" if problem else None
+    return found, problem and f"is damaged: {problem}"
 
 
 def _compare(asset: Asset, place: Path, checksum: str) -> tuple[str, str | None]:

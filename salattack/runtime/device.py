@@ -36,8 +36,7 @@ def keep_freed_memory() -> None:
 def pick_device(device: str = "auto") -> torch.device:
     """Return the device for "auto" (CUDA where there is one), "cpu", "cuda", "cuda:1", "mps" ...
 
-    Raises:
-        SalattackError: a device that torch does not know or this machine does not have.
+    One that torch does not know or this machine does not have is a SalattackError.
     """
     if device == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")

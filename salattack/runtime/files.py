@@ -16,10 +16,8 @@ RESOURCES = Path(__file__).parents[1] / "resources"  # what the package ships be
 def written_whole(path: str | Path) -> Iterator[Path]:
     """Give a name beside ``path`` to write to, and rename it to ``path`` when all went well.
 
-    Folders are made. The name keeps the suffix, which tells many writers the format.
-
-    Raises:
-        SalattackError: the path cannot be written to.
+    Folders are made. The name keeps the suffix, which tells many writers the format. A path that
+    cannot be written to is a SalattackError.
     """
     path = Path(path)
     beside = path.with_name(f".{os.getpid()}.{path.name}")

@@ -31,8 +31,7 @@ def map_on_ray(
         retries: how often an item whose worker was lost is done again; -1 without end.
         lost: gives the output of an item that lost its worker once more than that; None raises.
 
-    Raises:
-        SalattackError: Ray is not installed, no such GPUs, ``workers`` < 1, or ``make`` failed.
+    A SalattackError says that Ray or a GPU is missing, ``workers`` < 1, or ``make`` failed.
     """
     try:
         import ray

@@ -1,5 +1,9 @@
-"""Weight files: read without running anything in them, checked before they are used."""
+"""Weight files: read without running anything in them, checked before they are used.
 
+Of other frameworks' files only numbers are taken: not Keras' configuration, not ONNX' graph.
+"""
+
+import importlib
 import pickle
 import warnings
 from collections import UserDict
@@ -7,10 +11,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from textwrap import shorten
-from typing import NamedTuple
+from types import ModuleType
+from typing import Any, NamedTuple
 
+import numpy as np
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import nn
 
@@ -19,51 +24,89 @@ from ..errors import SalattackError, one_of
 from . import assets
 from .device import frozen, pick_device
 from .files import RESOURCES, sha256
-from .formats import READERS, read_arrays
 
 SHIPPED = RESOURCES / "weights"
 
 
-def read_state_dict(path: str | Path, *, expected_sha256: str | None = None) -> dict:
-    """Read a state dict; of a torch checkpoint tensors only, and no code in it is executed.
+def needed(package: str, what: str) -> ModuleType:
+    """Import an optional package; the message says ``what`` needs it where it is not installed."""
+    try:
+        return importlib.import_module(package)
+    except ImportError as error:
+        advice = "pip install 'salattack[generators]'"
+        raise SalattackError(f"{what} needs the package {package}: {advice}") from error
 
-    Args:
-        path: ``.safetensors``, a torch checkpoint, or arrays as `read_arrays` takes them.
-        expected_sha256: refuse a file with another checksum.
 
-    Returns:
-        What the file holds: parameter names to float32 tensors (other entries as they are).
+def said(error: Exception) -> str:
+    """Return the first line of a library's message, for a sentence of ours."""
+    return next(iter(str(error).strip().splitlines()), type(error).__name__).rstrip(".")
 
-    Raises:
-        SalattackError: no such file, another checksum, a damaged file, or a pickle that holds
-            anything but tensors.
-    """
-    path = Path(path)
-    if not path.exists():
-        raise SalattackError(f"no weights file at {path}; check the path")
-    if expected_sha256 is not None and (found := sha256(path)) != expected_sha256:
-        damage = f"sha256 {found[:12]}…, expected {expected_sha256[:12]}…"
-        advice = "reinstall the package or fetch the file again"
-        raise SalattackError(f"{path.name} is damaged: {damage}; {advice}")
-    if path.is_dir() or path.suffix in READERS:
-        return read_arrays(path)
+
+def _read_hdf5(path: Path) -> dict[str, Any]:
+    h5py = needed("h5py", f"reading {path.name}")
+    names: list[str] = []
+    with h5py.File(path, "r") as file:
+        file.visit(names.append)  # links to other files are not visited
+        return {name: file[name][()] for name in names if isinstance(file[name], h5py.Dataset)}
+
+
+def _read_npy(path: Path) -> dict[str, Any]:
+    return {path.stem: np.load(path, allow_pickle=False)}
+
+
+def _read_onnx(path: Path) -> dict[str, Any]:
+    onnx = needed("onnx", f"reading {path.name}")
+    model = onnx.load(path)
+    return {i.name: onnx.numpy_helper.to_array(i) for i in model.graph.initializer}
+
+
+READERS = {".h5": _read_hdf5, ".hdf5": _read_hdf5, ".npy": _read_npy, ".onnx": _read_onnx}
+
+
+def _read(path: Path) -> object:
+    """Return what a file holds, arrays of `READERS` as float32 tensors."""
     try:
         if path.suffix == ".safetensors":
-            state = load_file(path)
-        else:
-            state = torch.load(path, map_location="cpu", weights_only=True)
+            return load_file(path)
+        if path.suffix not in READERS:
+            return torch.load(path, map_location="cpu", weights_only=True)
+        found = READERS[path.suffix](path).items()
+        return {name: torch.from_numpy(np.array(value, np.float32)) for name, value in found}
+    except SalattackError:
+        raise
     except pickle.UnpicklingError as error:
         problem = f"{path.name} holds more than tensors and was not executed"
         advice = "convert it to .safetensors where you trust its source"
         raise SalattackError(f"{problem}; {advice}") from error
-    except (SafetensorError, RuntimeError, EOFError, OSError) as error:
-        raise SalattackError(f"{path.name} is not a readable weights file ({error})") from error
-    if not isinstance(state, Mapping):
-        raise SalattackError(f"{path.name} does not hold a state dict but a {type(state).__name__}")
-    floats = {
-        k: v.float() for k, v in state.items() if torch.is_tensor(v) and v.is_floating_point()
-    }
-    return dict(state) | floats
+    except Exception as error:  # each library raises its own kinds
+        problem = f"{path.name} is not a readable weights file ({said(error)})"
+        raise SalattackError(f"{problem}; fetch it again") from error
+
+
+def read_state_dict(path: str | Path) -> dict:
+    """Return what a weights file holds: parameter names to float32 tensors, and other entries.
+
+    The file is ``.safetensors``, a torch checkpoint, HDF5, ONNX, or a folder of ``.npy``. Names
+    are then an HDF5 dataset's path, an ONNX initialiser's name, or a file's stem. Of a torch
+    checkpoint tensors only are read, and no code in it is executed.
+
+    Raises:
+        SalattackError: no such file, a damaged one, or a pickle that holds anything but tensors.
+    """
+    path = Path(path)
+    if not path.exists():
+        raise SalattackError(f"no weights file at {path}; check the path")
+    files = sorted(path.glob("*.npy")) if path.is_dir() else [path]
+    if not files:
+        raise SalattackError(f"the folder {path} holds no .npy files; check the path")
+    state: dict = {}
+    for found in map(_read, files):
+        if not isinstance(found, Mapping):
+            kind = type(found).__name__
+            raise SalattackError(f"{path.name} does not hold a state dict but a {kind}")
+        state |= found
+    floats = (k for k, v in state.items() if torch.is_tensor(v) and v.is_floating_point())
+    return state | {key: state[key].float() for key in floats}
 
 
 def fit(module: nn.Module, state: Mapping, source: str) -> nn.Module:
@@ -104,39 +147,42 @@ class Entry:
     def load(self, weights: str | Path | None = None, device: str = "auto") -> Loaded:
         """Read the weights and return the network with what belongs to it.
 
-        Args:
-            weights: a file to use instead of the shipped or the fetched one.
-            device: see `pick_device`.
+        ``weights`` are used instead of the shipped or the fetched file. Another checksum than the
+        published one is a warning.
 
         Raises:
             SalattackError: no file, a damaged file, code in the file, keys or shapes that do not
-                fit, an unknown device. Another checksum than the published one is a warning.
+                fit, an unknown device.
         """
-        chosen = pick_device(device)
-        if weights is None and self.shipped:
-            source, found = SHIPPED / self.file, self.sha256
-            state = read_state_dict(source, expected_sha256=found)
+        chosen, shipped, found = pick_device(device), self.shipped and weights is None, ""
+        if shipped:
+            source = SHIPPED / self.file
+        elif weights is not None:
+            source = Path(weights)
         else:
-            source, found = (Path(weights), "") if weights is not None else self._cached()
-            state, found = self.read(source), found or sha256(source)
-        state = self.prepare(state)
+            source, found = self._cached()
+        state = self.prepare(self.read(source))
+        found = found or sha256(source)
+        wrong = self.sha256 not in (None, found)
+        if shipped and wrong:
+            damage = f"{source.name} is damaged: {self._difference(source, found)}"
+            raise SalattackError(f"{damage}; reinstall the package")
         network = fit(self.build(state), state, source.name)
-        if not self.shipped and self.sha256 not in (None, found):
-            warnings.warn(
-                f"{source.name} is not the published {self._differs(source, found)}", stacklevel=3
-            )
+        if wrong and not self.shipped:
+            problem = f"{self.file}: {self._difference(source, found)}"
+            warnings.warn(f"{source.name} is not the published {problem}", stacklevel=3)
         return self._loaded(frozen(network, chosen), found)
 
     def _loaded(self, network: nn.Module, found: str) -> Loaded:
         return Loaded(network, self.edits, self.image_size, found)
 
-    def _differs(self, source: Path, found: str) -> str:
-        """Return the file's name and how another differs; of a folder, the first wrong file."""
-        files = assets.known(self.asset).files if self.asset else {}
-        for name, wanted in files.items() if source.is_dir() else ():
+    def _difference(self, source: Path, found: str) -> str:
+        """Say how a file is not the one that is meant; of a folder, which file is not."""
+        files = assets.known(self.asset).files if self.asset and source.is_dir() else {}
+        for name, wanted in files.items():
             if (source / name).is_file() and sha256(source / name) != wanted:
-                return f"{self.file}: {name} is another file"
-        return f"{self.file}: sha256 {found[:12]}…, expected {self.sha256[:12]}…"
+                return f"{name} is another file"
+        return f"sha256 {found[:12]}…, expected {self.sha256[:12]}…"
 
     def _cached(self) -> tuple[Path, str]:
         lacking = f"{self.file} is not in the package"

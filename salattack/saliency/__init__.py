@@ -8,24 +8,11 @@ import torch
 from ..faces.reading import read_mask
 from ..interfaces import Saliency
 from ..runtime.assets import ASSETS
-from ..runtime.weights import Entry, Loaded, Registry, read_state_dict
+from ..runtime.weights import Entry, Registry, read_state_dict
 from .model import DrawnMask, SaliencyModel
 from .pfan import PFAN, PFANLight
 
-__all__ = [
-    "SALIENCY_MODELS",
-    "DrawnMask",
-    "Saliency",
-    "SaliencyModel",
-    "load_saliency",
-]
-
-
-class _Network(Entry):
-    """An entry whose network `SaliencyModel` wraps."""
-
-    def _loaded(self, network: PFAN | PFANLight, found: str) -> Loaded:
-        return super()._loaded(SaliencyModel(network, self.image_size), found)
+__all__ = ["SALIENCY_MODELS", "DrawnMask", "Saliency", "SaliencyModel", "load_saliency"]
 
 
 def _drawn(path: Path) -> dict:
@@ -46,23 +33,23 @@ def _port(path: Path) -> dict:
 SALIENCY_MODELS = Registry(
     "saliency model",
     {
-        "pfan-light": _Network(
-            build=lambda _: PFANLight(),
+        "pfan-light": Entry(
+            build=lambda _: PFANLight().to(memory_format=torch.channels_last),
             file="pfan-light.safetensors",
             sha256="6ba9778f68424f962b7b1c946ec5b934f3daa20816b5612985704eaa8e3aa73d",
             licence="research use: trained on DUTS-TR and CelebA crops (non-commercial)",
             source="this package",
             shipped=True,
-            image_size=224,  # trained at 192; finer maps, better on ECSSD too
+            image_size=PFANLight.size,
         ),
-        "pfan-duts": _Network(
-            build=lambda _: PFAN(),
+        "pfan-duts": Entry(
+            build=lambda _: PFAN().to(memory_format=torch.channels_last),
             read=_port,
             file=ASSETS["pfan-duts"].path.name,
             licence=ASSETS["pfan-duts"].licence,
             source=ASSETS["pfan-duts"].address,
             asset="pfan-duts",
-            image_size=256,
+            image_size=PFAN.size,
         ),
         "mask": Entry(
             build=lambda state: DrawnMask(state["mask"].shape[-2:]),

@@ -1,6 +1,5 @@
 """PFAN (Zhao and Wu, CVPR 2019): one decoder, on VGG-16 as published or on EfficientNet-Lite0."""
 
-from collections.abc import Container, Iterable, Sequence
 from functools import partial
 
 import torch
@@ -9,38 +8,29 @@ from torch import Tensor, nn
 from torchvision.models.vgg import cfgs, make_layers
 from torchvision.ops.misc import Conv2dNormActivation
 
+from .model import SaliencyModel
+
 _upsample = partial(F.interpolate, mode="bilinear", align_corners=True)
 
 
-def _after(layers: Iterable[nn.Module], x: Tensor, chosen: Container[int]) -> list[Tensor]:
-    """Run layers one after another and return what the chosen ones give."""
-    seen = []
-    for index, layer in enumerate(layers):
-        x = layer(x)
-        if index in chosen:
-            seen.append(x)
-    return seen
+class _CPFE(nn.Module):
+    """Context-aware pyramid feature extraction: (N, C, H, W) seen at four dilations, 128 maps."""
 
-
-class CPFE(nn.Module):
-    """Context-aware pyramid feature extraction: one feature map seen at four dilations."""
-
-    def __init__(self, channels: int, width: int = 32) -> None:
+    def __init__(self, channels: int) -> None:
         super().__init__()
-        self.conv_1_1 = nn.Conv2d(channels, width, 1, bias=False)
+        self.conv_1_1 = nn.Conv2d(channels, 32, 1, bias=False)
         for d in (3, 5, 7):
-            conv = nn.Conv2d(channels, width, 3, padding=d, dilation=d, bias=False)
+            conv = nn.Conv2d(channels, 32, 3, padding=d, dilation=d, bias=False)
             self.add_module(f"conv_dil_{d}", conv)
-        self.bn = nn.BatchNorm2d(4 * width)
+        self.bn = nn.BatchNorm2d(4 * 32)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Map (N, channels, H, W) to (N, 4 width, H, W)."""
-        convs = (self.conv_1_1, self.conv_dil_3, self.conv_dil_5, self.conv_dil_7)
-        return F.relu(self.bn(torch.cat([conv(x) for conv in convs], dim=1)))
+        *convs, norm = self.children()
+        return F.relu(norm(torch.cat([conv(x) for conv in convs], dim=1)))
 
 
-class ChannelAttention(nn.Module):
-    """A weight in [0, 1] for each channel, from the channels' means."""
+class _ChannelAttention(nn.Module):
+    """A weight in [0, 1] for each of (N, C, H, W) channels, from the channels' means."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -48,13 +38,12 @@ class ChannelAttention(nn.Module):
         self.linear_2 = nn.Linear(channels // 4, channels)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Map (N, C, H, W) to the same shape, channels weighted."""
         weight = self.linear_2(F.relu(self.linear_1(x.mean(dim=(2, 3))))).sigmoid()
         return x * weight[:, :, None, None]
 
 
-class SpatialAttention(nn.Module):
-    """A weight in [0, 1] for each place: two 9×9 fields, factored in either order."""
+class _SpatialAttention(nn.Module):
+    """A weight (N, 1, H, W) in [0, 1] for each place: two 9×9 fields, factored in either order."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -69,7 +58,6 @@ class SpatialAttention(nn.Module):
         self.grp2_bn2 = nn.BatchNorm2d(1)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Map (N, C, H, W) to weights (N, 1, H, W)."""
         one = F.relu(self.grp1_bn1(self.grp1_conv1k(x)))
         one = F.relu(self.grp1_bn2(self.grp1_convk1(one)))
         two = F.relu(self.grp2_bn1(self.grp2_convk1(x)))
@@ -77,42 +65,38 @@ class SpatialAttention(nn.Module):
         return (one + two).sigmoid()
 
 
-class PyramidAttention(nn.Module):
-    """PFAN without its backbone; a subclass adds one and says what its five levels are.
+class _PyramidAttention(SaliencyModel):
+    """PFAN without its backbone, which a subclass adds under the name ``backbone_name``.
 
     Parameters are named as in the widely used PyTorch port, so that its checkpoint loads.
-
-    Args:
-        channels: of the five levels, each at half the resolution of the one before.
-        width: channels of the low-level and of the high-level branch.
+    ``width`` is that of the low-level and of the high-level branch.
     """
 
-    mean: tuple[float, float, float]  # mu of Eq. 1, for R, G and B in [0, 1]
-    std: tuple[float, float, float]  # sigma of Eq. 1
-    pads: bool  # whether it was trained on images zero-padded to a square; else on stretched ones
+    backbone_name: str
+    ends: dict[int, int]  # of the five levels: index of the backbone's last layer, its channels
 
-    def __init__(self, channels: Sequence[int], width: int = 64) -> None:
+    def __init__(self, width: int) -> None:
         super().__init__()
-        low_1, low_2, *high = channels
-        self.cpfe_conv3_3, self.cpfe_conv4_3, self.cpfe_conv5_3 = map(CPFE, high)
-        self.cha_att = ChannelAttention(3 * 128)
+        low_1, low_2, *high = self.ends.values()
+        self.cpfe_conv3_3, self.cpfe_conv4_3, self.cpfe_conv5_3 = map(_CPFE, high)
+        self.cha_att = _ChannelAttention(3 * 128)
         self.hl_conv1 = nn.Conv2d(3 * 128, width, 3, padding=1)
         self.hl_bn1 = nn.BatchNorm2d(width)
-        self.ll_conv_1 = nn.Conv2d(low_1, width, 3, padding=1)
-        self.ll_bn_1 = nn.BatchNorm2d(width)
-        self.ll_conv_2 = nn.Conv2d(low_2, width, 3, padding=1)
-        self.ll_bn_2 = nn.BatchNorm2d(width)
-        self.ll_conv_3 = nn.Conv2d(2 * width, width, 3, padding=1)
-        self.ll_bn_3 = nn.BatchNorm2d(width)
-        self.spa_att = SpatialAttention(width)
+        for i, channels_in in enumerate((low_1, low_2, 2 * width), 1):
+            self.add_module(f"ll_conv_{i}", nn.Conv2d(channels_in, width, 3, padding=1))
+            self.add_module(f"ll_bn_{i}", nn.BatchNorm2d(width))
+        self.spa_att = _SpatialAttention(width)
         self.ff_conv_1 = nn.Conv2d(2 * width, 1, 3, padding=1)
 
     def levels(self, x: Tensor) -> list[Tensor]:
-        """Return the backbone's five feature maps for normalised images (N, 3, H, W)."""
-        raise NotImplementedError
+        seen = []
+        for index, layer in enumerate(self.get_submodule(self.backbone_name)):
+            x = layer(x)
+            if index in self.ends:
+                seen.append(x)
+        return seen
 
-    def decode(self, levels: Sequence[Tensor]) -> Tensor:
-        """Return the map before its sigmoid, (N, 1, h, w) at the first level's resolution."""
+    def decode(self, levels: list[Tensor]) -> Tensor:
         one, two, three, four, five = levels
         four = _upsample(self.cpfe_conv4_3(four), scale_factor=2)
         five = _upsample(self.cpfe_conv5_3(five), scale_factor=4)
@@ -123,26 +107,16 @@ class PyramidAttention(nn.Module):
         low = F.relu(self.ll_bn_3(self.ll_conv_3(torch.cat([one, two], dim=1))))
         return self.ff_conv_1(torch.cat([low * self.spa_att(high), high], dim=1))
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Map (N, 3, H, W), normalised by Eq. 1 and divisible by 32, to (N, 1, H, W) in [0, 1]."""
-        logits = self.decode(self.levels(x))
-        if logits.shape[-2:] != x.shape[-2:]:
-            logits = F.interpolate(logits, size=x.shape[-2:], mode="bilinear")
-        return logits.sigmoid()
 
+class PFAN(_PyramidAttention):
+    """PFAN as published: VGG-16, levels conv1_2, conv2_2, conv3_3, conv4_3, conv5_3 after ReLU."""
 
-class PFAN(PyramidAttention):
-    """PFAN as published: VGG-16, levels conv1_2, conv2_2, conv3_3, conv4_3 and conv5_3."""
-
-    mean, std, pads = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225), True
+    mean, std, size, pads = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225), 256, True
+    backbone_name, ends = "vgg16", {3: 64, 8: 128, 15: 256, 22: 512, 29: 512}
 
     def __init__(self) -> None:
-        super().__init__((64, 128, 256, 512, 512))
+        super().__init__(width=64)
         self.vgg16 = make_layers(cfgs["D"])[:30]
-
-    def levels(self, x: Tensor) -> list[Tensor]:
-        """Return the five feature maps after their ReLU, at strides 1, 2, 4, 8 and 16."""
-        return _after(self.vgg16, x, (3, 8, 15, 22, 29))
 
 
 _conv = partial(
@@ -150,7 +124,7 @@ _conv = partial(
 )
 
 
-class InvertedResidual(nn.Sequential):
+class _InvertedResidual(nn.Sequential):
     """MBConv without squeeze-and-excitation: expand, depthwise, project."""
 
     def __init__(self, inputs: int, outputs: int, kernel: int, stride: int, expand: int) -> None:
@@ -162,14 +136,12 @@ class InvertedResidual(nn.Sequential):
         self.skip = stride == 1 and inputs == outputs
 
     def forward(self, x: Tensor) -> Tensor:
-        """Map (N, inputs, H, W) to (N, outputs, H / stride, W / stride)."""
         return x + super().forward(x) if self.skip else super().forward(x)
 
 
 class EfficientNetLite0(nn.ModuleList):
     """EfficientNet-Lite0's stem and 16 blocks in order, without its classifier."""
 
-    LEVELS = ((1, 16), (3, 24), (5, 40), (11, 112), (16, 320))  # ends: index, channels
     # (blocks, channels, kernel, stride, expansion), EfficientNet's Table 1
     STAGES = (
         *((1, 16, 3, 1, 1), (2, 24, 3, 2, 6), (2, 40, 5, 2, 6), (3, 80, 3, 2, 6)),
@@ -180,22 +152,19 @@ class EfficientNetLite0(nn.ModuleList):
         inputs = 32
         blocks = [_conv(3, inputs, 3, 2)]
         for count, outputs, kernel, stride, expand in self.STAGES:
-            for index in range(count):
-                step = stride if index == 0 else 1
-                blocks.append(InvertedResidual(inputs, outputs, kernel, step, expand))
+            for step in [stride] + [1] * (count - 1):
+                blocks.append(_InvertedResidual(inputs, outputs, kernel, step, expand))
                 inputs = outputs
         super().__init__(blocks)
 
 
-class PFANLight(PyramidAttention):
+class PFANLight(_PyramidAttention):
     """PFAN's decoder at half width on EfficientNet-Lite0; each level one octave coarser."""
 
-    mean, std, pads = (0.5, 0.5, 0.5), (0.5, 0.5, 0.5), False  # mu, sigma as EfficientNet-Lite's
+    # mu and sigma as EfficientNet-Lite's; trained at 192, finer maps at 224, better on ECSSD too
+    mean, std, size, pads = (0.5, 0.5, 0.5), (0.5, 0.5, 0.5), 224, False
+    backbone_name, ends = "backbone", {1: 16, 3: 24, 5: 40, 11: 112, 16: 320}
 
     def __init__(self) -> None:
-        super().__init__([channels for _, channels in EfficientNetLite0.LEVELS], width=32)
+        super().__init__(width=32)
         self.backbone = EfficientNetLite0()
-
-    def levels(self, x: Tensor) -> list[Tensor]:
-        """Return the five feature maps at strides 2, 4, 8, 16 and 32."""
-        return _after(self.backbone, x, dict(EfficientNetLite0.LEVELS))

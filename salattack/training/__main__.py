@@ -11,9 +11,8 @@ import typer
 from ..errors import SalattackError
 from ..generators import load_generator
 from ..saliency import load_saliency
-from .bars import bars
 from .grids import load_grids
-from .quality import flip_rates, generator_quality, saliency_quality, train_classifier
+from .quality import bars, flip_rates, generator_quality, saliency_quality, train_classifier
 from .resumable import export
 from .saliency import train_saliency, weak_labels
 from .stargan import train_stargan

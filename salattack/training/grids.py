@@ -54,10 +54,9 @@ class Grids:
 
 
 def load_grids(data: Path) -> Grids:
-    """Read every grid of a folder: ``<number>.jpg``, and ``labels.csv`` with a line per row.
+    """Read a folder's grids and ``labels.csv``: ``grid``, ``row``, the five attributes (0 or 1).
 
-    The columns of labels.csv are ``grid``, ``row`` and the five attributes (0 or 1). A file that
-    is missing, cannot be decoded or does not fit the others is named by a SalattackError.
+    A file that is missing, cannot be decoded or does not fit the others is a SalattackError.
     """
     data, tiles, rows = Path(data), [], []
     for number, file in sorted((int(f.stem), f) for f in data.glob("*.jpg") if f.stem.isdecimal()):

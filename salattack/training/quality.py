@@ -1,7 +1,8 @@
 """How good a generator or saliency model is, measured on data it was not trained on."""
 
 import itertools
-from collections.abc import Sequence
+import time
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -13,12 +14,17 @@ from torchmetrics.functional.image import structural_similarity_index_measure as
 from torchvision.transforms.v2.functional import pil_to_tensor
 from tqdm import tqdm
 
-from ..generators import ATTRIBUTES
+from ..experiments.demonstration import mask_quality
+from ..experiments.study import open_study
+from ..generators import ATTRIBUTES, load_generator
 from ..images import from_uint8
 from ..interfaces import Generator, Saliency
 from ..metrics import fake_damage
 from ..presets import attacker
-from .grids import Grids
+from ..runtime.device import pick_device
+from ..runtime.weights import SHIPPED
+from ..saliency import SALIENCY_MODELS, load_saliency
+from .grids import Grids, load_grids
 from .saliency import Pairs
 
 AT_ONCE = 8  # faces in a batch
@@ -29,7 +35,6 @@ def generator_quality(
     held: Grids,
     *,
     edits: Sequence[str] = ATTRIBUTES,
-    faces: int | None = None,
     attacked: int | None = None,
     bfloat16: bool = False,
 ) -> dict[str, float]:
@@ -39,7 +44,6 @@ def generator_quality(
         generator: g, for images (N, 3, 128, 128) and labels (N, 5).
         held: faces that the generator was not trained on.
         edits: those the generator makes.
-        faces: how many faces to use, spread evenly; all by default.
         attacked: how many of them to attack, on the edits in rotation; all by default.
         bfloat16: run the generator in half precision.
 
@@ -48,8 +52,6 @@ def generator_quality(
         that of the unedited crop; ``ssim`` to the recorded output; ``damage``: mean squared change
         of the output under the "pgd" attacker; ``broken``: share of outputs changed by over 0.05.
     """
-    if faces is not None:
-        held = held[torch.linspace(0, len(held) - 1, min(faces, len(held))).round().long()]
     count, targets = len(held) if attacked is None else attacked, held.targets()
 
     def run(images: Tensor, target: Tensor) -> Tensor:
@@ -115,10 +117,9 @@ def train_classifier(
 
 @torch.no_grad()
 def flip_rates(classifier: nn.Module, generator: Generator, held: Grids) -> pd.DataFrame:
-    """Return how often an edit changes what a classifier sees in a face.
+    """Return how often an edit changes what a classifier (see `train_classifier`) sees in a face.
 
-    Only faces count that lack the edit's attribute and whose crop the classifier (see
-    `train_classifier`) judges rightly.
+    Only faces count that lack the edit's attribute and whose crop the classifier judges rightly.
 
     Returns:
         A row for each attribute: ``faces`` counted, ``ours`` and ``published``, the shares of
@@ -173,3 +174,60 @@ def saliency_quality(saliency: Saliency, pairs: Path) -> dict[str, float]:
         "max_mean_f": float(f.max()),
         "s_measure": float(s_measure.get_results()["sm"]),
     }
+
+
+def _saliency_bars(data: Path) -> Iterator[tuple]:
+    """Yield measure, value, "at most" or "at least", and what was asked of pfan-light."""
+    model = load_saliency("pfan-light", device="cpu")
+    size = (SHIPPED / SALIENCY_MODELS["pfan-light"].file).stat().st_size
+    yield "parameters (M)", sum(p.numel() for p in model.parameters()) / 1e6, "at most", 8
+    yield "file (MB)", size / 1e6, "at most", 16
+    found = saliency_quality(model, data / "saliency" / "ecssd_256.tar")
+    yield f"ECSSD MAE, {found['images']} images", found["mae"], "at most", 0.065
+    yield "ECSSD max-Fβ (mean precision, recall)", found["max_f"], "at least", 0.90
+    yield "ECSSD max-Fβ (mean F)", found["max_mean_f"], "at least", 0.90
+    study = open_study(device="cpu")
+    masks = mask_quality(study)[0]
+    faces = f"{len(masks)} shipped faces"
+    yield f"least saliency inside the face, {faces}", masks["inside"].min(), "at least", 0.9
+    yield f"most saliency in the top corners, {faces}", masks["corners"].max(), "at most", 0.1
+    photos, _, _ = next(study.batches(16))
+    model(photos)
+    began = time.perf_counter()
+    model(photos)
+    elapsed = time.perf_counter() - began
+    yield "ms per face, batch of 16", 1000 * elapsed / len(photos), "at most", 60
+
+
+def _generator_bars(data: Path) -> Iterator[tuple]:
+    """Yield the same of stargan-celeba128-w32, on the held-out grids."""
+    grids = load_grids(data / "stargan-celeba128-outputs")
+    trained, held = (part.to(pick_device()) for part in grids.split())
+    generator = load_generator("stargan-celeba128-w32")
+    found = generator_quality(generator, held, bfloat16=True)
+    error = f"error to the published output relative to identity's, {len(held)} faces × 5 edits"
+    yield error, found["ratio"], "at most", 0.55
+    yield "SSIM to the published output", found["ssim"], "at least", 0.75
+    yield "PGD damage, MSE in [-1, 1]", found["damage"], "at least", 0.20
+    yield "share of outputs above 0.05", found["broken"], "at least", 0.90
+    judge = train_classifier(trained.tiles[:, 0], trained.labels)
+    for row in flip_rates(judge, generator, held).itertuples():
+        measure = f"{row.attribute}: flip rate below the published model's {row.published:.2f} by"
+        yield measure, row.published - row.ours, "at most", 0.25
+
+
+def bars(data: Path) -> str:
+    """Measure the shipped models against the bars that were set for them, as a Markdown table.
+
+    The folder holds the data of the model cards: ``stargan-celeba128-outputs/`` and
+    ``saliency/ecssd_256.tar``.
+    """
+    rows = []
+    models = {"pfan-light": _saliency_bars, "stargan-celeba128-w32": _generator_bars}
+    for name, measured in models.items():
+        for measure, value, sense, bar in measured(data):
+            met = value <= bar if sense == "at most" else value >= bar
+            row = (name, measure, round(value, 3), f"{sense} {bar:g}", "met" if met else "MISSED")
+            rows.append(row)
+    table = pd.DataFrame(rows, columns=["Model", "Measure", "Value", "Bar", ""])
+    return table.to_markdown(index=False)

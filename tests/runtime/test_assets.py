@@ -496,5 +496,5 @@ def test_pfan_loads_from_the_cache(tmp_path):
     state = PFAN().state_dict()
     torch.save({"model": state, "epoch": 204}, tmp_path / "pfan.pth")
     assets.add("pfan-duts", tmp_path / "pfan.pth")
-    loaded = load_saliency("pfan-duts", device="cpu").net.state_dict()
+    loaded = load_saliency("pfan-duts", device="cpu").state_dict()
     assert all(torch.equal(loaded[key], state[key]) for key in loaded.keys() | state.keys())

@@ -261,7 +261,7 @@ def test_a_killed_training_resumes_to_the_same_weights(tmp_path, monkeypatch):
         assert all(torch.equal(v, states[1][part][k]) for k, v in states[0][part].items())
     losses = (tmp_path / "parts" / "losses.csv").read_text()
     assert losses == (tmp_path / "whole" / "losses.csv").read_text() and losses.count("\n") == 4
-    exported = load_saliency(weights=parts, device="cpu").net.hl_conv1.weight
+    exported = load_saliency(weights=parts, device="cpu").hl_conv1.weight
     average = states[1]["average"]["module.hl_conv1.weight"]
     assert torch.allclose(exported, average, atol=1e-3)
     with pytest.raises(SalattackError, match="another seed"):

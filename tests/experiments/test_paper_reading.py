@@ -342,4 +342,4 @@ def test_the_figure_shows_a_few_readings(measured, tmp_path):
     assert len(set(markers)) == len(markers) == len(words)  # readable without colour
     left, right = charts.paper_reading(nearest(rank(measured), 2)).axes
     assert [t.get_text() for t in left.get_yticklabels()] == ["I-FGSM", "Saliency-Aware"]
-    assert (left.get_xlabel(), right.get_xlabel()) == ("$L^1$", "$L^2$ × 100")
+    assert (left.get_xlabel(), right.get_xlabel()) == ("L1", "L2 × 100")

@@ -99,8 +99,8 @@ def _averages(run: Run) -> Outcome:
         table, fits[reading] = table_1(run.every, unit=unit, precision=precision).loc[[*PAPER]], []
         for key, label in COLUMNS.items():
             low, high = (table[f"{key}_{end}"].fillna(table[key]) for end in ("low", "high"))
-            gap = (table[f"paper_{key}"] - (low + high) / 2).abs() - (high - low) / 2
-            fitting = table.index[gap <= ROUNDING + ERROR_TOLERANCE * table[key]]
+            wider = ROUNDING + ERROR_TOLERANCE * table[key]
+            fitting = table.index[table[f"paper_{key}"].between(low - wider, high + wider)]
             fits[reading] += [f"{label} of {label_of(name)}" for name in fitting]
     best = max(fits, key=lambda reading: len(fits[reading]))
     whole, ours = len(fits[best]) == 8, best == READINGS["[0, 1]", "uint8"]

@@ -6,6 +6,7 @@ the change that this takes is what is measured. Any `Study` will do, whatever it
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from itertools import product
 from pathlib import Path
 from typing import NamedTuple
 
@@ -17,7 +18,7 @@ from ..attacks import Attack
 from ..errors import SalattackError
 from ..images import as_saved
 from ..metrics import fake_damage, photo_change
-from ..presets import MINIMUM_NORM, at_strength
+from ..presets import MINIMUM_NORM, at_strength, attacker
 from .evaluation import evaluate_variants
 from .statistics import mean_over_faces, median_over_people, share_of_rows, summarised
 from .study import Study
@@ -64,16 +65,15 @@ def attacks(
         SalattackError: an unknown attacker, or ``smallest`` names one of a fixed strength.
     """
     chosen = {
-        (name, bound): at_strength(name, bound, step_size, steps)
-        for name in fixed
-        for bound, step_size, steps in strengths
+        (name, strength[0]): replace(at_strength(name, *strength), seed=seed)
+        for name, strength in product(fixed, strengths)
     }
     for name in smallest:
-        attack = at_strength(name, 1.0, 1.0, 1)  # which a minimum-norm attacker ignores
+        attack = attacker(name, steps=gradients, seed=seed)
         if attack.until is None:
             raise SalattackError(f"{name} has a fixed strength; give it in fixed")
-        chosen[name, attack.bound] = replace(attack, steps=gradients)
-    return {key: replace(attack, seed=seed) for key, attack in chosen.items()}
+        chosen[name, attack.bound] = attack
+    return chosen
 
 
 def measure(study: Study, attacks: Mapping[Key, Attack], **options: object) -> pd.DataFrame:

@@ -60,8 +60,7 @@ def curves(
         raise SalattackError(f"a curve needs two different bounds or more, got {list(bounds)}")
     attacks = {
         (name, bound): replace(at_strength(name, bound, STEP_SHARE * bound, steps), seed=seed)
-        for name in attackers
-        for bound in sorted(set(bounds))
+        for name, bound in product(attackers, sorted(set(bounds)))
     }
     return evaluate_variants(study, attacks, ("attacker", "bound"), **options)
 

@@ -88,9 +88,9 @@ def _coded(picture: Image.Image, kind: str) -> bytes:
     """Return a file: ``"jpeg"`` for photographs, or ``"png"`` of 256 colours for charts."""
     buffer = io.BytesIO()
     if kind == "png":
-        picture.quantize(256).save(buffer, "PNG", optimize=True)
+        picture.quantize(256).save(buffer, "PNG", optimize=True, dpi=picture.info["dpi"])
     else:
-        picture.save(buffer, "JPEG", quality=90, subsampling=0)
+        picture.save(buffer, "JPEG", quality=90, subsampling=0, dpi=picture.info["dpi"])
     return buffer.getvalue()
 
 

@@ -139,7 +139,7 @@ def test_the_chart_draws_a_line_per_attacker_and_a_marker_per_photo():
         ]
     )
     axes = charts.smallest_change(rows).axes[0]
-    curve, reached, cloud = axes.lines
+    curve, _, reached, cloud = axes.lines
     assert curve.get_xdata().tolist() == [34, 30] and curve.get_ydata().tolist() == [50, 100]
     assert cloud.get_xdata().tolist() == [38, 36, 34, 32, 30] and min(cloud.get_ydata()) > 100
     # Drawn as steps: no fake breaks above 38 dB, one of ten above 36 dB, ...

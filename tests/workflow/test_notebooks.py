@@ -119,7 +119,8 @@ def test_figures_are_wide_enough_for_print_and_small(name, parts, tmp_path):
         )
     else:
         figure = charts.transfer(pd.DataFrame(np.eye(parts), ["a", "b"], ["a", "b"]))
-    saved = style.save(figure, tmp_path / "figure.png", vector=True)
+    suffix = ".jpg" if name == "photographs" else ".png"
+    saved = style.save(figure, (tmp_path / "figure").with_suffix(suffix), vector=True)
     dpi = style.PHOTO_DPI if name == "photographs" else style.DPI
     with Image.open(saved) as image:
         assert image.info["dpi"][0] == pytest.approx(dpi, abs=1)

@@ -1,5 +1,6 @@
 """What the face-editing networks of this package share: checked inputs, files and layers."""
 
+import re
 from collections.abc import Mapping
 from typing import Self
 
@@ -11,18 +12,14 @@ from ..edits import EditSet
 from ..errors import SalattackError
 
 WRAPPERS = ("generator", "G", "netG", "state_dict")
+# What files of old PyTorch hold of networks that always normalise by the instance's statistics.
+STATISTICS = r"\.(running_mean|running_var|num_batches_tracked)$"
 
 
 def unwrapped(state: Mapping) -> dict:
     """Return the generator's parameters of a checkpoint, without DataParallel's "module."."""
     inner = next((state[w] for w in WRAPPERS if isinstance(state.get(w), Mapping)), state)
     return {str(key).removeprefix("module."): value for key, value in inner.items()}
-
-
-def without_statistics(state: Mapping) -> dict:
-    """Drop running statistics too, for networks that always normalise by the instance's own."""
-    statistics = ("running_mean", "running_var", "num_batches_tracked")
-    return {key: value for key, value in unwrapped(state).items() if not key.endswith(statistics)}
 
 
 class Editor(nn.Module):
@@ -32,7 +29,8 @@ class Editor(nn.Module):
     columns: int | None = None  # length of a target's row; None where the target is ignored
     asked: str = ""  # what such a row holds, for messages
     edits: EditSet | None = None  # to ask for; None for the one edit that the weights make
-    prepare = staticmethod(unwrapped)  # from what a file holds to a state dict with our names
+    renamed: tuple[tuple[str, str], ...] = ()  # regular expressions of a file's names, and ours
+    dropped: str = "(?!)"  # regular expression of the names of what makes no picture
 
     def forward(self, images: Tensor, target: Tensor | None = None, **options: object) -> Tensor:
         """Edit (N, 3, H, W) images in [-1, 1]; same shape and range.
@@ -62,6 +60,17 @@ class Editor(nn.Module):
     def _sizes(shapes: Mapping[str, Size]) -> tuple:
         """Return the constructor's arguments for a state dict's shapes, by parameter."""
         raise NotImplementedError
+
+    @classmethod
+    def prepare(cls, state: Mapping) -> dict:
+        """Return the parameters that a file holds under our names."""
+        named = {}
+        for key, value in unwrapped(state).items():
+            for theirs, ours in cls.renamed:
+                key = re.sub(theirs, ours, key)
+            if not re.search(cls.dropped, key):
+                named[key] = value
+        return named
 
     @classmethod
     def like(cls, state: Mapping) -> Self:

@@ -5,7 +5,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from traceback import walk_tb
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -72,6 +72,7 @@ class OnnxEntry(Entry):
     file: str = "model.onnx"
     licence: str = "the file's own"
     source: str = "any export of an image-to-image model"
+    options: ClassVar[tuple[str, ...]] = ("layout", "value_range")
 
     def load(
         self,
@@ -102,7 +103,7 @@ class OnnxEntry(Entry):
         path, chosen = Path(weights), pick_device(device)
         generator = frozen(OnnxGenerator(path, layout, value_range), torch.device("cpu"))
         _try(generator)
-        return self._loaded(frozen(generator, chosen), sha256(path))
+        return Loaded(frozen(generator, chosen), self.edits, self.image_size, sha256(path))
 
 
 def _opened(path: Path) -> Any:

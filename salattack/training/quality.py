@@ -22,7 +22,7 @@ from ..interfaces import Generator, Saliency
 from ..metrics import fake_damage
 from ..presets import attacker
 from ..runtime.device import pick_device
-from ..runtime.weights import SHIPPED
+from ..runtime.weights import SHIPPED_WEIGHTS
 from ..saliency import SALIENCY_MODELS, load_saliency
 from .grids import Grids, load_grids
 from .saliency import Pairs
@@ -179,7 +179,7 @@ def saliency_quality(saliency: Saliency, pairs: Path) -> dict[str, float]:
 def _saliency_bars(data: Path) -> Iterator[tuple]:
     """Yield measure, value, "at most" or "at least", and what was asked of pfan-light."""
     model = load_saliency("pfan-light", device="cpu")
-    size = (SHIPPED / SALIENCY_MODELS["pfan-light"].file).stat().st_size
+    size = (SHIPPED_WEIGHTS / SALIENCY_MODELS["pfan-light"].file).stat().st_size
     yield "parameters (M)", sum(p.numel() for p in model.parameters()) / 1e6, "at most", 8
     yield "file (MB)", size / 1e6, "at most", 16
     found = saliency_quality(model, data / "saliency" / "ecssd_256.tar")

@@ -164,17 +164,21 @@ class Entry:
             SalattackError: no file, a damaged file, code in the file, keys or shapes that do not
                 fit, an unknown device.
         """
-        chosen, shipped = pick_device(device), self.shipped and weights is None
-        if weights is not None or shipped:
-            source, found = Path(weights or SHIPPED_WEIGHTS / self.file), ""
+        chosen, found = pick_device(device), ""
+        if weights is not None:
+            source = Path(weights)
+        elif self.shipped:
+            source = SHIPPED_WEIGHTS / self.file
+        elif self.asset is None:
+            raise SalattackError(f"{self.file} is not in the package; pass its path")
         else:
-            source, found = self._cached()
+            source, found = assets.checked(self.asset)
         state = self.prepare(self.read(source))
         network = fit(self.build(state), state, source.name)
         found = found or sha256(source)
         if self.sha256 not in (None, found):
             difference = self._difference(source, found)
-            if shipped:
+            if self.shipped and weights is None:
                 damage = f"{source.name} is damaged: {difference}"
                 raise SalattackError(f"{damage}; reinstall the package")
             if not self.shipped:
@@ -189,15 +193,6 @@ class Entry:
             if (source / name).is_file() and sha256(source / name) != wanted:
                 return f"{name} is another file"
         return f"sha256 {found[:12]}…, expected {self.sha256[:12]}…"
-
-    def _cached(self) -> tuple[Path, str]:
-        lacking = f"{self.file} is not in the package"
-        if self.asset is None:
-            raise SalattackError(f"{lacking}; pass its path")
-        if not assets.known(self.asset).path.exists():
-            fetch = f"run `salattack assets fetch {self.asset}`, or pass its path"
-            raise SalattackError(f"{lacking}; get it from {self.source}: {fetch}")
-        return assets.checked(self.asset)
 
 
 class Registry(UserDict[str, Entry]):

@@ -586,7 +586,7 @@ def test_tables_and_figures_ask_for_the_edits_that_a_generator_makes(name):
 def test_the_targets_of_each_kind():
     labels = torch.tensor([[1.0, 0, 0, 0, 1], [0.0, 0, 1, 1, 1]])  # black hair; a brown-haired man
     columns = edits_of(ATTGAN).targets(None, labels, ["Blond_Hair", "Male"]).T
-    row = dict(zip(attgan.PUBLISHED, columns, strict=True))
+    row = dict(zip(attgan.ATTRIBUTES_13, columns, strict=True))
     assert row["Blond_Hair"].tolist() == [1.0, -0.5] and row["Brown_Hair"].tolist() == [-0.5, 0.5]
     assert row["Black_Hair"].tolist() == [-0.5, -0.5] and row["Male"].tolist() == [-0.5, -1.0]
     assert row["Young"].tolist() == [0.5, 0.5] and row["Bald"].tolist() == [-0.5, -0.5]

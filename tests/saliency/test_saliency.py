@@ -198,7 +198,7 @@ def test_unknown_name_and_missing_weights(tmp_path, monkeypatch):
     monkeypatch.setenv("SALATTACK_CACHE", str(tmp_path))
     with pytest.raises(SalattackError, match="pfan-light, pfan-duts"):
         load_saliency("pfan")
-    with pytest.raises(SalattackError, match=r"best-model_epoch-204.*1Sc7dgXCZjF4"):
+    with pytest.raises(SalattackError, match=r"best-model_epoch-204.*fetch pfan-duts`.*Pyramid"):
         load_saliency("pfan-duts")
 
 

@@ -1,7 +1,7 @@
 """What the face-editing networks of this package share: checked inputs, files and layers."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Self
 
 import torch
@@ -23,7 +23,10 @@ def unwrapped(state: Mapping) -> dict:
 
 
 class Editor(nn.Module):
-    """A generator g(·) that files of any width fill; a subclass gives `_edit` and `_sizes`."""
+    """A generator g(·) that files of any width fill; a subclass gives the attributes."""
+
+    _edit: Callable[..., Tensor]  # what `forward` says; it gets no target without ``columns``
+    _sizes: Callable[[Mapping[str, Size]], tuple]  # a file's shapes to the constructor's arguments
 
     divisor: int = 4  # of both sides of an image
     columns: int | None = None  # length of a target's row; None where the target is ignored
@@ -51,15 +54,6 @@ class Editor(nn.Module):
             problem = f"{name} takes a target of {wanted}, {self.asked}, got {found}"
             raise SalattackError(f"{problem}; {advice}")
         return self._edit(images, target.to(images), **options)
-
-    def _edit(self, images: Tensor, target: Tensor) -> Tensor:
-        """Do what `forward` says; a network without ``columns`` is given no target."""
-        raise NotImplementedError
-
-    @staticmethod
-    def _sizes(shapes: Mapping[str, Size]) -> tuple:
-        """Return the constructor's arguments for a state dict's shapes, by parameter."""
-        raise NotImplementedError
 
     @classmethod
     def prepare(cls, state: Mapping) -> dict:

@@ -154,7 +154,9 @@ class Entry:
         facts = {"file": asset.path.name, "licence": asset.licence, "source": asset.address}
         return cls(asset=name, sha256=checksum, **facts, **more)
 
-    def load(self, weights: str | Path | None = None, device: str = "auto") -> Loaded:
+    def load(
+        self, weights: str | Path | None = None, device: str = "auto", **options: Any
+    ) -> Loaded:
         """Read the weights and return the network with what belongs to it.
 
         ``weights`` are used instead of the shipped or the fetched file. Another checksum than the
@@ -173,8 +175,7 @@ class Entry:
             raise SalattackError(f"{self.file} is not in the package; pass its path")
         else:
             source, found = assets.checked(self.asset)
-        state = self.prepare(self.read(source))
-        network = fit(self.build(state), state, source.name)
+        network = self._network(source, **options)
         found = found or sha256(source)
         if self.sha256 not in (None, found):
             difference = self._difference(source, found)
@@ -185,6 +186,10 @@ class Entry:
                 problem = f"{source.name} is not the published {self.file}: {difference}"
                 warnings.warn(problem, stacklevel=4)
         return Loaded(frozen(network, chosen), self.edits, self.image_size, found)
+
+    def _network(self, source: Path) -> nn.Module:
+        state = self.prepare(self.read(source))
+        return fit(self.build(state), state, source.name)
 
     def _difference(self, source: Path, found: str) -> str:
         """Say how a file is not the one that is meant; of a folder, which file is not."""

@@ -11,13 +11,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torchmetrics.functional.image import structural_similarity_index_measure as ssim
-from torchvision.transforms.v2.functional import pil_to_tensor
 from tqdm import tqdm
 
 from ..experiments.demonstration import mask_quality
 from ..experiments.study import open_study
 from ..generators import ATTRIBUTES, load_generator
-from ..images import from_uint8
+from ..images import from_uint8, to_tensor
 from ..interfaces import Generator, Saliency
 from ..metrics import fake_damage
 from ..presets import attacker
@@ -40,12 +39,9 @@ def generator_quality(
 ) -> dict[str, float]:
     """Measure how near a generator is to the published one, and how an attack breaks it.
 
-    Args:
-        generator: g, for images (N, 3, 128, 128) and labels (N, 5).
-        held: faces that the generator was not trained on.
-        edits: those the generator makes.
-        attacked: how many of them to attack, on the edits in rotation; all by default.
-        bfloat16: run the generator in half precision.
+    The faces ``held`` are ones that it was not trained on, and ``edits`` those that it makes. The
+    first ``attacked`` of the faces (all by default) are attacked on the edits in rotation.
+    ``bfloat16`` runs the generator in half precision.
 
     Returns:
         ``ratio_<attribute>`` and ``ratio``: mean absolute error to the recorded output relative to
@@ -64,12 +60,12 @@ def generator_quality(
         part = slice(start, start + AT_ONCE)
         tiles = from_uint8(held.tiles[part])
         crops = tiles[:, 0]
-        for row, edit in zip(sums, chosen, strict=True):
+        for place, edit in enumerate(chosen):
             official = tiles[:, 1 + edit]
             with torch.no_grad():
                 fake = run(crops, targets[part, edit])
             errors = ((x - official).abs().mean((1, 2, 3)).sum().item() for x in (fake, crops))
-            row += (*errors, ssim(fake, official, data_range=2.0, reduction="sum").item())
+            sums[place] += (*errors, ssim(fake, official, data_range=2.0, reduction="sum").item())
         if len(crops := crops[: max(0, count - start)]):
             face = torch.arange(start, start + len(crops))
             target = targets[face, torch.tensor(chosen)[face % len(chosen)]]
@@ -160,7 +156,7 @@ def saliency_quality(saliency: Saliency, pairs: Path) -> dict[str, float]:
     curves, mae, s_measure = sod.FmeasureV2(handlers), sod.MAE(), sod.Smeasure()
     for index in tqdm(range(len(data)), mininterval=10):
         image, mask = data[index]
-        found = saliency(pil_to_tensor(image)[None] / 127.5 - 1)[0, 0].double().numpy()
+        found = saliency(to_tensor(image)[None])[0, 0].double().numpy()
         truth = np.asarray(mask.resize(image.size)) > 127
         for metric in (curves, mae, s_measure):
             metric.step(found, truth, normalize=False)

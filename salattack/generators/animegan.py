@@ -6,6 +6,7 @@ unconditional.
 """
 
 from collections.abc import Mapping
+from functools import partial
 from itertools import pairwise
 
 import torch
@@ -17,8 +18,7 @@ from .editor import Editor, InstanceNorm2d, reflecting
 INITIALISER = r"^generator/(base|main)/Conv_(\d+)/(?:Conv2D_)?(weight|bias)s?(?:_fused_bn|/read:0)$"
 
 
-def _leaky(x: Tensor) -> Tensor:
-    return F.leaky_relu(x, 0.2)
+_leaky = partial(F.leaky_relu, negative_slope=0.2)
 
 
 def _doubled(x: Tensor) -> Tensor:

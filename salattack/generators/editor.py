@@ -85,17 +85,17 @@ def joined(x: Tensor, target: Tensor) -> Tensor:
 
 
 class InstanceNorm2d(nn.InstanceNorm2d):
-    """torch's own, by another way where the channels of a pixel lie together on a CPU.
+    """Instance normalisation that stays in channels-last layout on a CPU.
 
-    There torch's would copy the batch to the other layout and leave it so, and every convolution
-    behind it would copy it back: a fifth of an attack's time. Batch statistics of one image are
-    its instance statistics, and ``batch_norm`` knows both layouts.
+    torch's version converts the batch to the other layout, and every following convolution converts
+    it back: a fifth of an attack's time. ``batch_norm`` knows both layouts, and the batch
+    statistics of one image are its instance statistics.
     """
 
     def forward(self, x: Tensor) -> Tensor:
         """Normalise (N, C, H, W) by the mean and variance of each image's channels.
 
-        Images of more than 256×256 take torch's way: over 512×512 pixels the sums of
+        Images of more than 256×256 use torch's version: over 512×512 pixels the sums of
         ``batch_norm`` are off by 2e-4 of the deviation, torch's by 5e-7.
         """
         quick = x.is_contiguous(memory_format=torch.channels_last) and x[0, 0].numel() <= 2**16

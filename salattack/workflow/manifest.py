@@ -18,7 +18,7 @@ from ..faces.sets import Faces
 from ..generators import GENERATORS
 from ..runtime import assets
 from ..runtime.files import sha256
-from ..runtime.weights import SHIPPED
+from ..runtime.weights import SHIPPED_WEIGHTS
 from ..saliency import SALIENCY_MODELS
 
 PACKAGES = ("torch", "torchvision", "torchmetrics", "numpy", "scipy", "pillow", "openpeople")
@@ -31,7 +31,7 @@ def manifest(runs: Mapping, made: Iterable[Path], settings: Mapping, jobs: int =
     models and faces are those of the notebook ``attack_comparison``.
     """
     compared = runs["attack_comparison"]["parameters"]
-    weights = {path.name: sha256(path) for path in sorted(SHIPPED.glob("*.safetensors"))}
+    weights = {path.name: sha256(path) for path in sorted(SHIPPED_WEIGHTS.glob("*.safetensors"))}
     for kind, known in (("generator", GENERATORS), ("saliency", SALIENCY_MODELS)):
         model, path = known[compared[kind]], compared[f"{kind}_weights"]
         if path:

@@ -578,7 +578,7 @@ def test_no_face_is_no_face_and_no_opencv_is_said(small, monkeypatch):
 def test_other_weights_than_the_shipped_are_refused(small, tmp_path, monkeypatch):
     detector._network.cache_clear()
     (tmp_path / detector.WEIGHTS).write_bytes(b"damaged")
-    monkeypatch.setattr(detector, "SHIPPED", tmp_path)
+    monkeypatch.setattr(detector, "SHIPPED_WEIGHTS", tmp_path)
     with pytest.raises(SalattackError, match=r"yunet.onnx is missing or damaged; reinstall"):
         find_faces(small)
 

@@ -34,8 +34,8 @@ def markdown(name: str, nth: int, index: str) -> pd.DataFrame:
 
 def drawn(head: list[str], rows: list[list[object]]) -> str:
     """Return a Markdown table: words at the left of their column, numbers at the right."""
-    words = [any(re.search("[A-Za-z]{4}", str(cell)) for cell in cells) for cells in zip(*rows)]
-    lines = [head, ["---" if left else "---:" for left in words], *rows]
+    columns = (" ".join(map(str, cells)) for cells in zip(*rows, strict=True))
+    lines = [head, ["---" if re.search("[a-z]{4}", text) else "---:" for text in columns], *rows]
     return "\n".join("| " + " | ".join(map(str, line)) + " |" for line in lines)
 
 

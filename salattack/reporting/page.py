@@ -23,7 +23,7 @@ from ..generators import GENERATORS
 from ..runtime.files import RESOURCES, write_text
 from ..saliency import SALIENCY_MODELS
 from .captions import CAPTIONS, PICTURES, Caption
-from .tables import DAMAGE_CAPTION, ERRORS, TABLE_CAPTION, damage_table, paper_layout, shown_layout
+from .tables import DAMAGE_CAPTION, TABLE_CAPTION, damage_table, flat_layout
 
 MARKS = {REPRODUCED: "●", ASSUMING: "◐", NOT: "○", UNTESTED: "–"}
 WIDGET = "application/vnd.jupyter.widget-view+json"  # an output that is dead without a kernel
@@ -106,7 +106,6 @@ def write_report(
     models = (*GENERATORS.values(), *SALIENCY_MODELS.values())
     shipped = {model.file for model in models if model.shipped}
     rows = read_samples(folder)
-    layout = shown_layout(paper_layout(by_sample_size(rows)), "<b>{}</b>").rename(columns=ERRORS)
     return _write(
         place / "index.html",
         _page(
@@ -116,7 +115,7 @@ def write_report(
             marks=MARKS,
             tally=tally(claims),
             premises=premises(folder),
-            table=layout.to_html(border=0, justify="left", escape=False),
+            table=flat_layout(by_sample_size(rows), "<b>{}</b>"),
             damage=damage_table(table_1(rows)).reset_index(),
             captions=(TABLE_CAPTION, DAMAGE_CAPTION),
             figures=[_figure(folder, name) for name in figures],

@@ -155,6 +155,12 @@ def _uri(image: Image.Image) -> str:
     return f"data:image/webp;base64,{base64.b64encode(pixels.getvalue()).decode()}"
 
 
+def _dead(output: Mapping) -> bool:
+    """Whether an output is a widget and nothing else."""
+    data = output.get("data", {})
+    return WIDGET in data and "text/html" not in data
+
+
 def strip(notebook: Mapping) -> None:
     """Remove in place what tells of a machine or a moment: times, paths, progress, execution."""
     for key in ("papermill", "widgets"):
@@ -166,7 +172,7 @@ def strip(notebook: Mapping) -> None:
         cell.metadata.pop("papermill", None)
         cell.metadata.pop("execution", None)
         if cell.cell_type == "code":
-            cell.outputs = [o for o in cell.outputs if o.get("name") != "stderr"]
+            cell.outputs = [o for o in cell.outputs if o.get("name") != "stderr" and not _dead(o)]
             for output in cell.outputs:
                 output.get("data", {}).pop(WIDGET, None)
                 output.get("metadata", {}).pop("papermill", None)

@@ -30,7 +30,9 @@ myst_enable_extensions = ["dollarmath"]
 myst_heading_anchors = 3
 default_role = "py:obj"  # what a docstring has in backticks is code, and a link where there is one
 nb_execution_mode = "off"
+nb_render_markdown_format = "gfm"  # with tables
 autodoc_member_order = "bysource"
+napoleon_use_ivar = True  # attributes as one list
 autodoc_typehints = "description"
 autodoc_typehints_description_target = "documented"
 html_theme = "furo"
@@ -48,6 +50,7 @@ CONTENTS = """
 docs/method
 docs/parameters
 docs/findings
+figures/README
 docs/seeds
 REPRODUCING
 docs/celeba

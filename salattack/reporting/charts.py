@@ -293,7 +293,7 @@ def smallest_change(rows: pd.DataFrame) -> Figure:
     """
     figure = Figure(figsize=(5.6, 3.4), layout="constrained")
     axes = figure.subplots()
-    strip, ends = 101, []
+    strip, ends = 103, []
     for (colour, marker, line), name in _styled(rows["attacker"].unique()):
         group = rows[rows["attacker"] == name]
         curve = group.groupby("bound").agg(x=("psnr", "median"), y=("success", "mean"))
@@ -305,7 +305,7 @@ def smallest_change(rows: pd.DataFrame) -> Figure:
             continue
         broken = sorted(group["psnr"][group["success"] == 1], reverse=True)
         share = [100 * i / len(group) for i in range(len(broken) + 1)]
-        strip += 7
+        strip += 6
         axes.step([*broken, rows["psnr"].min()], share, color=colour, ls=line, lw=1.1)
         cloud = [strip] * len(broken)
         axes.plot(broken, cloud, marker, color=colour, ms=4, mfc="none", mew=0.7, alpha=0.7)

@@ -69,7 +69,7 @@ class Attack:
             each image, see `salattack.minimum_norm`; None for a fixed strength.
         norm: what the steps weigh a change by: "flat", by M alone (Eq. 10), or "texture", which
             spares smooth areas, see `salattack.regions.texture`.
-        radius_step: share γ by which a minimum-norm attack changes a radius.
+        radius_step: largest share γ by which a minimum-norm attack changes a radius.
         seed: seed of the random start; an image's noise depends only on it and on the pixels.
     """
 

@@ -4,11 +4,12 @@ It searches the smallest δ with damage(saved(I_org + δ)) > ``until``. It follo
 CVPR 2019), which adapts a radius ρ to each image, and decreases γ as FMN does (Pintor et al.,
 NeurIPS 2021). With u = 1 - t / steps, iteration t is
 
-    d_t     = min_k damage_k(saved(x_t)),   g_t = M ∇ softmin_k damage_k(saved(x_t))
-    ρ_{t+1} = ρ_t (1 - γ u) where d_t > until, else ρ_t (1 + γ u),   ρ_0 = ``radius``
+    d_t     = min_k damage_k(saved(x_t)),   g_t = w ∇ softmin_k damage_k(saved(x_t))
+    ρ_{t+1} = ρ_t (until / d_t)^p, by at most a factor 1 ± γ u,   ρ_0 = ``radius``
     x_{t+1} = the projection of x_t + m u g_t / rms(g_t) on the ball of radius ρ_{t+1}.
 
-"saved" rounds to 8 bits; its gradient is taken as 1 (straight-through, Bengio et al., 2013).
+DDN always takes the factor 1 ± γ. Here the radius settles where d_t = until: damage grows about as
+ρ^(1 / p). w is M or `salattack.regions.texture`, see ``norm``. "saved" rounds to 8 bits; its gradient is taken as 1 (straight-through, Bengio et al., 2013).
 Images are (N, 3, H, W) in [-1, 1].
 """
 
@@ -22,6 +23,7 @@ from .images import as_saved
 from .interfaces import Generator
 
 SLACK = 0.001  # share of damage beyond ``until``: a batch of another size rounds differently
+POWER = 0.4  # p
 SOFTNESS = 0.1  # of the soft minimum over several edits, as a share of ``until``
 
 
@@ -54,19 +56,21 @@ class Smallest:
         Args:
             x: the iterate, in the attack's colour space.
             picture: the same in [-1, 1].
-            change: γ u, the share by which a radius shrinks or grows.
+            change: γ u, the largest share by which a radius shrinks or grows.
             fakes: g of the saved picture, if it is known.
         """
         saved = as_saved(picture)
         fakes = self.generator(saved, self.target) if fakes is None else fakes
         damage = damages(fakes, self.fakes).amin(1)
         size = (saved - self.images).square().flatten(1).mean(1)
-        passed = damage > self.until * (1 + SLACK)
+        enough = self.until * (1 + SLACK)
+        passed = damage > enough
         better = torch.where(passed, size < self.size, self.size.isinf() & (damage > self.damage))
         self.x = torch.where(better[:, None, None, None], x, self.x)
         self.damage = torch.where(better, damage, self.damage)
         self.size = torch.where(better & passed, size, self.size)
-        self.radius = self.radius * (1 + change * (1 - 2 * passed[:, None, None, None].to(x)))
+        factor = (enough / damage).pow(POWER).clamp(1 - change, 1 + change)
+        self.radius = self.radius * factor[:, None, None, None]
         return self.radius
 
     def result(self) -> Tensor:

@@ -119,9 +119,8 @@ def minimum_norm(g, image, target, start, mask, step, steps, radius, shrink, unt
         if damage > until:
             if mean_squared(x, image) < smallest:
                 smallest, best = mean_squared(x, image).item(), image + change
-            radius *= 1 - left * shrink
-        else:
-            radius *= 1 + left * shrink
+        most = left * shrink
+        radius *= min(max((until / damage.item()) ** 0.4, 1 - most), 1 + most)
         direction = x.grad * mask
         change = change + left * step * direction / (direction**2).mean().sqrt()
         size = (change**2).mean().sqrt()

@@ -6,13 +6,14 @@ forgotten. Memory does not grow with the number of pictures, and a killed run re
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
+from itertools import product
 from typing import NamedTuple
 
 import pandas as pd
 import torch
 from torch import Tensor
 
-from ..attacks import Attack
+from ..attacks import Attack, Tick
 from ..errors import SalattackError, one_of
 from ..faces.celeba import STARGAN_TEST
 from ..faces.sets import Face
@@ -85,6 +86,18 @@ def attackers(
     return {name: replace(at_strength(name, bound, step_size, steps), seed=seed) for name in chosen}
 
 
+def at_bounds(
+    names: Iterable[str], strengths: Iterable[tuple[float, float, int]], seed: int = 0
+) -> dict[tuple[str, float], Attack]:
+    """Return presets at several strengths (bound, step size, steps), by name and bound.
+
+    Raises:
+        SalattackError: as `attackers`.
+    """
+    pairs = product(names, strengths)
+    return {(n, how[0]): replace(at_strength(n, *how), seed=seed) for n, how in pairs}
+
+
 class Chunk(NamedTuple):
     """Faces that one attacker attacks together; each of a batch's chunks is written whole."""
 
@@ -102,7 +115,6 @@ class Batch(NamedTuple):
 
 
 Result = tuple[Chunk, pd.DataFrame]  # with its rows for the ledger: `KEYS` and the measures
-Tick = Callable[[int], object]  # called with the number of gradients just computed
 Engine = Callable[[Study, Mapping[str, Attack], Iterable[Batch], Tick], Iterable[Result]]
 
 

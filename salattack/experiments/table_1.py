@@ -9,7 +9,8 @@ from ..runtime.files import RESOURCES
 from .evaluation import PRECISIONS, samples
 from .statistics import SHIPPED_FACE, mean_over_faces, person_of, share_of_rows, summarised
 
-PRINTED = RESOURCES / "table_1_printed.csv"
+PRINTED = ("i-fgsm", "spread-spectrum", "eot-blur", "saliency-aware")  # in the paper's order
+ERRORS = {"l1": "L1", "l2_x100": "L2 × 100"}  # that are printed
 MEASURES = ("l1", "l2_x100", "background_l1", "psnr", "ssim", "damage_l2")
 PAIRED = ("l1", "l2_x100", "damage_l2")  # whose difference to I-FGSM is taken person by person
 UNITS = {"[0, 1]": 0.5, "[-1, 1]": 1.0}  # name → what one unit of [-1, 1] is in it
@@ -85,7 +86,7 @@ def by_sample_size(
         faces = chosen.groupby("attacker")["place"].nunique()
         chosen = chosen[chosen["attacker"].isin(faces.index[faces == faces.max()])]
         parts[name] = table_1(chosen, unit=unit, seed=seed)
-        for measure in ("l1", "l2_x100"):
+        for measure in ERRORS:
             paper = printed[measure].get(name)
             parts[name][f"paper_{measure}"] = np.nan if paper is None else paper
     return pd.concat(parts, names=["sample"]).drop(columns=["paper_l1_ratio", "paper_l2_ratio"])
@@ -100,10 +101,10 @@ def by_kind(rows: pd.DataFrame, *, unit: str = "[0, 1]", seed: int = 0) -> pd.Da
 
 def printed_table_1() -> pd.DataFrame:
     """Return Table I as printed: attacker, sample, images, l1 and l2_x100 (units not stated)."""
-    return pd.read_csv(PRINTED)
+    return pd.read_csv(RESOURCES / "table_1_printed.csv")
 
 
-def findings(rows: pd.DataFrame) -> pd.DataFrame:
+def less_change(rows: pd.DataFrame) -> pd.DataFrame:
     """Count on how many samples the paper's claim holds: less change than each other attacker.
 
     Columns: on how many samples (a face and an edit) of `evaluate` Saliency-Aware changes the saved

@@ -9,7 +9,8 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from ..experiments.paper_reading import MEASURES, PRINTED, printed
+from ..experiments.paper_reading import printed
+from ..experiments.table_1 import ERRORS, PRINTED
 from ..metrics import SUCCESS
 from ..presets import label_of
 from .style import FONT, STYLES, WIDTH
@@ -33,11 +34,6 @@ def _styled(names: Iterable[object]) -> Iterator[tuple[Style, object]]:
     names = list(names)
     others = cycle([style for name, style in STYLES.items() if name not in names])
     return ((STYLES.get(name) or next(others), name) for name in names)
-
-
-def _by_bound(means: pd.DataFrame) -> Iterator[tuple[Style, tuple[str, pd.DataFrame]]]:
-    for style, name in _styled(means["attacker"].unique()):
-        yield style, (name, means[means["attacker"] == name].sort_values("bound"))
 
 
 def _curve(axes: Axes, x: Iterable, y: Iterable, style: Style, label: str) -> None:
@@ -84,7 +80,8 @@ def trade_off(means: pd.DataFrame) -> Figure:
     figure = Figure(figsize=(5.0, 3.4), layout="constrained")
     axes = figure.subplots()
     ends = []
-    for style, (name, curve) in _by_bound(means):
+    for style, name in _styled(means.index.unique("attacker")):
+        curve = means.loc[name].sort_index()
         x, y = 100 * curve["l2"], curve["damage_l2"]
         _curve(axes, x, y, style, label_of(name))
         ends.append((x.iloc[-1], y.iloc[-1], label_of(name), style[0]))
@@ -118,7 +115,8 @@ def trade_off_appendix(means: pd.DataFrame) -> Figure:
     axes = figure.subplots(len(damages), len(changes), sharex="col", sharey="row")
     pairs = zip(axes.flat, product(damages, changes), strict=True)
     for panel, ((damage, name_of_damage), (measure, factor, label)) in pairs:
-        for style, (name, curve) in _by_bound(means):
+        for style, name in _styled(means.index.unique("attacker")):
+            curve = means.loc[name].sort_index()
             _curve(panel, factor * curve[measure], curve[damage], style, label_of(name))
         panel.set(xlabel=label, ylabel=name_of_damage, xscale="log", yscale="log")
         panel.label_outer()
@@ -225,7 +223,7 @@ def paper_reading(table: pd.DataFrame) -> Figure:
         table: some rows of `rank`, up to five, in order of appearance.
     """
     attackers = [name for name in PRINTED if f"{name} l1" in table]
-    paper, labels = printed(attackers), ("L1", "L2 × 100")
+    paper = printed(attackers)
     texts = ["printed: the averages of Table I"] + [
         f"reading {number}: {row.strength}; {row.attackers}; errors in {row.arithmetic}; "
         f"stored as {row.precision} (distance {row.distance:.2f})"
@@ -234,7 +232,7 @@ def paper_reading(table: pd.DataFrame) -> Figure:
     height = 1.0 + 0.42 * len(attackers) + 0.17 * len(table)
     figure = Figure(figsize=(WIDTH, height), layout="constrained")
     panels = figure.subplots(1, 2, sharey=True)
-    for column, (axes, measure) in enumerate(zip(panels, MEASURES, strict=True)):
+    for column, (axes, (measure, label)) in enumerate(zip(panels, ERRORS.items(), strict=True)):
         values = [paper[:, column], *table[[f"{n} {measure}" for n in attackers]].to_numpy()]
         for number, (style, row) in enumerate(zip(STYLES.values(), values, strict=False)):
             at = [i + 0.4 * (number / (len(values) - 1) - 0.5) for i in range(len(attackers))]
@@ -242,7 +240,7 @@ def paper_reading(table: pd.DataFrame) -> Figure:
             beside = {"textcoords": "offset points", "va": "center", "fontsize": 8}
             for value, y in zip(row, at, strict=True):
                 axes.annotate(f"{value:.3f}", (value, y), (6, 0), **beside)
-        axes.set_xlabel(labels[column])
+        axes.set_xlabel(label)
         axes.set_xlim(0, 1.15 * axes.get_xlim()[1])
         axes.grid(axis="x", color="0.9", lw=0.6)
         axes.set_axisbelow(True)

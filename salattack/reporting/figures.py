@@ -21,7 +21,7 @@ from ..images import to_uint8
 from ..metrics import SUCCESS
 from .style import FONT, WIDTH
 
-COLUMNS = {"Male": "Gender", "Young": "Age"}  # what Fig. 2 and 5 call these edits
+EDIT_LABELS = {"Male": "Gender", "Young": "Age"}  # what Fig. 2 and 5 call these edits
 BROKEN = "#D55E00"  # frames a fake whose error exceeds the threshold
 AMPLIFICATION = 5
 
@@ -99,7 +99,7 @@ def same_size(pictures: Sequence[Tensor], side: int = 256) -> list[Tensor]:
 
 def edit_label(name: str) -> str:
     """Return how the figures call an edit: hair colours by name, what is flipped as a whole."""
-    return COLUMNS.get(name, name.replace("_", " ").capitalize())
+    return EDIT_LABELS.get(name, name.replace("_", " ").capitalize())
 
 
 def teaser(

@@ -18,9 +18,9 @@ from ..errors import SalattackError, one_of
 from ..metrics import BACKGROUND
 from ..presets import ATTACKERS, label_of
 from .evaluation import PRECISIONS, evaluate_variants
-from .statistics import Estimate, by_person, draws
+from .statistics import by_person, interval, redrawn
 from .study import Study
-from .table_1 import ERRORS, PRINTED, UNITS, printed_table_1
+from .table_1 import ERRORS, PRINTED, UNITS, printed_averages
 from .text import Column, as_text, save_table
 
 NEAREST = 20  # readings in the saved table
@@ -170,8 +170,7 @@ def measure(
 
 def printed(of: Sequence[str] = PRINTED) -> np.ndarray:
     """Return Table I's averages of N attackers: (N, 2), L1 and L2 × 100."""
-    table = printed_table_1().query("sample == 'average'").set_index("attacker")
-    return table.loc[list(of), list(ERRORS)].to_numpy()
+    return printed_averages().loc[list(of)].to_numpy()
 
 
 def rounding(of: Sequence[str] = PRINTED) -> float:
@@ -198,7 +197,7 @@ def rank(rows: pd.DataFrame, *, seed: int = 0) -> pd.DataFrame:
     of = [name for name in PRINTED if name in set(rows["attacker"])]
     paper, lines, distances = printed(of), [], []
     for (strength, reading, precision), (sums, faces) in _by_person(rows, of).items():
-        people = np.concatenate([np.arange(len(sums))[None], draws(len(sums), seed, 999)])
+        people = redrawn(len(sums), seed, 999)
         means = sums[people].mean(1) / faces[people].mean(1)[:, None, None, None]
         for name, (l1, l2, root, masked) in ARITHMETIC.items():
             part = means[:, :, int(masked)]
@@ -208,10 +207,9 @@ def rank(rows: pd.DataFrame, *, seed: int = 0) -> pd.DataFrame:
             distance = _root(residual, (1, 2))  # of the sample itself, then of draws
             level = residual[0].mean(0)
             distances.append(distance)
-            ends = np.percentile(distance[1:], [2.5, 97.5]) if len(sums) > 1 else (np.nan, np.nan)
             lines.append(
                 Reading(strength, reading, name, precision)._asdict()
-                | Estimate(distance[0], *ends).columns("distance")
+                | interval(distance).columns("distance")
                 | {"level": _root(level), "shape": _root(residual[0] - level)}
                 | dict(zip(_columns(of), ours[0].flat, strict=True))
             )

@@ -15,7 +15,7 @@ from ..presets import ATTACKERS
 from ..runtime.files import sha256
 from ..saliency import SALIENCY_MODELS
 from .statistics import Estimate, estimate, mean, person_of, ratio_of_means
-from .table_1 import PRINTED
+from .table_1 import PRINTED, psnr
 
 TABLE_1, FIG_5 = "table_1_samples.csv", "fig_5_samples.csv"
 SAMPLE_KEYS = ["face_id", "attacker", "attribute", "precision"]
@@ -106,11 +106,11 @@ def read_samples(folder: str | Path, name: str = TABLE_1) -> pd.DataFrame:
     samples = [set(map(tuple, group.values)) for _, group in rows.groupby("attacker")[sample]]
     if any(other != samples[0] for other in samples):
         raise SalattackError(f"the attackers of {path} have other samples each; finish the run")
-    with np.errstate(divide="ignore"):  # an unchanged photo has an infinite PSNR
-        psnr = 10 * np.log10(4 / numbers["l2"])  # the peak of [-1, 1] is 2
-    place = rows["place"] if "place" in rows else pd.factorize(rows["face_id"])[0]
-    success = (numbers["damage_l2"] > SUCCESS).astype(float)
-    return rows[SAMPLE_KEYS].join(numbers).assign(place=place, success=success, psnr=psnr)
+    return rows[SAMPLE_KEYS].join(numbers).assign(
+        place=rows["place"] if "place" in rows else pd.factorize(rows["face_id"])[0],
+        success=(numbers["damage_l2"] > SUCCESS).astype(float),
+        psnr=psnr(numbers["l2"]),
+    )
 
 
 def strength(rows: pd.DataFrame, parameters: Mapping | None) -> str:

@@ -4,16 +4,15 @@ The paper's Table I shows the change only, at one strength. Here every attacker 
 bounds. Attackers are compared where they do the same damage, or change the photo as much.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from functools import partial
-from itertools import product
 
 import numpy as np
 import pandas as pd
 
 from ..errors import SalattackError
 from .evaluation import at_bounds, evaluate_variants
-from .statistics import by_person, estimate, person_of, ratio_of_means
+from .statistics import by_person, interval, person_of, ratio_of_means, redrawn
 from .study import Study
 
 STEP_SHARE = 0.2  # of the bound: Ruiz et al.'s 0.01 at 0.05
@@ -32,10 +31,8 @@ def curves(
 ) -> pd.DataFrame:
     """Return the rows of attackers at several bounds, the step being a fifth of each.
 
-    ``options`` are those of `evaluate_variants`; the columns ``attacker`` and ``bound``.
-
-    Raises:
-        SalattackError: as `evaluate`; an unknown attacker; fewer than two bounds.
+    Options and errors are those of `evaluate_variants`; the columns ``attacker`` and ``bound``.
+    Fewer than two bounds are a `SalattackError`.
     """
     if len(set(bounds)) < 2:
         raise SalattackError(f"a curve needs two different bounds or more, got {list(bounds)}")
@@ -71,21 +68,20 @@ def at_equal(
     Raises:
         SalattackError: I-FGSM is not among the rows.
     """
-    curves, everyone = _curves(rows, held, compared)
+    curves = _curves(rows, held, compared, seed=seed)
     if REFERENCE not in curves:
         raise SalattackError(f"the reference {REFERENCE} is not among these attackers")
     if level is None:
-        level = 0.9 * _least_end(curves, everyone)
-    one = partial(np.interp, right=np.nan)
-    interpolate = np.vectorize(one, signature="(),(n),(n)->()")
-
-    def read(name: str, chosen: np.ndarray) -> np.ndarray:
-        return interpolate(level, *curves[name](chosen))
-
-    def ratio(name: str, chosen: np.ndarray) -> np.ndarray:
-        return read(name, chosen) / read(REFERENCE, chosen)
-
-    return _table(curves, everyone, {"level": level}, seed, value=read, ratio=ratio)
+        level = 0.9 * _least_end(curves)
+    read = np.vectorize(partial(np.interp, right=np.nan), signature="(),(n),(n)->()")
+    values = {name: read(level, *curve) for name, curve in curves.items()}
+    lines = {
+        name: {"level": level}
+        | interval(value).columns("value")
+        | interval(value / values[REFERENCE]).columns("ratio")
+        for name, value in values.items()
+    }
+    return pd.DataFrame.from_dict(lines, orient="index").rename_axis("attacker")
 
 
 def area(
@@ -95,50 +91,33 @@ def area(
 
     The range ends at the least of the attackers' greatest mean costs, ``up_to``.
     """
-    curves, everyone = _curves(rows, cost, gain)
-    up_to = _least_end(curves, everyone)
-    interpolate = np.vectorize(np.interp, signature="(m),(n),(n)->(m)")
-
-    def under(name: str, chosen: np.ndarray) -> np.ndarray:
-        return interpolate(np.linspace(0, up_to, POINTS), *curves[name](chosen)).mean(-1)
-
-    return _table(curves, everyone, {"up_to": up_to}, seed, area=under)
-
-
-MeanCurve = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]
+    curves = _curves(rows, cost, gain, seed=seed)
+    up_to = _least_end(curves)
+    costs = np.linspace(0, up_to, POINTS)
+    read = np.vectorize(np.interp, signature="(m),(n),(n)->(m)")
+    lines = {
+        name: {"up_to": up_to} | interval(read(costs, *curve).mean(-1)).columns("area")
+        for name, curve in curves.items()
+    }
+    return pd.DataFrame.from_dict(lines, orient="index").rename_axis("attacker")
 
 
-def _mean_curve(bounds: Sequence[np.ndarray], chosen: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return x and y of the mean curve of these people, (..., 1 + bounds); x never falls.
+Curves = dict[str, tuple[np.ndarray, np.ndarray]]
 
-    Each bound's array is (3, people): the sums of x, of y and of faces.
+
+def _curves(rows: pd.DataFrame, *measures: str, seed: int) -> Curves:
+    """Return x and y of each attacker's mean curve, (draws, 1 + bounds), beginning at the origin.
+
+    The first is that of all people, the others those of bootstrap samples. x never falls.
     """
-    means = [ratio_of_means(sums[:2, chosen], sums[2, chosen]) for sums in bounds]
-    x, y = np.stack([np.zeros_like(means[0]), *means], -1)  # from the origin
-    return np.maximum.accumulate(x, -1), y
-
-
-def _curves(rows: pd.DataFrame, *measures: str) -> tuple[dict[str, MeanCurve], np.ndarray]:
-    """Return each attacker's `_mean_curve` as a function of the people chosen, and all people."""
-    curves = {}
+    chosen, curves = redrawn(person_of(rows["face_id"]).nunique(), seed), {}
     for name, group in rows.groupby("attacker", sort=False):
-        bounds = [by_person(part, measures).to_numpy().T for _, part in group.groupby("bound")]
-        curves[name] = partial(_mean_curve, bounds)
-    return curves, np.arange(person_of(rows["face_id"]).nunique())
+        people = [by_person(part, measures).to_numpy().T for _, part in group.groupby("bound")]
+        means = [ratio_of_means(sums[:2, chosen], sums[2, chosen]) for sums in people]
+        x, y = np.stack([np.zeros_like(means[0]), *means], -1)
+        curves[name] = np.maximum.accumulate(x, -1), y
+    return curves
 
 
-def _least_end(curves: Mapping[str, MeanCurve], everyone: np.ndarray) -> float:
-    return min(curve(everyone)[0][-1] for curve in curves.values())
-
-
-def _table(
-    curves: Mapping[str, MeanCurve],
-    everyone: np.ndarray,
-    head: Mapping[str, float],
-    seed: int,
-    **statistics: Callable[[str, np.ndarray], np.ndarray],
-) -> pd.DataFrame:
-    table = {name: dict(head) for name in curves}
-    for name, (key, statistic) in product(curves, statistics.items()):
-        table[name] |= estimate(partial(statistic, name), everyone, seed=seed).columns(key)
-    return pd.DataFrame.from_dict(table, orient="index").rename_axis("attacker")
+def _least_end(curves: Curves) -> float:
+    return min(x[0, -1] for x, _ in curves.values())

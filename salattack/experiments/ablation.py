@@ -65,11 +65,8 @@ def ablate(
 
     ``questions`` are of `ABLATIONS`, "steps" and "bounds"; all when None. At each of the
     ``bounds`` the step is a fifth of it; ``strength`` is bound, step and steps of all else. Returns
-    the rows of `evaluate_variants`, with its ``options``, by ``question`` and ``variant``. The loss
-    on features is left out where the saliency model has none.
-
-    Raises:
-        SalattackError: an unknown question, or as `evaluate`.
+    the rows of `evaluate_variants`, whose options and errors it has, by ``question`` and
+    ``variant``. The loss on features is left out where the saliency model has none.
     """
     attacks = {
         (question, label): attacker("saliency-aware", **changes).with_strength(*strength)

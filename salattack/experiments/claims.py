@@ -31,7 +31,7 @@ READINGS = {  # of the errors; the paper states neither range nor rounding
     ("[-1, 1]", "uint8"): "[-1, 1] of the saved picture",
     ("[0, 1]", "float32"): "[0, 1] of the unrounded picture",
 }
-EQUAL_DAMAGE, MASKS = "trade_off_at_equal_damage.csv", "mask_quality.csv"
+AT_EQUAL_DAMAGE, MASKS = "trade_off_at_equal_damage.csv", "mask_quality.csv"
 PUBLISHED_TABLE = "published/published.csv"
 MASKED = "PFAN, soft (paper)"  # of the ablation
 AVERAGES = printed_averages()
@@ -92,10 +92,8 @@ def _averages(run: Run) -> Judgement:
     for (unit, precision), reading in READINGS.items():
         if precision not in set(run.every["precision"]):
             continue
-        table, fits[reading] = (
-            table_1(run.every, unit=unit, precision=precision).loc[[*PRINTED]],
-            [],
-        )
+        table = table_1(run.every, unit=unit, precision=precision).loc[list(PRINTED)]
+        fits[reading] = []
         for key, label in zip(ERRORS, ("L1", "L2"), strict=True):
             low, high = (table[f"{key}_{end}"].fillna(table[key]) for end in ("low", "high"))
             wider = ROUNDING + ERROR_TOLERANCE * table[key]
@@ -217,7 +215,7 @@ def _equivalent(run: Run) -> Judgement:
 
 
 def _at_equal_damage(run: Run) -> Judgement:
-    table = pd.read_csv(run.folder / EQUAL_DAMAGE).set_index("attacker")
+    table = pd.read_csv(run.folder / AT_EQUAL_DAMAGE).set_index("attacker")
     if OURS not in table.index:
         return _untested("The run's trade-off has no Saliency-Aware.")
     value, low, high = found = Estimate(*table.loc[OURS, ["ratio", "ratio_low", "ratio_high"]])
@@ -292,7 +290,7 @@ CLAIMS = (
     Claim("Effective on each of the five edits", "Fig. 5", FIG, _each_edit),
     Claim("Obvious artifacts, a reliable defence", "§ IV-D", FIG, _reliable),
     Claim("Equivalent attack performance", "§ I, contribution 3", PRINTED, _equivalent),
-    Claim("Effective at minimal information loss", "§ III-A", (EQUAL_DAMAGE,), _at_equal_damage),
+    Claim("Effective at minimal information loss", "§ III-A", (AT_EQUAL_DAMAGE,), _at_equal_damage),
     Claim("The background need not be perturbed", "§ I", ("ablation.csv",), _needless),
     Claim("Universally applicable, plug and play", "§ I, contribution 3", (), _universal),
     Claim("The saliency map finds the face", "§ II-D, § III-B", (MASKS,), _face_found),

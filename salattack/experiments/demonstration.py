@@ -61,18 +61,17 @@ def edit_faces(study: Study, attack: Attack, aimed_at: str = "each") -> Edits:
     study = study.readable()
     photos, fakes = clean_edits(study)
     labels = study.faces.labels.to(study.device)
-    targets = [study.targets(labels, [name] * len(photos)) for name in names]
-    chosen = [name for name in names if aimed_at in ("each", name)]
+    targets = {name: study.targets(labels, [name] * len(photos)) for name in names}
+    chosen = names if aimed_at == "each" else [aimed_at]
     saliency_map = study.saliency_map(photos)
     perturbed = {}
     with progress_bar(len(chosen) * len(photos) * attack.gradients) as bar:
         for name in chosen:
             bar.set_description(f"{len(photos)} images · against {name}")
-            target = targets[names.index(name)]
-            disrupted = study.disrupt(photos, target, attack, saliency_map, bar.update)
+            disrupted = study.disrupt(photos, targets[name], attack, saliency_map, bar.update)
             perturbed[name] = as_saved(disrupted)
     against = [perturbed.get(name, perturbed.get(aimed_at)) for name in names]
-    broken = [study.generate(*pair) for pair in zip(against, targets, strict=True)]
+    broken = [study.generate(*pair) for pair in zip(against, targets.values(), strict=True)]
     return Edits(
         photos=photos,
         names=names,
@@ -94,11 +93,7 @@ class Example(NamedTuple):
 
 
 def example(study: Study, edit: str, attacks: Iterable[Attack]) -> Example:
-    """Disrupt the first face of a study against an edit, with each attack.
-
-    Raises:
-        SalattackError: no face can be read, see `Faces.readable`.
-    """
+    """Disrupt the first face of a study, see `Faces.readable`, against an edit with each attack."""
     photo, labels, _ = next(study.readable().batches(1))
     target, saliency_map = study.targets(labels, [edit]), study.saliency_map(photo)
     attacks = list(attacks)

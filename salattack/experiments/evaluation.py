@@ -89,11 +89,7 @@ def attackers(
 def at_bounds(
     names: Iterable[str], strengths: Iterable[tuple[float, float, int]], seed: int = 0
 ) -> dict[tuple[str, float], Attack]:
-    """Return presets at several strengths (bound, step size, steps), by name and bound.
-
-    Raises:
-        SalattackError: as `attackers`.
-    """
+    """Return presets by name and bound, at each strength (bound, step size, steps)."""
     pairs = product(names, strengths)
     return {(n, how[0]): replace(at_strength(n, *how), seed=seed) for n, how in pairs}
 

@@ -83,14 +83,14 @@ L2_KINDS = {
 
 # What is averaged → factor, whether masked. Errors next to as many unchanged images are halved;
 # differences of I_face = I × M (Eq. 2) in place of I know the face alone, for every attacker.
-AVERAGES = {"all": (1.0, False), "half unchanged": (0.5, False), "of I × M": (1.0, True)}
+AVERAGED = {"all": (1.0, False), "half unchanged": (0.5, False), "of I × M": (1.0, True)}
 
 
 def _arithmetic() -> dict[str, Arithmetic]:
     """Return every different arithmetic under its plainest name."""
     found: dict[Arithmetic, str] = {}
     for (average, (share, masked)), (kind, (factor, root)), one, two in product(
-        AVERAGES.items(), L2_KINDS.items(), UNITS, UNITS
+        AVERAGED.items(), L2_KINDS.items(), UNITS, UNITS
     ):
         name = one if one == two else f"L1 {one}, L2 {two}"
         name += f", L2 {kind}" * (kind != "mean square") + f", {average}" * (average != "all")

@@ -50,11 +50,8 @@ def measure(
     """Aim attackers, and the saliency-aware one without its mask or blur, at a study's generator.
 
     ``strengths`` are (bound, step size, steps), see `at_strength`; attackers that cost much run
-    ``once``, at the first. Returns the rows of `evaluate_variants`, with its ``options``, by
-    ``attacker`` and ``bound``.
-
-    Raises:
-        SalattackError: an unknown attacker, or as `evaluate`.
+    ``once``, at the first. Returns the rows of `evaluate_variants`, whose options and errors it
+    has, by ``attacker`` and ``bound``.
     """
     often = [name for name in attackers if name not in once]
     attacks = at_bounds(attackers, strengths[:1], seed) | at_bounds(often, strengths[1:], seed)

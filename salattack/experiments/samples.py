@@ -106,11 +106,10 @@ def read_samples(folder: str | Path, name: str = TABLE_1) -> pd.DataFrame:
     samples = [set(map(tuple, group.values)) for _, group in rows.groupby("attacker")[sample]]
     if any(other != samples[0] for other in samples):
         raise SalattackError(f"the attackers of {path} have other samples each; finish the run")
-    return rows[SAMPLE_KEYS].join(numbers).assign(
-        place=rows["place"] if "place" in rows else pd.factorize(rows["face_id"])[0],
-        success=(numbers["damage_l2"] > SUCCESS).astype(float),
-        psnr=psnr(numbers["l2"]),
-    )
+    place = rows["place"] if "place" in rows else pd.factorize(rows["face_id"])[0]
+    success = (numbers["damage_l2"] > SUCCESS).astype(float)
+    derived = {"place": place, "success": success, "psnr": psnr(numbers["l2"])}
+    return rows[SAMPLE_KEYS].join(numbers).assign(**derived)
 
 
 def strength(rows: pd.DataFrame, parameters: Mapping | None) -> str:

@@ -34,10 +34,9 @@ def attacks(
     *,
     seed: int = 0,
 ) -> dict[Key, Attack]:
-    """Return attackers by name and bound: ``fixed`` ones at each strength, ``smallest`` ones once.
+    """Return `at_bounds` of the ``fixed`` attackers, and once the minimum-norm ones, ``smallest``.
 
-    ``strengths`` are bound and step in [-1, 1], and steps. A minimum-norm attacker's bound
-    is no limit, and it spends so many ``gradients`` on a photo and an edit.
+    The bound of these is no limit, and they spend so many ``gradients`` on a photo and an edit.
 
     Raises:
         SalattackError: an unknown attacker, or ``smallest`` names one of a fixed strength.

@@ -90,7 +90,7 @@ ABLATION = Layout(
         Column("damage per L2, relative", "damage_per_l2", 2),
     ),
 )
-PUBLISHED = Layout(
+PUBLISHED_DAMAGE = Layout(
     "published",
     "Each attacker aimed at each generator, bound in [-1, 1]: means over faces [95 %].",
     (

@@ -52,6 +52,13 @@ def _estimates(
     _curve(axes, value, y, (*style[:2], ""), label)
 
 
+def _panels(
+    width: float, height: float, rows: int = 1, columns: int = 1, **options: object
+) -> tuple[Figure, Axes]:
+    figure = Figure(figsize=(width, height), layout="constrained")
+    return figure, figure.subplots(rows, columns, **options)
+
+
 def _threshold(axes: Axes, draw: str = "axhline") -> None:
     line = {"color": "0.6", "linewidth": 0.7, "linestyle": (0, (4, 3)), "zorder": 0}
     getattr(axes, draw)(SUCCESS, **line)
@@ -77,8 +84,7 @@ def _label_ends(axes: Axes, ends: Sequence[End], x: float, step: float) -> None:
 @matplotlib.rc_context(FONT)
 def trade_off(means: pd.DataFrame) -> Figure:
     """Draw damage against change of the photo: a curve per attacker of `means`, by its bounds."""
-    figure = Figure(figsize=(5.0, 3.4), layout="constrained")
-    axes = figure.subplots()
+    figure, axes = _panels(5.0, 3.4)
     ends = []
     for style, name in _styled(means.index.unique("attacker")):
         curve = means.loc[name].sort_index()
@@ -111,8 +117,8 @@ def trade_off_appendix(means: pd.DataFrame) -> Figure:
         ("damage_features", "in features:\ndistance, no unit"),
     ]
     damages = [(measure, label) for measure, label in damages if measure in means]
-    figure = Figure(figsize=(WIDTH, 1.0 + 2.0 * len(damages)), layout="constrained")
-    axes = figure.subplots(len(damages), len(changes), sharex="col", sharey="row")
+    shape = len(damages), len(changes)
+    figure, axes = _panels(WIDTH, 1.0 + 2.0 * len(damages), *shape, sharex="col", sharey="row")
     pairs = zip(axes.flat, product(damages, changes), strict=True)
     for panel, ((damage, name_of_damage), (measure, factor, label)) in pairs:
         for style, name in _styled(means.index.unique("attacker")):
@@ -129,8 +135,7 @@ def trade_off_appendix(means: pd.DataFrame) -> Figure:
 @matplotlib.rc_context(FONT)
 def transfer(matrix: pd.DataFrame) -> Figure:
     """Draw a matrix of `across`: rows what was aimed at, columns what is then asked."""
-    figure = Figure(figsize=(5.2, 3.2), layout="constrained")
-    axes = figure.subplots()
+    figure, axes = _panels(5.2, 3.2)
     shades = axes.imshow(matrix.clip(1e-4), cmap="Greys", norm="log", aspect="auto")
     labels = [re.sub("[-_]", "\n", name, count=1) for name in matrix.columns]
     axes.set_xticks(range(matrix.shape[1]), labels)
@@ -161,9 +166,8 @@ def training(curve: pd.DataFrame) -> Figure:
         "broken": "share of outputs above 0.05",
     }
     averaged = curve[curve["weights"] == "average"]
-    figure = Figure(figsize=(WIDTH, 3.6), layout="constrained")
-    places = figure.subplots(2, 2, sharex=True).flat
-    for axes, (measure, label) in zip(places, panels.items(), strict=True):
+    figure, places = _panels(WIDTH, 3.6, 2, 2, sharex=True)
+    for axes, (measure, label) in zip(places.flat, panels.items(), strict=True):
         _curve(axes, averaged["step"], averaged[measure], STYLES["i-fgsm"], label)
         axes.set(xlabel="step", title=label, ylim=(0, 1.08 * averaged[measure].max()))
     return figure
@@ -189,8 +193,7 @@ def robustness(table: pd.DataFrame) -> Figure:
         labels[kind] = (start + y - 1) / 2, y - 0.1
         y += 0.5
     size = 0.055 * len(attackers) + 0.07
-    figure = Figure(figsize=(WIDTH, size * y + 0.9), layout="constrained")
-    axes = figure.subplots()
+    figure, axes = _panels(WIDTH, size * y + 0.9)
     axes.axvline(100, color="0.6", lw=0.8, ls="--", zorder=0)
     for number, (style, name) in enumerate(_styled(attackers)):
         rows = table.xs(name, level="attacker").loc[transforms]
@@ -201,8 +204,7 @@ def robustness(table: pd.DataFrame) -> Figure:
     axes.set_yticks(list(places.values()), list(places))
     axes.set(ylim=(y - 0.9, -0.6), xlim=(0, None))
     axes.tick_params(axis="y", length=0)
-    axes.grid(axis="x", color="0.9", lw=0.6)
-    axes.set_axisbelow(True)
+    axes.grid(axis="x")
     aside = {"transform": axes.get_yaxis_transform(), "va": "center", "style": "italic"}
     for kind, (middle, end) in labels.items():
         if kind not in places and end - middle > 0.95:  # one row needs no heading
@@ -230,8 +232,7 @@ def paper_reading(table: pd.DataFrame) -> Figure:
         for number, row in enumerate(table.itertuples(), start=1)
     ]
     height = 1.0 + 0.42 * len(attackers) + 0.17 * len(table)
-    figure = Figure(figsize=(WIDTH, height), layout="constrained")
-    panels = figure.subplots(1, 2, sharey=True)
+    figure, panels = _panels(WIDTH, height, 1, 2, sharey=True)
     for column, (axes, (measure, label)) in enumerate(zip(panels, ERRORS.items(), strict=True)):
         values = [paper[:, column], *table[[f"{n} {measure}" for n in attackers]].to_numpy()]
         for number, (style, row) in enumerate(zip(STYLES.values(), values, strict=False)):
@@ -242,8 +243,7 @@ def paper_reading(table: pd.DataFrame) -> Figure:
                 axes.annotate(f"{value:.3f}", (value, y), (6, 0), **beside)
         axes.set_xlabel(label)
         axes.set_xlim(0, 1.15 * axes.get_xlim()[1])
-        axes.grid(axis="x", color="0.9", lw=0.6)
-        axes.set_axisbelow(True)
+        axes.grid(axis="x")
     panels[0].set_yticks(range(len(attackers)), [label_of(name) for name in attackers])
     panels[0].set_ylim(len(attackers) - 0.5, -0.5)
     handles = panels[0].get_legend_handles_labels()[0]
@@ -256,9 +256,9 @@ def published(table: pd.DataFrame) -> Figure:
     """Draw each attacker's damage to each generator, a panel for each bound of `summary`."""
     generators, bounds, attackers = (table.index.unique(name) for name in table.index.names)
     height = 0.9 + len(generators) * (0.07 * len(attackers) + 0.15)
-    figure = Figure(figsize=(WIDTH, height), layout="constrained")
-    panels = figure.subplots(1, len(bounds), sharex=True, sharey=True, squeeze=False)[0]
-    for axes, bound in zip(panels, bounds, strict=True):
+    share = {"sharex": True, "sharey": True, "squeeze": False}
+    figure, panels = _panels(WIDTH, height, 1, len(bounds), **share)
+    for axes, bound in zip(panels[0], bounds, strict=True):
         for number, (style, name) in enumerate(_styled(attackers)):
             rows = table.xs((bound, name), level=("bound", "attacker"))
             found = rows[["damage_l2", "damage_l2_low", "damage_l2_high"]]
@@ -269,8 +269,8 @@ def published(table: pd.DataFrame) -> Figure:
         axes.set(xscale="log", title=f"bound {bound:g}", xlabel=label)
         axes.set_yticks(range(len(generators)), generators)
         axes.tick_params(axis="y", length=0)
-    panels[0].set_ylim(len(generators) - 0.5, -0.5)
-    figure.legend(*panels[0].get_legend_handles_labels(), loc="outside upper center", ncols=3)
+    axes.set_ylim(len(generators) - 0.5, -0.5)
+    figure.legend(*axes.get_legend_handles_labels(), loc="outside upper center", ncols=3)
     return figure
 
 
@@ -285,8 +285,7 @@ def smallest_change(rows: pd.DataFrame) -> Figure:
     Args:
         rows: from `smallest_change.measure`: attacker, bound, ``psnr`` in dB and ``success``.
     """
-    figure = Figure(figsize=(5.6, 3.4), layout="constrained")
-    axes = figure.subplots()
+    figure, axes = _panels(5.6, 3.4)
     strip, ends = 103, []
     for (colour, marker, line), name in _styled(rows["attacker"].unique()):
         group = rows[rows["attacker"] == name]
@@ -308,7 +307,6 @@ def smallest_change(rows: pd.DataFrame) -> Figure:
     n = len(rows) // len(rows.groupby(["attacker", "bound"]))
     axes.set(xlabel="PSNR of the photo in dB: less change →", ylabel=f"fakes broken, % of {n}")
     axes.set(ylim=(-3, strip + 4), yticks=range(0, 101, 20))
-    axes.grid(axis="y", color="0.92", lw=0.6)
-    axes.set_axisbelow(True)
+    axes.grid(axis="y", color="0.92")
     _label_ends(axes, ends, 1.01, 0.07)
     return figure

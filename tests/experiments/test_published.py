@@ -10,7 +10,7 @@ from published import AGING, ANIME, small
 from salattack.experiments import published, transfer
 from salattack.experiments.demonstration import example
 from salattack.experiments.study import open_study
-from salattack.experiments.text import PUBLISHED
+from salattack.experiments.text import PUBLISHED_DAMAGE
 from salattack.generators import edits_of
 from salattack.presets import attacker
 from salattack.runtime import assets
@@ -85,7 +85,7 @@ def test_sentences_and_files(rows, tmp_path):
     said = published.sentences(table, matrix)
     broken = (table.loc[(slice(None), 0.1, "i-fgsm"), "damage_l2"] > 0.05).sum()
     assert f"I-FGSM breaks {broken} of 2 generators" in said and "median over pairs" in said
-    PUBLISHED.save(tmp_path, table)
+    PUBLISHED_DAMAGE.save(tmp_path, table)
     back = pd.read_csv(tmp_path / "published.csv")
     assert {"generator", "bound", "attacker", "relative", "success_low"} <= set(back)
     assert "nan" not in (tmp_path / "published.md").read_text()

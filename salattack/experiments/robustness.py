@@ -191,12 +191,8 @@ def _targets(study: Study, labels: Tensor, edits: Sequence[str]) -> tuple[Target
         edit_labels(row, edit) if edit in ATTRIBUTES else row
         for row, edit in zip(labels.split(1), edits, strict=True)
     ]
-    following = dict(zip(names, (*names[1:], names[0]), strict=True))
-    turned = [following.get(edit, edit) for edit in edits]
-    return study.targets(labels, edits), study.targets(torch.cat(after), turned)
-
-
-Fakes = dict[str, tuple[Tensor, Tensor]]  # name of T → T(images), g(T(images))
+    following = [names[(names.index(edit) + 1) % len(names)] for edit in edits]
+    return study.targets(labels, edits), study.targets(torch.cat(after), following)
 
 
 def _fakes(
@@ -207,7 +203,8 @@ def _fakes(
     target: Targets,
     second: Targets,
     images: Tensor,
-) -> Fakes:
+) -> dict[str, tuple[Tensor, Tensor]]:
+    """Return T(images) and g(T(images)) by the name of T; at `TWICE`, g has edited its own fake."""
     seen = {name: edited(transform, images, face_ids, seed) for name, transform in apply.items()}
     fakes = {name: (picture, study.generate(picture, target)) for name, picture in seen.items()}
     saved, fake = fakes[SAVED]

@@ -186,11 +186,8 @@ def _notebook(path: Path) -> tuple[str, str]:
         from latex2mathml.converter import convert
         from nbconvert import HTMLExporter
 
-    formulas: list[str] = []
-
-    def put_aside(found: re.Match) -> str:
-        formulas.append(convert(found[1] or found[2], "block" if found[1] else "inline"))
-        return f"formula{len(formulas) - 1}set"
+    def formula(found: re.Match) -> str:
+        return convert(found[1] or found[2], display="block" if found[1] else "inline")
 
     notebook = nbformat.read(path, as_version=4)
     strip(notebook)
@@ -198,7 +195,7 @@ def _notebook(path: Path) -> tuple[str, str]:
     title = found[1].strip() if (found := re.search("^# (.+)", lines, re.M)) else path.stem
     for cell in notebook.cells:
         if cell.cell_type == "markdown":
-            cell.source = re.sub(r"\$\$(.+?)\$\$|\$(.+?)\$", put_aside, cell.source, flags=re.S)
+            cell.source = re.sub(r"\$\$(.+?)\$\$|\$(.+?)\$", formula, cell.source, flags=re.S)
         for output in cell.get("outputs", ()):
             data = output.get("data", {})
             if kind := next(iter({"image/png", "image/jpeg"} & data.keys()), None):
@@ -210,9 +207,5 @@ def _notebook(path: Path) -> tuple[str, str]:
         exclude_input_prompt=True,
         exclude_output_prompt=True,
         exclude_anchor_links=True,
-        mathjax_url="",
-        require_js_url="",
-        jquery_url="",
     )
-    html = exporter.from_notebook_node(notebook)[0]
-    return title, re.sub(r"formula(\d+)set", lambda found: formulas[int(found[1])], html)
+    return title, exporter.from_notebook_node(notebook)[0]

@@ -99,7 +99,9 @@ def test_the_index_holds_claims_table_and_figures(pages, claims):
 def test_the_whole_report_is_small_and_has_no_raw_formulas(pages, place):
     assert sum(path.stat().st_size for path in place.iterdir()) < 4.5e6
     assert (place / "index.html").stat().st_size < 2e6
-    assert pages["saliency_maps.html"].all("math") and pages["robustness.html"].all("math")
+    formulas = pages["saliency_maps.html"].all("math")
+    assert {formula["display"] for formula in formulas} == {"block", "inline"}
+    assert pages["robustness.html"].all("math")
     assert not [name for name, page in pages.items() if re.search(r"\$\S", page.text)]
 
 

@@ -13,7 +13,7 @@ from ..metrics import BACKGROUND, SUCCESS
 from ..presets import label_of
 from .evaluation import samples
 from .samples import FIG_5, LEVEL, MAGNITUDE, OTHERS, OURS, STRONG, Run, open_run, people
-from .statistics import Estimate, estimate, mean, share_of_rows
+from .statistics import Estimate, columns_of, estimate, mean, share_of_rows
 from .table_1 import ERRORS, PAPER_SIZES, PRINTED, printed_averages, table_1
 
 REPRODUCED = "reproduced"
@@ -218,7 +218,7 @@ def _at_equal_damage(run: Run) -> Judgement:
     table = pd.read_csv(run.folder / AT_EQUAL_DAMAGE).set_index("attacker")
     if OURS not in table.index:
         return _untested("The run's trade-off has no Saliency-Aware.")
-    value, low, high = found = Estimate(*table.loc[OURS, ["ratio", "ratio_low", "ratio_high"]])
+    value, low, high = found = Estimate(*table.loc[OURS, columns_of("ratio")])
     because = "To do I-FGSM's damage it must change the photo no more than I-FGSM does."
     return _judged(f"{found.text(2)} times I-FGSM's L2", because, high <= 1, value <= 1, low <= 1)
 
@@ -231,8 +231,7 @@ def _universal(run: Run) -> Judgement:
     mine = table[table["attacker"] == OURS].set_index("generator")
     if mine.empty:
         return _untested(f"{PUBLISHED_TABLE} has no Saliency-Aware at magnitude {MAGNITUDE}.")
-    ends = ["damage_l2", "damage_l2_low", "damage_l2_high"]
-    found = {name: Estimate(*row) for name, row in mine[ends].iterrows()}
+    found = {name: Estimate(*row) for name, row in mine[columns_of("damage_l2")].iterrows()}
     broken = (table["damage_l2"] > SUCCESS).groupby(table["attacker"]).sum()
     measured = "damage " + ", ".join(f"{name} {e.text(3)}" for name, e in found.items())
     measured += f": {broken[OURS]} of {len(found)} broken; by I-FGSM {broken.get('i-fgsm', '–')}"

@@ -11,6 +11,11 @@ RESAMPLES = 9999
 SHIPPED_FACE = r"^(P\d+)-(\w+)$"  # "P001-selfie": a person and the kind of picture
 
 
+def columns_of(key: str) -> list[str]:
+    """Return the columns that a table has of an estimate: its value and the interval's ends."""
+    return [key, f"{key}_low", f"{key}_high"]
+
+
 class Estimate(NamedTuple):
     """A number and its 95 % interval, NaN where a single person gives none."""
 
@@ -19,8 +24,8 @@ class Estimate(NamedTuple):
     high: float
 
     def columns(self, key: str) -> dict[str, float]:
-        """Return it as columns of a table: ``key``, ``key_low`` and ``key_high``."""
-        return dict(zip((key, f"{key}_low", f"{key}_high"), self, strict=True))
+        """Return it as columns of a table, named as `columns_of` does."""
+        return dict(zip(columns_of(key), self, strict=True))
 
     def text(self, digits: int, factor: float = 1) -> str:
         """Return it as "value [low, high]", each times ``factor``."""

@@ -8,7 +8,7 @@ import pandas as pd
 
 from ..presets import MINIMUM_NORM, label_of
 from ..runtime.files import write_text
-from .statistics import Estimate
+from .statistics import Estimate, columns_of
 
 
 class Column(NamedTuple):
@@ -45,7 +45,7 @@ def as_text(table: pd.DataFrame, columns: Sequence[Column]) -> pd.DataFrame:
     text = pd.DataFrame(index=table.index)
     for label, key, *form in columns:
         if key in table:
-            found = table.reindex(columns=[key, f"{key}_low", f"{key}_high"])
+            found = table.reindex(columns=columns_of(key))
             text[label] = [Estimate(*row).text(*form) for row in found.itertuples(index=False)]
     if "bound" in text.index.names:
         text = text.rename(index={MINIMUM_NORM.bound: "–"}, level="bound")

@@ -10,6 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from ..experiments.paper_reading import printed
+from ..experiments.statistics import columns_of
 from ..experiments.table_1 import ERRORS, PRINTED
 from ..metrics import SUCCESS
 from ..presets import label_of
@@ -197,7 +198,7 @@ def robustness(table: pd.DataFrame) -> Figure:
     axes.axvline(100, color="0.6", lw=0.8, ls="--", zorder=0)
     for number, (style, name) in enumerate(_styled(attackers)):
         rows = table.xs(name, level="attacker").loc[transforms]
-        left = 100 * rows[["remaining", "remaining_low", "remaining_high"]]
+        left = 100 * rows[columns_of("remaining")]
         untouched = f"{label_of(name)} ({rows['damage_l2'].iloc[0]:.3f})"
         place = (number + 0.5) / len(attackers)
         _estimates(axes, left, list(places.values()), place, style, untouched)
@@ -261,9 +262,8 @@ def published(table: pd.DataFrame) -> Figure:
     for axes, bound in zip(panels[0], bounds, strict=True):
         for number, (style, name) in enumerate(_styled(attackers)):
             rows = table.xs((bound, name), level=("bound", "attacker"))
-            found = rows[["damage_l2", "damage_l2_low", "damage_l2_high"]]
             at, place = generators.get_indexer(rows.index), (number + 0.5) / len(attackers)
-            _estimates(axes, found, at, place, style, label_of(name))
+            _estimates(axes, rows[columns_of("damage_l2")], at, place, style, label_of(name))
         _threshold(axes, "axvline")
         label = "damage: MSE in [-1, 1]; broken right of the line"
         axes.set(xscale="log", title=f"bound {bound:g}", xlabel=label)

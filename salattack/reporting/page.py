@@ -17,11 +17,9 @@ from PIL import Image
 
 from .. import __version__
 from ..experiments.claims import ASSUMING, NOT, REPRODUCED, UNTESTED, VERDICTS
-from ..experiments.samples import premises, read_samples
+from ..experiments.samples import MODELS, premises, read_samples
 from ..experiments.table_1 import ERRORS, by_sample_size, table_1
-from ..generators import GENERATORS
 from ..runtime.files import RESOURCES, write_text
-from ..saliency import SALIENCY_MODELS
 from .captions import CAPTIONS, FIGURE_SUFFIXES, Caption
 from .tables import DAMAGE_CAPTION, TABLE_CAPTION, damage_table, paper_layout, shown_layout
 
@@ -104,8 +102,7 @@ def write_report(
         if written is None or name in written or name.startswith("published/")
     ]
     figures.sort(key=lambda name: [*CAPTIONS, name].index(name))
-    models = (*GENERATORS.values(), *SALIENCY_MODELS.values())
-    shipped = {model.file for model in models if model.shipped}
+    shipped = {model.file for kind in MODELS.values() for model in kind.values() if model.shipped}
     rows = read_samples(folder)
     layout = shown_layout(paper_layout(by_sample_size(rows)), "<b>{}</b>").rename(columns=ERRORS)
     return _write(

@@ -207,6 +207,33 @@ def _pending(
     """Yield what the ledger lacks, batch by batch; add the key of every sample to ``wanted``."""
     models = study.settings()
     given: set[str] = set()  # to the engine; an equal sample waits for the first one's rows
+    for places, faces in _batches(study, batch_size, ledger):
+        contents = [content(face) for face in faces.values()]
+        chunks = []
+        for attributes in aims(targets, places[0], len(places), study.edits.names):
+            edits = [attributes[place - places[0]] for place in faces]
+            whole = list(zip(contents, edits, strict=True))
+            for name, attack in attacks.items():
+                made_of = [models, asdict(attack), whole if attack.shared else None]
+                keys = [checksum([*made_of, *pair]) for pair in whole]
+                aim = list(zip(faces, edits, keys, strict=True))
+                wanted += [(study.faces.ids[place], place, name, *rest) for place, *rest in aim]
+                lacking = ledger.missing(keys) - given
+                # Equal faces are attacked once.
+                first_of = {one[-1]: one for one in reversed(aim) if one[-1] in lacking}
+                chosen = aim if first_of and attack.shared else sorted(first_of.values())
+                tick((len(places) - len(chosen)) * attack.gradients)
+                if chosen:
+                    chunks.append(Chunk(name, *zip(*chosen, strict=True)))
+                    given.update(keys)
+        if chunks:
+            yield Batch(faces, tuple(chunks))
+
+
+def _batches(
+    study: Study, batch_size: int, ledger: Ledger
+) -> Iterator[tuple[range, dict[int, Face]]]:
+    """Yield places of the sample and the faces there that can be read; the ledger notes others."""
     ids, sources, failed = study.faces.ids, study.faces.sources, 0
     ledger.forgive(sources)
     for first in range(0, len(ids), batch_size):
@@ -223,26 +250,7 @@ def _pending(
                         f"{failed} of {len(ids)} images could not be read, more than "
                         f"{FAILURES:.0%}; the last: {error}. Fix the data and start again"
                     ) from error
-        contents = {place: content(face) for place, face in faces.items()}
-        chunks = []
-        for attributes in aims(targets, first, len(places), study.edits.names):
-            edits = [attributes[place - first] for place in faces]
-            whole = [(contents[place], edit) for place, edit in zip(faces, edits, strict=True)]
-            for name, attack in attacks.items():
-                made_of = [models, asdict(attack), whole if attack.shared else None]
-                keys = [checksum([*made_of, *pair]) for pair in whole]
-                aim = list(zip(faces, edits, keys, strict=True))
-                wanted += [(ids[place], place, name, edit, key) for place, edit, key in aim]
-                lacking = ledger.missing(keys) - given
-                first_of = {one[-1]: one for one in reversed(aim)}  # equal faces are attacked once
-                chosen = [one for one in aim if one[-1] in lacking and one is first_of[one[-1]]]
-                chosen = aim if chosen and attack.shared else chosen
-                tick((len(places) - len(chosen)) * attack.gradients)
-                if chosen:
-                    chunks.append(Chunk(name, *zip(*chosen, strict=True)))
-                    given.update(keys)
-        if chunks:
-            yield Batch(faces, tuple(chunks))
+        yield places, faces
 
 
 def measure_here(

@@ -1,9 +1,9 @@
-# Two commands matter: make reproduce, make test. Both build the environment when it is missing.
+# Two commands matter: make reproduce and make test. Both build the environment if it is missing.
 PYTHON ?= python3
 BIN := .venv/bin
-# What `make reproduce` passes on, e.g. make reproduce PARAMETERS="n_images=100 faces=/data/celeba"
+# Notebook parameters for `make reproduce`, e.g. make reproduce PARAMETERS="n_images=100 faces=/data/celeba"
 PARAMETERS ?=
-# A larger sample of your own data, e.g. make reproduce PROFILE=tiny DATA=/data/celeba; goes on where it was stopped
+# A larger sample of your own data, e.g. make reproduce PROFILE=tiny DATA=/data/celeba; an interrupted run resumes
 PROFILE ?=
 DATA ?=
 # A package index that serves smaller builds of torch, for example CPU only. Used once, at installation.
@@ -15,7 +15,7 @@ reproduce: .venv/ready
 	$(BIN)/salattack reproduce $(if $(PROFILE),-p profile=$(PROFILE)) \
 		$(if $(DATA),-p "faces=$(DATA)") $(foreach p,$(PARAMETERS),-p $(p))
 
-# For maintainers: regenerate what is committed, figures/ and the outputs in notebooks/.
+# For maintainers: regenerate the committed figures/ and the outputs in notebooks/.
 figures: .venv/ready
 	$(BIN)/salattack reproduce --output figures
 	$(BIN)/python -m salattack.workflow.notebooks results/notebooks notebooks
@@ -26,7 +26,7 @@ figures: .venv/ready
 gallery: .venv/ready
 	$(BIN)/python -m salattack.reporting.captions > figures/README.md
 
-# Both parts run, whatever the first one says. nbval runs small copies of the notebooks and compares
+# Both parts run, even if the first one fails. nbval runs small copies of the notebooks and compares
 # their numbers and pictures; after a deliberate change: $(BIN)/python tests/small_notebooks.py --keep
 test: .venv/ready
 	@copies=$$(mktemp -d); trap 'rm -rf "$$copies"' EXIT; cp notebooks/protect.ipynb "$$copies"; \
@@ -45,7 +45,7 @@ app: .venv/ready
 	$(BIN)/voila notebooks/protect.ipynb --progressive_rendering=True \
 		--Voila.tornado_settings='{"websocket_max_message_size": 200000000}'
 
-# The documentation site, without network; a broken link fails the build.
+# The documentation site, built without network; a broken link fails the build.
 docs: .venv/ready
 	$(BIN)/sphinx-build -W --keep-going -q -c docs . build/docs
 
@@ -58,12 +58,12 @@ lint: .venv/ready
 	$(BIN)/ruff format --check .
 	$(BIN)/lint-imports
 
-# Seconds per image and iteration, and the machine's own rate; run nothing else beside it.
+# Seconds per image and iteration, and the machine's own rate. Run nothing else at the same time.
 bench: .venv/ready
 	$(BIN)/python -m salattack.workflow.benchmark
 
-# DATA holds stargan-celeba128-outputs/ and saliency/ as the model cards describe them. Both go on where
-# they were stopped, and write to results/.
+# DATA holds stargan-celeba128-outputs/ and saliency/ as the model cards describe them. Both trainings
+# write to results/, and resume after an interruption.
 train: .venv/ready
 	$(BIN)/python -m salattack.training saliency \
 		"$(DATA)/saliency/duts_tr_192.tar" results/pfan-light
@@ -71,7 +71,7 @@ train: .venv/ready
 		"$(DATA)/stargan-celeba128-outputs" results/stargan \
 		--init salattack/resources/weights/stargan-celeba128-w32.safetensors
 
-# The shipped weights, measured anew against their bars.
+# Measure the shipped weights against the bars that were set for them.
 models-report: .venv/ready
 	$(BIN)/python -m salattack.training bars "$(DATA)"
 
@@ -86,7 +86,7 @@ models-report: .venv/ready
 		-c requirements.lock -e '.[notebooks,ray,protect,heic,generators,train,docs,test]'
 	touch .venv/ready
 
-# After a change of the dependencies: newest versions that fit, names and versions only.
+# After a change of the dependencies: lock the newest versions that fit.
 lock: .venv/ready
 	$(BIN)/python -m pip install --quiet uv
 	$(BIN)/uv pip compile pyproject.toml --all-extras --universal --upgrade --quiet \

@@ -6,6 +6,7 @@ that are committed. MkDocs wants all pages below one folder, so they would have 
 `make docs` builds it without network, and fails on a broken link.
 """
 
+import re
 from pathlib import Path
 
 from docutils.nodes import SkipNode, math, math_block
@@ -27,8 +28,11 @@ include_patterns = [
 ]
 myst_enable_extensions = ["dollarmath"]
 myst_heading_anchors = 3
+default_role = "py:obj"  # what a docstring has in backticks is code, and a link where there is one
 nb_execution_mode = "off"
+nb_render_markdown_format = "gfm"  # with tables
 autodoc_member_order = "bysource"
+napoleon_use_ivar = True  # attributes as one list
 autodoc_typehints = "description"
 autodoc_typehints_description_target = "documented"
 html_theme = "furo"
@@ -46,6 +50,7 @@ CONTENTS = """
 docs/method
 docs/parameters
 docs/findings
+figures/README
 docs/seeds
 REPRODUCING
 docs/celeba
@@ -83,9 +88,12 @@ CONTRIBUTING
 
 
 def add_contents(app: Sphinx, name: str, source: list[str]) -> None:
-    """Append the table of contents to the README, which is the site's first page."""
+    """Append the table of contents to the README, and keep the intervals of tables on one line."""
     if name == root_doc:
         source[0] += CONTENTS
+    if not name.startswith("notebooks/"):
+        interval = r"\[([^\s\]]+), ([^\s\]]+)\](?=.*\|$)"
+        source[0] = re.sub(interval, r"[\1,&nbsp;\2]", source[0], flags=re.M)
 
 
 def mathml(translator: HTMLTranslator, node: math | math_block) -> None:

@@ -33,8 +33,9 @@ def markdown(name: str, nth: int, index: str) -> pd.DataFrame:
 
 
 def drawn(head: list[str], rows: list[list[object]]) -> str:
-    """Return a Markdown table; the first column is text and the others are numbers."""
-    lines = [head, ["---", *["---:"] * (len(head) - 1)], *rows]
+    """Return a Markdown table: words at the left of their column, numbers at the right."""
+    columns = (" ".join(map(str, cells)) for cells in zip(*rows, strict=True))
+    lines = [head, ["---" if re.search("[a-z]{4}", text) else "---:" for text in columns], *rows]
     return "\n".join("| " + " | ".join(map(str, line)) + " |" for line in lines)
 
 
@@ -129,14 +130,15 @@ def robustness() -> str:
     """Return the share of the damage that is left after edits of the photo."""
     shipped = csv("robustness.csv", "transform", "attacker")["remaining"]
     celeba = markdown("celeba/robustness.md", 0, "Edit of the photo")
-    rows = []
+    names, rows = ("I-FGSM", "Spread-Spectrum", "Saliency-Aware"), []
     for edit in ("JPEG 75", "Gaussian blur σ 1", "Gaussian blur σ 2", "resize ½ and back"):
         row = [edit]
-        for label in ("I-FGSM", "Spread-Spectrum", "Saliency-Aware"):
-            left = re.search(r"(\d+) % \[[^]]*\] left", celeba.loc[edit, label])[1]
-            row.append(f"{100 * shipped[edit, label.lower()]:.0f} % / {left} %")
+        for label in names:
+            left = celeba.loc[edit, label].partition(" ")[0]
+            row += [f"{100 * shipped[edit, label.lower()]:.0f} %", f"{left} %"]
         rows.append(row)
-    return drawn(["Edit of the photo", "I-FGSM", "Spread-Spectrum", "Saliency-Aware"], rows)
+    head = [f"{name}, {faces}" for name in names for faces in ("shipped", "CelebA")]
+    return drawn(["Edit of the photo", *head], rows)
 
 
 def transfer() -> str:
@@ -203,7 +205,7 @@ def claims() -> str:
     table = csv("claims.csv")[["claim", "source", "printed", "measured", "verdict"]]
     head = ["Claim", "In the paper", "Printed", "Expected", "Verdict"]
     text = drawn(head, table.values.tolist())
-    return text.replace("---:", "---") + f"\n\nTime: {minutes('attack_comparison')}."
+    return f"{text}\n\nTime: {minutes('attack_comparison')}."
 
 
 def own() -> str:
@@ -223,7 +225,7 @@ def own() -> str:
         notebook = file.removesuffix("_at_equal_damage")
         rows.append([finding, notebook, f"`{file}.csv`", known[name], "15 %", minutes(notebook)])
     head = ["Finding", "Notebook", "File", "Expected", "±", "Time"]
-    return drawn(head, rows).replace("---: | ---:", "--- | ---", 1)
+    return drawn(head, rows)
 
 
 TABLES = {

@@ -21,7 +21,7 @@ from .images import checked_images, uniform_noise
 from .interfaces import Generator
 from .minimum_norm import Saved, Smallest
 from .objective import Map, gradient, losses
-from .regions import REGIONS, checked_map, per_image, within_ball
+from .regions import REGIONS, checked_map, per_image, texture, within_ball
 
 Tick = Callable[[int], object]
 
@@ -67,6 +67,8 @@ class Attack:
             no ball. The iterates stay in it too. A minimum-norm attack starts with this radius.
         until: damage to exceed (ours). It makes this a minimum-norm attack with a radius for
             each image, see `salattack.minimum_norm`; None for a fixed strength.
+        norm: what the steps weigh a change by: "flat", by M alone (Eq. 10), or "texture", which
+            spares smooth areas, see `salattack.regions.texture`.
         radius_step: share γ by which a minimum-norm attack changes a radius.
         seed: seed of the random start; an image's noise depends only on it and on the pixels.
     """
@@ -91,6 +93,7 @@ class Attack:
     direction: Literal["sign", "gradient"] = "sign"
     radius: float | None = None
     until: float | None = None
+    norm: Literal["flat", "texture"] = "flat"
     radius_step: float = 0.05
     seed: int = 0
 
@@ -116,8 +119,8 @@ class Attack:
             if getattr(self, name) not in known:
                 raise one_of(name, getattr(self, name), known)
         masked, adapts = self.region != "everywhere", self.goal == "break" and not self.shared
-        if self.shared and (masked or self.colours != "rgb"):
-            raise SalattackError("a shared perturbation has no region and is in rgb")
+        if self.shared and (masked or self.colours != "rgb" or self.norm != "flat"):
+            raise SalattackError("a shared perturbation has no region, is in rgb and norm='flat'")
         if not masked and (self.gradient_at == "masked" or self.bound_by == "saliency"):
             raise SalattackError("gradient_at and bound_by use the map: set region='saliency'")
         if self.start_in == "everywhere" and self.bound_by == "saliency":
@@ -221,6 +224,7 @@ class Attack:
         # g sees the saved picture itself: its forward pass measures the damage as well
         plain = not self.blurs and self.gradient_at == "iterate" and len(ways) == 1
         m = self.bound if self.step_size is None else self.step_size
+        weight = mask if self.norm == "flat" else texture(images, mask)
         left, radius, velocity = 1.0, self.radius, torch.zeros_like(clean)
 
         x = clean  # I^0
@@ -240,7 +244,7 @@ class Attack:
             if self.momentum:
                 velocity = self.momentum * velocity + nabla / per_image(nabla.abs())
                 nabla = velocity
-            x = x + left * m * self._direction(nabla, mask)  # Eq. 8–10
+            x = x + left * m * self._direction(nabla, weight)  # Eq. 8–10
             x = within_ball(radius, clean, x).clamp(low, high)  # Eq. 6
         if search is not None:
             x = search.result()
@@ -289,10 +293,10 @@ class Attack:
 
         return view
 
-    def _direction(self, nabla: Tensor, mask: Tensor) -> Tensor:
+    def _direction(self, nabla: Tensor, weight: Tensor) -> Tensor:
         if self.direction == "sign":
-            return nabla.sign() * mask
-        nabla = nabla * mask
+            return nabla.sign() * weight
+        nabla = nabla * weight
         return nabla / per_image(nabla.square()).sqrt()
 
 

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from .edits import LABEL_EDITS, EditSet, Targets
-from .generators import loaded
+from .generators import GENERATORS
 from .interfaces import Generator, Saliency
 from .runtime.device import pick_device
 from .saliency import SALIENCY_MODELS
@@ -67,8 +67,8 @@ def load_models(
         SalattackError: an unknown name or device, or a file that does not fit.
     """
     options = dict(generator_options or {})
-    g = loaded(generator, generator_weights, device, **options)
-    f_sa = SALIENCY_MODELS[saliency].load(saliency_weights, device)
+    g = GENERATORS.load(generator, generator_weights, device, **options)
+    f_sa = SALIENCY_MODELS.load(saliency, saliency_weights, device)
     return Models(
         generator=g.network,
         edits=g.edits,

@@ -9,8 +9,8 @@ from .objective import SUCCESS
 
 PLATEAU = 0.001  # a comment in Ruiz et al.'s code suggests this start for FGSM and I-FGSM
 
-# DDN with FMN's falling γ. The bound is no limit in [-1, 1]. The start survives 8-bit rounding:
-# at the photo itself the gradient is zero.
+# DDN with FMN's falling γ, and steps that spare smooth areas. The bound is no limit in [-1, 1]. The
+# start survives 8-bit rounding: at the photo itself the gradient is zero.
 MINIMUM_NORM = Attack(
     bound=2.0,
     radius=0.05,
@@ -20,6 +20,7 @@ MINIMUM_NORM = Attack(
     region="saliency",
     direction="gradient",
     until=SUCCESS,
+    norm="texture",
 )
 
 ATTACKERS: dict[str, Attack] = {

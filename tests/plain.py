@@ -7,6 +7,7 @@ in the graph and every blur a plain two-dimensional convolution.
 import math
 
 import torch
+from scipy.ndimage import gaussian_filter
 
 
 def gaussian_window(size, sigma):
@@ -94,6 +95,17 @@ def l2_pgd(g, image, target, start, mask, bound, step, steps, radius):
 
 def saved(image):
     return ((image + 1) * 127.5).round().clamp(0, 255).float() / 127.5 - 1
+
+
+def texture(image, mask):
+    """SSIM's local variance by SciPy's Gaussian filter, 11 px wide, with mirrored borders."""
+
+    def mean(values):
+        return gaussian_filter(values, 1.5, truncate=3.4, mode="mirror", axes=(2, 3))
+
+    pixels = image.double().numpy()
+    variance = (mean(pixels**2) - mean(pixels) ** 2).clip(0).mean(1, keepdims=True)
+    return mask**0.5 / torch.from_numpy(1 + 0.005 / (2 * variance + 0.06**2))
 
 
 def minimum_norm(g, image, target, start, mask, step, steps, radius, shrink, until):

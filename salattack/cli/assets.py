@@ -17,7 +17,7 @@ Name = Annotated[str, Argument(help="Name from `salattack assets list`; fetch ta
 
 @assets_app.command("list")
 def list_assets() -> None:
-    """Show every asset: size, whether it is in the cache, licence, address."""
+    """Show every asset. The list gives size, licence and address, and what is in the cache."""
     rows = []
     for asset in assets.ASSETS.values():
         size = f"{asset.size / 1e6:.1f} MB" if asset.size else "unknown"
@@ -29,7 +29,7 @@ def list_assets() -> None:
 
 @assets_app.command("fetch")
 def fetch_asset(name: Name) -> None:
-    """Download an asset, or a group of them, into the cache; an interrupted download resumes."""
+    """Download an asset or a group. Files go into the cache; an interrupted download resumes."""
     names = [asset.name for asset in assets.ASSETS.values() if asset.group == name] or [name]
     for asset in map(assets.known, names):
         typer.echo(f"{asset.name}: {asset.licence}; see {asset.source}", err=True)
@@ -42,13 +42,13 @@ def add_asset(
     name: Name,
     file: Annotated[Path, Argument(help="The file, its zip or its folder.")],
 ) -> None:
-    """Verify a file that you downloaded yourself and copy it into the cache."""
+    """Add a file that you downloaded yourself. It is verified and copied into the cache."""
     _told(assets.add, name, file)
 
 
 @assets_app.command("verify")
 def verify_assets() -> None:
-    """Verify every file in the cache; the exit code is 1 if one is wrong."""
+    """Verify every file in the cache. The exit code is 1 if one is wrong."""
     found = assets.problems()
     for name, problem in found.items():
         path = assets.known(name).path

@@ -66,16 +66,16 @@ def reproduce_all(
     faces: Annotated[str | None, Option(help=options.FACES + "  [default: openpeople]")] = None,
     jobs: Annotated[
         int | None,
-        Option(min=1, help="Notebooks to run at once.  [default: one per core; with a GPU one]"),
+        Option(min=1, help="Notebooks to run at once.  [default: one per core; one with a GPU]"),
     ] = None,
     parameter: options.Parameters = None,
     output: Annotated[
-        Path | None, Option(help="Of figures and tables.  [default: results]")
+        Path | None, Option(help="Folder of figures and tables.  [default: results]")
     ] = None,
     notebooks: options.Notebooks = Path("notebooks"),
     executed: options.Executed = options.EXECUTED,
 ) -> None:
-    """Run all experiments and write a report. A run that was stopped resumes."""
+    """Run all experiments and write a report. An interrupted run resumes."""
     from ..experiments.ledger import Ledger
     from ..workflow.reproduce import reproduce, share_machine
 
@@ -92,10 +92,10 @@ def reproduce_all(
 @app.command("verify")
 def verify_claims(
     folder: Annotated[Path, Argument(help="A run's folder, with its tables.")] = Path("figures"),
-    report: Annotated[Path | None, Option(help="Folder for an HTML report too.")] = None,
+    report: Annotated[Path | None, Option(help="Folder for an HTML report.")] = None,
     executed: options.Executed = options.EXECUTED,
 ) -> None:
-    """Judge the paper's claims by a run's tables. A verdict never changes the exit code."""
+    """Judge the paper's claims by a run's tables. The exit code does not depend on the verdicts."""
     from ..experiments.claims import UNTESTED, verify
     from ..experiments.samples import premises
     from ..reporting.page import claims_text, write_report
@@ -112,7 +112,7 @@ def verify_claims(
 @app.command("compare")
 def compare_runs(
     run: Annotated[Path, Argument(help="Folder of a run's tables and pictures.")],
-    reference: Annotated[Path, Argument(help="Folder of those expected.")] = Path("figures"),
+    reference: Annotated[Path, Argument(help="Folder of the expected ones.")] = Path("figures"),
 ) -> None:
     """Compare a run with a reference run. Exit code 1: an output is missing or differs."""
     from ..workflow.compare import as_lines, compare, other_settings
@@ -180,7 +180,7 @@ def evaluate_sample(
     engine: options.EngineName = "local",
     workers: options.Workers = None,
 ) -> None:
-    """Measure Table I on a sample of any size. A run that was stopped resumes."""
+    """Measure Table I on a sample of any size. An interrupted run resumes."""
     from ..experiments import evaluation, samples
     from ..experiments.ledger import Ledger
     from ..experiments.study import open_study

@@ -18,7 +18,7 @@ PROFILE = "Sample: 20, 100, 500, 1000 or 2000 faces, or all."
 Profile = Literal["demo", "tiny", "small", "middle", "large", "all"]
 GENERATOR = "stargan-celeba128-w32"
 GeneratorName = Annotated[
-    str, Option(help="Generator whose edits are to break; a wrong name lists those known.")
+    str, Option(help="Generator whose edits are to break; a wrong name lists all known.")
 ]
 Weights = Annotated[str | None, Option(help="Weights file of the generator.")]
 Device = Annotated[str, Option(help="auto, cpu, cuda, cuda:1 or mps.")]

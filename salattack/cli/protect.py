@@ -16,15 +16,15 @@ def protect(
     output: Annotated[Path, Option("--output", "-o", help="A file for one photo, or a folder.")],
     strength: Annotated[
         Literal["normal", "strong", "strongest"],
-        Option(help="How far every edit is to break; a stronger change is easier to see."),
+        Option(help="How badly every edit must break; a stronger change is easier to see."),
     ] = "normal",
     max_change: Annotated[
         float | None,
-        Option(min=1, help="Most that a colour value may change, of 255.  [default: any]"),
+        Option(min=1, help="Largest change of a colour value, of 255.  [default: no limit]"),
     ] = None,
     suffix: Annotated[
         Literal["jpg", "png", "webp"] | None,
-        Option("--format", help="Of the files in a folder.  [default: as the photo, or jpg]"),
+        Option("--format", help="Format of the written files.  [default: as the photo, or jpg]"),
     ] = None,
     report: Annotated[
         bool,
@@ -34,28 +34,32 @@ def protect(
         ),
     ] = False,
     mask: Annotated[
-        Path | None, Option(help="A grey picture of the photo's size: only its white may change.")
+        Path | None,
+        Option(help="Grey picture of the photo's size: black keeps the photo as it is."),
     ] = None,
     generator: options.GeneratorName = options.GENERATOR,
     generator_weights: options.Weights = None,
     whole_frame: Annotated[
         bool, Option("--whole-frame", help="Protect the centre square, not the faces.")
     ] = False,
-    overwrite: Annotated[bool, Option("--overwrite", help="Replace what exists.")] = False,
+    overwrite: Annotated[bool, Option("--overwrite", help="Replace existing files.")] = False,
     device: options.Device = "auto",
     engine: options.EngineName = "local",
     workers: options.Workers = None,
 ) -> None:
     """Protect photos against face edits. The faces change so that one generator's edits break.
 
-    The change is the smallest one found that breaks all edits. It is visible, more so at higher
-    strength. Under --max-change some edits may not break; the output names them. It works only
-    against the generator that --generator names. Compressing, shrinking or blurring the file
-    undoes part of it. The original is never written to. Embedded thumbnails and previews are
-    dropped, because they show the unprotected face; so is other metadata that could hold a
-    picture. To resume after an interruption, run the same command again: finished photos are
-    skipped if they and the settings are unchanged, unless --overwrite is given. Exit code 3: some
-    photos failed. They are listed at the end, as is every file of a folder that is no photo.
+    The command searches for the smallest change that breaks all edits. The change is visible, and
+    a higher strength makes it easier to see. With --max-change some edits may not break; the output
+    names them. The protection works only against the generator that --generator names.
+    Compressing, shrinking or blurring the file undoes part of it.
+
+    The original is never written to. Embedded thumbnails and previews are dropped, because they
+    show the unprotected face. Other metadata that could hold a picture is dropped too.
+
+    To resume after an interruption, run the same command again. It skips finished photos if they
+    and the settings are unchanged; --overwrite repeats them. Exit code 3: some photos failed. They
+    are listed at the end, and so are files in a folder that are not photos.
     """
     from ..protect import batch
     from ..protect.disruption import load_protector

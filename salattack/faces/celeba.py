@@ -22,15 +22,18 @@ from .sets import Faces
 
 PARTITIONS = ("train", "valid", "test")  # 0, 1, 2 in list_eval_partition.txt
 SPLITS = ("stargan", *PARTITIONS, "all")
-LISTING = ("list_attr_celeba.txt",)
-PICTURES = ("img_align_celeba", "img_align_celeba.zip")
+LAYOUT = {  # what may lie in the root instead of CelebA's own folders
+    "Anno": ["list_attr_celeba.txt"],
+    "Eval": ["list_eval_partition.txt"],
+    "Img": ["img_align_celeba", "img_align_celeba.zip"],
+}
 N_ROWS = 202_599
 STARGAN_SEED, STARGAN_TEST = 1234, 1999  # the authors' loop ends one before 2,000
 
 
 def is_celeba(root: str | Path) -> bool:
     """Return whether a folder holds CelebA's attribute list or its pictures."""
-    return bool(_find(root, "Anno", LISTING) or _find(root, "Img", PICTURES))
+    return bool(_find(root, "Anno") or _find(root, "Img"))
 
 
 def celeba(root: str | Path, image_size: int = 128, split: str = "stargan", seed: int = 0) -> Faces:
@@ -42,21 +45,20 @@ def celeba(root: str | Path, image_size: int = 128, split: str = "stargan", seed
     whole list; "train", "valid" and "test" are those of ``list_eval_partition.txt``. ``seed`` is
     that of the other splits' order.
 
-    The folder ``root`` holds that file, ``list_attr_celeba.txt`` and `PICTURES`, or has them in
-    ``Eval/``, ``Anno/`` and ``Img/``. Pictures of CelebA's proportions in another size, from half
-    size up, are cut accordingly. An unknown split, a missing part of the layout and an
-    inconsistent list are a SalattackError.
+    The folder ``root`` holds the files of `LAYOUT`, or has them in CelebA's folders. Pictures of
+    CelebA's proportions in another size, from half size up, are cut accordingly. An unknown split,
+    a missing part of the layout and an inconsistent list are a SalattackError.
     """
     if split not in SPLITS:
         raise one_of("split of CelebA", split, SPLITS)
-    listing = _need(root, "Anno", LISTING, "put CelebA's attribute list there")
-    images = _need(root, "Img", PICTURES, "put CelebA's aligned set there")
+    listing = _need(root, "Anno", "put CelebA's attribute list there")
+    images = _need(root, "Img", "put CelebA's aligned set there")
     if not images.is_dir():
         try:
             open_zip(images)
         except (OSError, BadZipFile) as error:
             raise _again(f"{images} is not a readable zip ({error})") from error
-        images /= PICTURES[0]
+        images /= LAYOUT["Img"][0]
     rows = _read_list(listing)
     if split == "stargan" and len(rows) != N_ROWS:
         seen = "the published generator may have seen the faces of split 'stargan'"
@@ -72,15 +74,16 @@ def celeba(root: str | Path, image_size: int = 128, split: str = "stargan", seed
     return faces
 
 
-def _find(root: str | Path, subfolder: str, names: Sequence[str]) -> Path | None:
-    places = [Path(root) / inner / name for name in names for inner in ("", subfolder)]
+def _find(root: str | Path, subfolder: str) -> Path | None:
+    places = [Path(root) / inner / name for name in LAYOUT[subfolder] for inner in ("", subfolder)]
     return next(filter(Path.exists, places), None)
 
 
-def _need(root: str | Path, subfolder: str, names: Sequence[str], advice: str) -> Path:
-    if found := _find(root, subfolder, names):
+def _need(root: str | Path, subfolder: str, advice: str) -> Path:
+    if found := _find(root, subfolder):
         return found
-    lacking = f"{Path(root) / ' or '.join(names)} does not exist, nor in {subfolder}/"
+    names = " or ".join(LAYOUT[subfolder])
+    lacking = f"{Path(root) / names} does not exist, nor in {subfolder}/"
     raise SalattackError(f"{lacking}; {advice}")
 
 
@@ -118,8 +121,7 @@ def _read_list(path: Path) -> pd.DataFrame:
 
 def _official(root: str | Path, split: str, rows: pd.DataFrame, listing: Path) -> list[str]:
     """Return the names of an official split, in the order of the attribute list."""
-    needs = f"split {split!r} needs it: put CelebA's partition there"
-    path = _need(root, "Eval", ["list_eval_partition.txt"], needs)
+    path = _need(root, "Eval", f"split {split!r} needs it: put CelebA's partition there")
     table = _csv(path, header=None, names=["name", "part"], index_col="name")
     parts = _checked(path, table, range(3))["part"]
     if len(strays := rows.index.symmetric_difference(parts.index)):

@@ -28,17 +28,14 @@ def open_zip(path: Path) -> ZipFile:
     return _opened_zip(path, path.stat().st_mtime_ns, os.getpid())
 
 
-def _zip_of(path: Path) -> Path | None:
-    return next((p for p in path.parents if p.suffix == ".zip" and p.is_file()), None)
-
-
 def read_bytes(path: str | Path) -> bytes:
     """Return the bytes of a file, or of a zip's member: ``photos.zip/folder/name.jpg``.
 
     One that does not exist or cannot be read is an OSError; zips raise other types too.
     """
     path = Path(path)
-    if (archive := _zip_of(path)) is None:
+    archive = next((p for p in path.parents if p.suffix == ".zip" and p.is_file()), None)
+    if archive is None:
         return path.read_bytes()
     try:
         return open_zip(archive).read(path.relative_to(archive).as_posix())

@@ -3,7 +3,6 @@
 A MobileNetV2 trunk between two halvings. The published file is Keras' HDF5.
 """
 
-import re
 from collections.abc import Mapping
 
 import torch
@@ -14,14 +13,6 @@ from ..edits import EditSet
 from .editor import Editor, ImageConv2d, joined
 
 AGES = ("Age_10-19", "Age_20-29", "Age_30-39", "Age_40-49", "Age_50+")
-KERAS = {  # the file's names of layers, in the order of ours
-    **{f"conv2d_{5 + i}": f"convs.{i}" for i in range(6)},
-    **{f"batch_normalization_{3 + i}": f"norms.{i}" for i in range(3)},
-}
-ARRAYS = {
-    **{"kernel": "weight", "depthwise_kernel": "weight", "gamma": "weight"},
-    **{"beta": "bias", "moving_mean": "running_mean", "moving_variance": "running_var"},
-}
 EPS = 1e-3  # Keras' of batch normalisation
 
 
@@ -50,6 +41,14 @@ class AgingGAN(Editor):
     """
 
     columns, asked = 1, "an age group from 0 to 4"  # in the order of `AGES`
+    renamed = (  # the layer and the array at the end of Keras' path
+        (r"^.*/([^/]+)/([^/:]+)(:0)?$", r"\1.\2"),
+        *((rf"^conv2d_{5 + i}\.", f"convs.{i}.") for i in range(6)),
+        *((rf"^batch_normalization_{3 + i}\.", f"norms.{i}.") for i in range(3)),
+        *((r"^expanded_conv_", "blocks.0."), (r"^block_(\d+)_", r"blocks.\1.")),
+        *((r"\.((depthwise_)?kernel|gamma)$", ".weight"), (r"\.beta$", ".bias")),
+        *((r"\.moving_mean$", ".running_mean"), (r"\.moving_variance$", ".running_var")),
+    )
 
     def __init__(self, width: int = 24, inside: int = 144, blocks: int = 6) -> None:
         super().__init__()
@@ -77,21 +76,15 @@ class AgingGAN(Editor):
 
     edits = EditSet(AGES, _target)
 
-    @staticmethod
-    def prepare(state: Mapping) -> Mapping:
+    @classmethod
+    def prepare(cls, state: Mapping) -> dict:
         """Return Keras' arrays under our names, and its kernels in torch's order."""
-        renamed = {}
+        state = dict(state)
         for key, value in state.items():
-            if "/" in key:
-                *_, layer, array = key.removesuffix(":0").split("/")
-                layer = re.sub(r"^expanded_conv_", "block_0_", layer)
-                layer = KERAS.get(layer, re.sub(r"^block_(\d+)_", r"blocks.\1.", layer))
-                if value.ndim == 4:  # height, width, in, out; of a depthwise kernel out, 1
-                    order = (2, 3, 0, 1) if "depthwise" in array else (3, 2, 0, 1)
-                    value = value.permute(order).contiguous()
-                key = f"{layer}.{ARRAYS.get(array, array)}"
-            renamed[key] = value
-        return renamed
+            if "/" in key and value.ndim == 4:  # height, width, in, out; of a depthwise one out, 1
+                order = (2, 3, 0, 1) if "depthwise" in key else (3, 2, 0, 1)
+                state[key] = value.permute(order).contiguous()
+        return super().prepare(state)
 
     @staticmethod
     def _sizes(shapes: Mapping[str, Size]) -> tuple:

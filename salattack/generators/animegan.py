@@ -5,8 +5,8 @@ Its initialisers are numbered as the layers of `AnimeGAN.base` and `AnimeGAN.mai
 unconditional.
 """
 
-import re
 from collections.abc import Mapping
+from functools import partial
 from itertools import pairwise
 
 import torch
@@ -15,13 +15,10 @@ from torch import Size, Tensor, nn
 
 from .editor import Editor, InstanceNorm2d, reflecting
 
-INITIALISER = re.compile(
-    r"generator/(base|main)/Conv(?:_(\d+))?/(?:Conv2D_)?(weight|bias)s?(?:_fused_bn|/read:0)"
-)
+INITIALISER = r"^generator/(base|main)/Conv_(\d+)/(?:Conv2D_)?(weight|bias)s?(?:_fused_bn|/read:0)$"
 
 
-def _leaky(x: Tensor) -> Tensor:
-    return F.leaky_relu(x, 0.2)
+_leaky = partial(F.leaky_relu, negative_slope=0.2)
 
 
 def _doubled(x: Tensor) -> Tensor:
@@ -38,6 +35,8 @@ class AnimeGAN(Editor):
     """
 
     divisor = 16
+    renamed = (("/Conv/", "/Conv_0/"), (INITIALISER, r"\1.\2.\3"))
+    dropped = r"^(?!(base|main)\.)"
 
     def __init__(self, width: int = 16) -> None:
         super().__init__()
@@ -71,16 +70,6 @@ class AnimeGAN(Editor):
         variance, mean = torch.var_mean(style, (2, 3), correction=0, keepdim=True)
         x = _leaky(self.norm(x) * (variance + self.norm.eps).sqrt() + mean)
         return torch.tanh(main[12](x))
-
-    @staticmethod
-    def prepare(state: Mapping) -> Mapping:
-        """Return the convolutions' initialisers under our names, and no other."""
-        found = {key: INITIALISER.fullmatch(key) for key in state}
-        return {
-            f"{m[1]}.{m[2] or 0}.{m[3]}" if m else key: state[key]
-            for key, m in found.items()
-            if m or key.startswith(("base.", "main."))
-        }
 
     @staticmethod
     def _sizes(shapes: Mapping[str, Size]) -> tuple:

@@ -14,7 +14,7 @@ from torch import Size, Tensor, nn
 from ..edits import ATTRIBUTES, EditSet, edit_labels
 from .editor import Editor, ImageConv2d, joined
 
-PUBLISHED = (  # of the published weights, in the order of a target
+ATTRIBUTES_13 = (  # of the published weights, in the order of a target
     *("Bald", "Bangs", "Black_Hair", "Blond_Hair", "Brown_Hair", "Bushy_Eyebrows", "Eyeglasses"),
     *("Male", "Mouth_Slightly_Open", "Mustache", "No_Beard", "Pale_Skin", "Young"),
 )
@@ -28,8 +28,8 @@ def _layer(conv: nn.Module, *rest: nn.Module) -> nn.Module:
 class AttGAN(Editor):
     """AttGAN's encoder and decoder.
 
-    A target holds `PUBLISHED` for the published weights: 0.5 for present and -0.5 for absent; the
-    port's tests give the edited one ±1.
+    A target holds `ATTRIBUTES_13` for the published weights: 0.5 for present and -0.5 for absent;
+    the port's tests give the edited one ±1.
 
     ``width`` are the first layer's channels; with ``inject`` the attributes are put in after the
     decoder's first layer too. As published it has 43.4 M parameters.
@@ -67,10 +67,11 @@ class AttGAN(Editor):
 
     def _target(self, labels: Tensor, edit: str) -> Tensor:
         """The port's test targets; what the labels do not tell is absent, and so is a beard."""
-        target = labels.new_full((len(labels), len(PUBLISHED)), -0.5)
-        target[:, PUBLISHED.index("No_Beard")] = 0.5
-        target[:, [PUBLISHED.index(name) for name in ATTRIBUTES]] = edit_labels(labels, edit) - 0.5
-        target[:, PUBLISHED.index(edit)] *= 2
+        place, wanted = ATTRIBUTES_13.index, edit_labels(labels, edit)
+        target = labels.new_full((len(labels), len(ATTRIBUTES_13)), -0.5)
+        target[:, place("No_Beard")] = 0.5
+        target[:, [place(name) for name in ATTRIBUTES]] = wanted - 0.5
+        target[:, place(edit)] *= 2
         return target
 
     edits = EditSet(ATTRIBUTES, _target)

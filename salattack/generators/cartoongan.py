@@ -19,6 +19,8 @@ class CartoonGAN(Editor):
     ``width`` are the first layer's channels. As published it has 11,129,667 parameters.
     """
 
+    renamed = ((r"\.scale$", ".weight"), (r"\.shift$", ".bias"))  # of the normalisations
+
     def __init__(self, width: int = 64, blocks: int = 8) -> None:
         super().__init__()
         w = width
@@ -58,12 +60,6 @@ class CartoonGAN(Editor):
             if name.startswith("in"):  # the second one of a number ends a residual block
                 x = skip + x if name.endswith("_2") else F.relu(x)
         return torch.tanh(x).flip(1)
-
-    @staticmethod
-    def prepare(state: Mapping) -> Mapping:
-        """Return the parameters, the normalisations' scale and shift under torch's names."""
-        ours = {".scale": ".weight", ".shift": ".bias"}
-        return {key[:-6] + ours.get(key[-6:], key[-6:]): value for key, value in state.items()}
 
     @staticmethod
     def _sizes(shapes: Mapping[str, Size]) -> tuple:

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 
 from torch import Size, Tensor, nn
 
-from .editor import Editor, ImageConv2d, Residual, normalised, without_statistics
+from .editor import STATISTICS, Editor, ImageConv2d, Residual, normalised
 
 
 class CycleGAN(Editor):
@@ -17,7 +17,7 @@ class CycleGAN(Editor):
     ``width`` are the first layer's channels. As published for 256 px it has 11.38 M parameters.
     """
 
-    prepare = staticmethod(without_statistics)  # which files of old PyTorch carry, never used
+    dropped = STATISTICS
 
     def __init__(self, width: int = 64, blocks: int = 9) -> None:
         super().__init__()

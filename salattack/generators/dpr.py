@@ -4,7 +4,6 @@ An hourglass network relights the luminance L of Lab; a and b are the photo's. N
 those of the authors' file.
 """
 
-import re
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
 
@@ -23,7 +22,6 @@ DIRECTIONS = {
     "Light_above": (0.0, 0.8, 0.6),
     "Light_front": (0.0, 0.2, 1.0),
 }
-UNUSED = re.compile(r"light\.|HG[012]\.|.*\.predict_")
 
 
 def light(right: float, up: float, front: float) -> list[float]:
@@ -37,7 +35,7 @@ def light(right: float, up: float, front: float) -> list[float]:
     return [0.76, *(0.575 * one for one in (y, z, x)), *(0.58 * two for two in second)]
 
 
-class _Block(nn.Module):
+class _HourglassBlock(nn.Module):
     """A residual block of two 3×3 convolutions, normalised by ``norm``."""
 
     def __init__(self, a: int, b: int, norm: type[nn.Module]) -> None:
@@ -71,9 +69,9 @@ class _Hourglass(nn.Module):
 
     def __init__(self, outer: int, inner: int, middle: nn.Module) -> None:
         super().__init__()
-        self.upper, self.middle = _Block(outer, outer, InstanceNorm2d), middle
-        self.low1 = _Block(outer, inner, nn.BatchNorm2d)
-        self.low2 = _Block(inner, outer, InstanceNorm2d)
+        self.upper, self.middle = _HourglassBlock(outer, outer, InstanceNorm2d), middle
+        self.low1 = _HourglassBlock(outer, inner, nn.BatchNorm2d)
+        self.low2 = _HourglassBlock(inner, outer, InstanceNorm2d)
 
     def forward(self, x: Tensor, target: Tensor) -> Tensor:
         low = self.low2(self.middle(self.low1(F.max_pool2d(x, 2)), target))
@@ -88,6 +86,8 @@ class DPR(Editor):
     """
 
     columns, asked = 9, "spherical-harmonics coefficients"  # of the light, see `light`
+    # Layers that estimate the photo's light, and the hourglass' inner levels a second time.
+    dropped = r"^light\.|^HG[012]\.|\.predict_"
 
     def __init__(
         self, widths: Sequence[int] = (16, 16, 32, 64, 155), lit: int = 27, hidden: int = 128
@@ -123,20 +123,16 @@ class DPR(Editor):
 
     edits = EditSet(tuple(DIRECTIONS), _target)
 
-    @staticmethod
-    def prepare(state: Mapping) -> Mapping:
+    @classmethod
+    def prepare(cls, state: Mapping) -> dict:
         """Return the parameters that make the picture.
 
-        The file also holds the hourglass' inner levels a second time, layers that estimate the
-        photo's light, and shortcuts of blocks that keep the number of channels: all unused.
+        The file also holds unused shortcuts, of blocks that keep the number of channels.
         """
-
-        def unused(key: str, shape: Sequence[int]) -> object:
-            idle = key.endswith("shortcuts.weight") and len(set(shape[:2])) == 1
-            return idle or UNUSED.match(key)
-
-        shapes = {key: getattr(value, "shape", ()) for key, value in state.items()}
-        return {key: state[key] for key, shape in shapes.items() if not unused(str(key), shape)}
+        named = super().prepare(state)
+        shortcuts = [key for key in named if key.endswith(".shortcuts.weight")]
+        idle = [key for key in shortcuts if len(set(named[key].shape[:2])) == 1]
+        return {key: value for key, value in named.items() if key not in idle}
 
     @staticmethod
     def _sizes(shapes: Mapping[str, Size]) -> tuple:

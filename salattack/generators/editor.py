@@ -1,6 +1,7 @@
 """What the face-editing networks of this package share: checked inputs, files and layers."""
 
-from collections.abc import Mapping
+import re
+from collections.abc import Callable, Mapping
 from typing import Self
 
 import torch
@@ -11,6 +12,8 @@ from ..edits import EditSet
 from ..errors import SalattackError
 
 WRAPPERS = ("generator", "G", "netG", "state_dict")
+# What files of old PyTorch hold of networks that always normalise by the instance's statistics.
+STATISTICS = r"\.(running_mean|running_var|num_batches_tracked)$"
 
 
 def unwrapped(state: Mapping) -> dict:
@@ -19,20 +22,18 @@ def unwrapped(state: Mapping) -> dict:
     return {str(key).removeprefix("module."): value for key, value in inner.items()}
 
 
-def without_statistics(state: Mapping) -> dict:
-    """Drop running statistics too, for networks that always normalise by the instance's own."""
-    statistics = ("running_mean", "running_var", "num_batches_tracked")
-    return {key: value for key, value in unwrapped(state).items() if not key.endswith(statistics)}
-
-
 class Editor(nn.Module):
-    """A generator g(·) that files of any width fill; a subclass gives `_edit` and `_sizes`."""
+    """A generator g(·) that files of any width fill; a subclass gives the attributes."""
+
+    _edit: Callable[..., Tensor]  # what `forward` says; it gets no target without ``columns``
+    _sizes: Callable[[Mapping[str, Size]], tuple]  # a file's shapes to the constructor's arguments
 
     divisor: int = 4  # of both sides of an image
     columns: int | None = None  # length of a target's row; None where the target is ignored
     asked: str = ""  # what such a row holds, for messages
     edits: EditSet | None = None  # to ask for; None for the one edit that the weights make
-    prepare = staticmethod(unwrapped)  # from what a file holds to a state dict with our names
+    renamed: tuple[tuple[str, str], ...] = ()  # regular expressions of a file's names, and ours
+    dropped: str = "(?!)"  # regular expression of the names of what makes no picture
 
     def forward(self, images: Tensor, target: Tensor | None = None, **options: object) -> Tensor:
         """Edit (N, 3, H, W) images in [-1, 1]; same shape and range.
@@ -54,14 +55,16 @@ class Editor(nn.Module):
             raise SalattackError(f"{problem}; {advice}")
         return self._edit(images, target.to(images), **options)
 
-    def _edit(self, images: Tensor, target: Tensor) -> Tensor:
-        """Do what `forward` says; a network without ``columns`` is given no target."""
-        raise NotImplementedError
-
-    @staticmethod
-    def _sizes(shapes: Mapping[str, Size]) -> tuple:
-        """Return the constructor's arguments for a state dict's shapes, by parameter."""
-        raise NotImplementedError
+    @classmethod
+    def prepare(cls, state: Mapping) -> dict:
+        """Return the parameters that a file holds under our names."""
+        named = {}
+        for key, value in unwrapped(state).items():
+            for theirs, ours in cls.renamed:
+                key = re.sub(theirs, ours, key)
+            if not re.search(cls.dropped, key):
+                named[key] = value
+        return named
 
     @classmethod
     def like(cls, state: Mapping) -> Self:
@@ -82,17 +85,17 @@ def joined(x: Tensor, target: Tensor) -> Tensor:
 
 
 class InstanceNorm2d(nn.InstanceNorm2d):
-    """torch's own, by another way where the channels of a pixel lie together on a CPU.
+    """Instance normalisation that stays in channels-last layout on a CPU.
 
-    There torch's would copy the batch to the other layout and leave it so, and every convolution
-    behind it would copy it back: a fifth of an attack's time. Batch statistics of one image are
-    its instance statistics, and ``batch_norm`` knows both layouts.
+    torch's version converts the batch to the other layout, and every following convolution converts
+    it back: a fifth of an attack's time. ``batch_norm`` knows both layouts, and the batch
+    statistics of one image are its instance statistics.
     """
 
     def forward(self, x: Tensor) -> Tensor:
         """Normalise (N, C, H, W) by the mean and variance of each image's channels.
 
-        Images of more than 256×256 take torch's way: over 512×512 pixels the sums of
+        Images of more than 256×256 use torch's version: over 512×512 pixels the sums of
         ``batch_norm`` are off by 2e-4 of the deviation, torch's by 5e-7.
         """
         quick = x.is_contiguous(memory_format=torch.channels_last) and x[0, 0].numel() <= 2**16

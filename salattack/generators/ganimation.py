@@ -21,12 +21,6 @@ EXPRESSIONS = {  # prototypes of Ekman and Friesen's EMFACS, in action units
     "Angry": (4, 5, 7, 23),
 }
 ACTIVATION = 0.6  # 3 of OpenFace's 5
-RENAMED = {  # of the reimplementation, to the authors'
-    "model.": "main.",
-    ".conv_block.": ".main.",
-    "color_top.": "img_reg.",
-    "au_top.": "attetion_reg.",
-}
 
 
 class GANimation(StarGAN):
@@ -37,6 +31,10 @@ class GANimation(StarGAN):
     """
 
     asked = "action units in [0, 1]"
+    renamed = (  # of the reimplementation
+        *((r"^model\.", "main."), (r"\.conv_block\.", ".main.")),
+        *((r"^color_top\.", "img_reg."), (r"^au_top\.", "attetion_reg.")),
+    )
 
     def __init__(self, conv_dim: int = 64, c_dim: int = 17, repeat_num: int = 6) -> None:
         super().__init__(conv_dim, c_dim, repeat_num)
@@ -56,24 +54,17 @@ class GANimation(StarGAN):
 
     edits = EditSet(tuple(EXPRESSIONS), _target)
 
-    @staticmethod
-    def prepare(state: Mapping) -> Mapping:
+    @classmethod
+    def prepare(cls, state: Mapping) -> dict:
         """Return the parameters under the authors' names, also those of the reimplementation.
 
         It has biases before its normalisations, which these cancel, and none after them.
         """
-        state = StarGAN.prepare(state)
-        if "color_top.0.weight" not in state:
-            return state
-        renamed = {}
-        for key, value in state.items():
-            for theirs, ours in RENAMED.items():
-                key = key.replace(theirs, ours)
-            if key.endswith(".bias"):
+        named = super().prepare(state)
+        if "main.0.bias" in named:
+            for key in [key for key in named if key.endswith(".bias")]:
                 place, index, _ = key.rsplit(".", 2)
-                norm = f"{place}.{int(index) + 1}"
-                renamed[f"{norm}.weight"] = torch.ones_like(value)
-                renamed[f"{norm}.bias"] = torch.zeros_like(value)
-            else:
-                renamed[key] = value
-        return renamed
+                bias, norm = named.pop(key), f"{place}.{int(index) + 1}"
+                named[f"{norm}.weight"] = torch.ones_like(bias)
+                named[f"{norm}.bias"] = torch.zeros_like(bias)
+        return named

@@ -5,15 +5,14 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from traceback import walk_tb
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
 from ..errors import SalattackError, one_of
-from ..runtime.device import frozen, pick_device
-from ..runtime.files import sha256
-from ..runtime.weights import Entry, Loaded, needed, said
+from ..runtime.device import frozen
+from ..runtime.weights import Entry, needed, said
 
 LAYOUTS = ("nchw", "nhwc")
 OPSET = 17  # the newest whose operators onnx2torch knows
@@ -21,10 +20,26 @@ TRIAL_SIDE = 128  # of the image that a model of any size is tried with
 
 
 class OnnxGenerator(nn.Module):
-    """A converted ONNX graph, asked as every other generator; see `OnnxEntry.load`."""
+    """A converted ONNX graph, asked as every other generator.
 
-    def __init__(self, path: Path, layout: str, value_range: Sequence[float]) -> None:
+    Args:
+        path: the file.
+        layout: "nchw" or "nhwc", of the file's input and output.
+        value_range: lowest and highest value of a pixel, in and out: (-1, 1), (0, 1), (0, 255).
+
+    Raises:
+        SalattackError: an unreadable file, one that cannot be converted or differentiated, more
+            than one input or output, a result of another shape.
+    """
+
+    def __init__(
+        self, path: Path, layout: str = "nchw", value_range: Sequence[float] = (-1, 1)
+    ) -> None:
         super().__init__()
+        if layout not in LAYOUTS:
+            raise one_of("layout", layout, LAYOUTS)
+        if len(value_range) != 2 or not value_range[0] < value_range[1]:
+            raise SalattackError(f"value_range must be (lowest, highest), got {value_range}")
         self.name, self.nhwc = path.name, layout == "nhwc"
         self.low, self.half = value_range[0], (value_range[1] - value_range[0]) / 2
         model = _opened(path)
@@ -47,6 +62,8 @@ class OnnxGenerator(nn.Module):
         self.single = shape[0] == 1  # whether the graph takes one image at a time
         self.sides = tuple(shape[1:]) if all(shape[1:]) else None  # (H, W), where they are fixed
         self.network = _in_torch(model, self.name)
+        frozen(self, torch.device("cpu"))
+        self._try()
 
     def forward(self, images: Tensor, target: Tensor | None = None) -> Tensor:
         """Edit (N, 3, H, W) images in [-1, 1]; same shape and range. The ``target`` is ignored.
@@ -63,46 +80,39 @@ class OnnxGenerator(nn.Module):
         y = y.permute(0, 3, 1, 2) if self.nhwc else y
         return ((y - self.low) / self.half - 1).clamp(-1, 1)
 
+    def _try(self) -> None:
+        """Edit one image of noise and differentiate it, so that what cannot work is refused now."""
+        height, width = self.sides or (TRIAL_SIDE, TRIAL_SIDE)
+        noise = torch.rand(1, 3, height, width, generator=torch.Generator().manual_seed(0))
+        images = (noise - 0.5).requires_grad_()
+        try:
+            result = self(images)
+        except Exception as error:
+            raise _unconvertible(self.name, error) from error
+        if result.shape != images.shape:
+            found = "×".join(map(str, result.shape))
+            made = f"{self.name} makes {found} of an image of 1×3×{height}×{width}"
+            raise SalattackError(f"{made}; an attack needs a result of the image's shape")
+        gradient = torch.zeros(1)
+        with suppress(RuntimeError):  # no way back to the image, or an operator without derivative
+            (gradient,) = torch.autograd.grad(result.square().sum(), images)
+        if not gradient.isfinite().all() or not gradient.any():
+            advice = "check value_range, or export it without rounding and integer operators"
+            raise SalattackError(f"{self.name} is not differentiable in its image; {advice}")
+
 
 @dataclass(frozen=True, kw_only=True)
 class OnnxEntry(Entry):
-    """The registry entry of all ONNX files."""
+    """The registry entry of all ONNX files, whose options are those of `OnnxGenerator`."""
 
     build: Callable[..., nn.Module] = OnnxGenerator
     file: str = "model.onnx"
     licence: str = "the file's own"
     source: str = "any export of an image-to-image model"
+    options: ClassVar[tuple[str, ...]] = ("layout", "value_range")
 
-    def load(
-        self,
-        weights: str | Path | None = None,
-        device: str = "auto",
-        *,
-        layout: str = "nchw",
-        value_range: Sequence[float] = (-1, 1),
-    ) -> Loaded:
-        """Convert an ONNX file to a frozen generator, and try it on one image.
-
-        Args:
-            weights: the file.
-            device: see `pick_device`.
-            layout: "nchw" or "nhwc", of the file's input and output.
-            value_range: lowest and highest value of a pixel, in and out: (-1, 1), (0, 1), (0, 255).
-
-        Raises:
-            SalattackError: an unreadable file, one that cannot be converted or differentiated,
-                more than one input or output, a result of another shape.
-        """
-        if layout not in LAYOUTS:
-            raise one_of("layout", layout, LAYOUTS)
-        if len(value_range) != 2 or not value_range[0] < value_range[1]:
-            raise SalattackError(f"value_range must be (lowest, highest), got {value_range}")
-        if weights is None:
-            raise SalattackError("give the ONNX file: load_generator('onnx', weights='model.onnx')")
-        path, chosen = Path(weights), pick_device(device)
-        generator = frozen(OnnxGenerator(path, layout, value_range), torch.device("cpu"))
-        _try(generator)
-        return self._loaded(frozen(generator, chosen), sha256(path))
+    def _network(self, source: Path, **options: Any) -> nn.Module:
+        return self.build(source, **options)
 
 
 def _opened(path: Path) -> Any:
@@ -146,24 +156,3 @@ def _unconvertible(name: str, error: Exception) -> SalattackError:
     problem = f"onnx2torch fails at its operator {kind} ({said(error)})"
     advice = f"export the model in opset {OPSET} or without it, or write an adapter"
     return SalattackError(f"{name} cannot be converted: {problem}; {advice}")
-
-
-def _try(generator: OnnxGenerator) -> None:
-    """Edit one image of noise and differentiate it, so that what cannot work is refused now."""
-    name, (height, width) = generator.name, generator.sides or (TRIAL_SIDE, TRIAL_SIDE)
-    noise = torch.rand(1, 3, height, width, generator=torch.Generator().manual_seed(0))
-    images = (noise - 0.5).requires_grad_()
-    try:
-        result = generator(images)
-    except Exception as error:
-        raise _unconvertible(name, error) from error
-    if result.shape != images.shape:
-        found = "×".join(map(str, result.shape))
-        made = f"{name} makes {found} of an image of 1×3×{height}×{width}"
-        raise SalattackError(f"{made}; an attack needs a result of the image's shape")
-    gradient = torch.zeros(1)
-    with suppress(RuntimeError):  # no way back to the image, or an operator without derivative
-        (gradient,) = torch.autograd.grad(result.square().sum(), images)
-    if not gradient.isfinite().all() or not gradient.any():
-        advice = "check value_range, or export it without rounding and integer operators"
-        raise SalattackError(f"{name} is not differentiable in its image; {advice}")

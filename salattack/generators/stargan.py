@@ -6,7 +6,7 @@ from functools import partial
 from torch import Size, Tensor, nn
 
 from ..edits import LABEL_EDITS
-from .editor import Editor, ImageConv2d, Residual, joined, normalised, without_statistics
+from .editor import STATISTICS, Editor, ImageConv2d, Residual, joined, normalised
 
 
 class StarGAN(Editor):
@@ -18,7 +18,7 @@ class StarGAN(Editor):
 
     asked = "labels, 0 or 1"  # in the order of `ATTRIBUTES`
     edits = LABEL_EDITS
-    prepare = staticmethod(without_statistics)  # which the authors' test code never uses either
+    dropped = STATISTICS  # which the authors' test code never uses either
 
     def __init__(self, conv_dim: int = 64, c_dim: int = 5, repeat_num: int = 6) -> None:
         super().__init__()

@@ -33,7 +33,7 @@ class _AdaIN(nn.Module):
         return (1 + scale) * F.instance_norm(x) + shift
 
 
-class _Block(nn.Module):
+class _StyledBlock(nn.Module):
     """A block of the encoders, which halves the sides after, or of the decoder, doubling before.
 
     ``widths`` are its input's, the first and the second convolution's channels.
@@ -65,12 +65,12 @@ class _Generator(nn.Module):
         first, last = widths[0], widths[-1]
         self.from_rgb = ImageConv2d(3, first, 3, 1, 1)
         norm, styled = partial(InstanceNorm2d, affine=True), partial(_AdaIN, style_dim)
-        down = [_Block((a, a, b), norm, after=HALVE) for a, b in pairwise(widths)]
-        down += [_Block((last, last, last), norm) for _ in range(2)]
+        down = [_StyledBlock((a, a, b), norm, after=HALVE) for a, b in pairwise(widths)]
+        down += [_StyledBlock((last, last, last), norm) for _ in range(2)]
         self.encode = nn.ModuleList(down)
         how = {"norm": styled, "residual": not high_pass}
-        up = [_Block((last, last, last), **how) for _ in range(2)]
-        up += [_Block((a, b, b), before=DOUBLE, **how) for a, b in pairwise(reversed(widths))]
+        up = [_StyledBlock((last, last, last), **how) for _ in range(2)]
+        up += [_StyledBlock((a, b, b), before=DOUBLE, **how) for a, b in pairwise(reversed(widths))]
         self.decode = nn.ModuleList(up)
         self.to_rgb = nn.Sequential(norm(first), nn.LeakyReLU(0.2), nn.Conv2d(first, 3, 1))
         if high_pass:
@@ -145,7 +145,7 @@ class StarGANv2(Editor):
         ]
         self.mapping_network = _OfDomain(nn.Sequential(*_mlp(latent_dim, *[hidden] * 4)), heads)
         trunk = [nn.Conv2d(3, width, 3, 1, 1)]
-        trunk += [_Block((a, a, b), nn.Identity, after=HALVE) for a, b in pairwise(widths)]
+        trunk += [_StyledBlock((a, a, b), nn.Identity, after=HALVE) for a, b in pairwise(widths)]
         trunk += [nn.LeakyReLU(0.2), nn.Conv2d(widths[-1], widths[-1], 4), nn.LeakyReLU(0.2)]
         heads = [nn.Linear(widths[-1], style_dim) for _ in range(domains)]
         self.style_encoder = _OfDomain(nn.Sequential(*trunk), heads)
@@ -183,8 +183,8 @@ class StarGANv2(Editor):
 
     edits = EditSet(DOMAINS, _target)
 
-    @staticmethod
-    def prepare(state: Mapping) -> Mapping:
+    @classmethod
+    def prepare(cls, state: Mapping) -> Mapping:
         """Return the three networks' parameters under their names, "generator." and so on.
 
         The landmark network and the discriminator that a file also holds make no picture.

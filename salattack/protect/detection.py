@@ -14,7 +14,7 @@ from PIL import Image
 from ..errors import SalattackError
 from ..faces.alignment import Box, Point
 from ..runtime.files import sha256
-from ..runtime.weights import SHIPPED
+from ..runtime.weights import SHIPPED_WEIGHTS
 
 if TYPE_CHECKING:
     import cv2
@@ -106,7 +106,7 @@ def _network() -> "cv2.FaceDetectorYN":
     except ImportError as error:
         message = "finding faces needs OpenCV; install it by pip install 'salattack[protect]'"
         raise SalattackError(message) from error
-    path = SHIPPED / WEIGHTS
+    path = SHIPPED_WEIGHTS / WEIGHTS
     if not path.is_file() or sha256(path) != SHA256:
         raise SalattackError(f"{WEIGHTS} is missing or damaged; reinstall the package")
     return cv2.FaceDetectorYN.create(str(path), "", (320, 320), SCORE, OVERLAP)

@@ -8,6 +8,7 @@ import matplotlib
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator
 
 from ..experiments.paper_reading import printed
 from ..experiments.statistics import columns_of
@@ -142,13 +143,15 @@ def transfer(matrix: pd.DataFrame) -> Figure:
     axes.set_xticks(range(matrix.shape[1]), labels)
     axes.set_yticks(range(matrix.shape[0]), [c.replace("_", " ") for c in matrix.index])
     axes.set(xlabel=matrix.columns.name, ylabel=matrix.index.name)
-    axes.tick_params(length=0)
+    axes.tick_params(length=0, labelsize=8)
     values = matrix.to_numpy()
     for row, column in product(*map(range, values.shape)):
         value = values[row, column]
         shade = "white" if shades.norm(max(value, 1e-4)) > 0.6 else "black"
         axes.text(column, row, f"{value:.3f}", ha="center", va="center", color=shade)
-    figure.colorbar(shades, label="damage: MSE in [-1, 1]")
+    ticks = LogLocator(subs=(1, 2, 3, 5))
+    bar = figure.colorbar(shades, label="damage: MSE in [-1, 1]", ticks=ticks, format="%g")
+    bar.minorticks_off()
     return figure
 
 
@@ -170,7 +173,8 @@ def training(curve: pd.DataFrame) -> Figure:
     figure, places = _panels(WIDTH, 3.6, 2, 2, sharex=True)
     for axes, (measure, label) in zip(places.flat, panels.items(), strict=True):
         _curve(axes, averaged["step"], averaged[measure], STYLES["i-fgsm"], label)
-        axes.set(xlabel="step", title=label, ylim=(0, 1.08 * averaged[measure].max()))
+        axes.set(title=label, ylim=(0, 1.08 * averaged[measure].max()))
+    figure.supxlabel("step", fontsize=9)
     return figure
 
 
@@ -298,7 +302,7 @@ def smallest_change(rows: pd.DataFrame) -> Figure:
             continue
         broken = sorted(group["psnr"][group["success"] == 1], reverse=True)
         share = [100 * i / len(group) for i in range(len(broken) + 1)]
-        strip += 5
+        strip += 6
         axes.step([*broken, rows["psnr"].min()], share, color=colour, ls=line, lw=1.1)
         cloud = [strip] * len(broken)
         axes.plot(broken, cloud, marker, color=colour, ms=4, mfc="none", mew=0.7, alpha=0.7)

@@ -18,10 +18,10 @@ from PIL import Image
 from .. import __version__
 from ..experiments.claims import ASSUMING, NOT, REPRODUCED, UNTESTED, VERDICTS
 from ..experiments.samples import MODELS, premises, read_samples
-from ..experiments.table_1 import ERRORS, by_sample_size, table_1
+from ..experiments.table_1 import by_sample_size, table_1
 from ..runtime.files import RESOURCES, write_text
 from .captions import CAPTIONS, FIGURE_SUFFIXES, Caption
-from .tables import DAMAGE_CAPTION, TABLE_CAPTION, damage_table, paper_layout, shown_layout
+from .tables import DAMAGE_CAPTION, TABLE_CAPTION, damage_table, flat_layout
 
 MARKS = {REPRODUCED: "●", ASSUMING: "◐", NOT: "○", UNTESTED: "–"}
 WIDGET = "application/vnd.jupyter.widget-view+json"  # an output that is dead without a kernel
@@ -104,7 +104,6 @@ def write_report(
     figures.sort(key=lambda name: [*CAPTIONS, name].index(name))
     shipped = {model.file for kind in MODELS.values() for model in kind.values() if model.shipped}
     rows = read_samples(folder)
-    layout = shown_layout(paper_layout(by_sample_size(rows)), "<b>{}</b>").rename(columns=ERRORS)
     return _write(
         place / "index.html",
         _rendered(
@@ -114,7 +113,7 @@ def write_report(
             marks=MARKS,
             tally=tally(claims),
             premises=premises(folder),
-            table=layout.to_html(border=0, justify="left", escape=False),
+            table=flat_layout(by_sample_size(rows), "<b>{}</b>"),
             damage=damage_table(table_1(rows)).reset_index(),
             captions=(TABLE_CAPTION, DAMAGE_CAPTION),
             figures=[_figure(folder, name) for name in figures],
@@ -158,6 +157,12 @@ def _picture_uri(image: Image.Image) -> str:
     return f"data:image/webp;base64,{base64.b64encode(pixels.getvalue()).decode()}"
 
 
+def _dead(output: Mapping) -> bool:
+    """Whether an output is a widget and nothing else."""
+    data = output.get("data", {})
+    return WIDGET in data and "text/html" not in data
+
+
 def strip(notebook: Mapping) -> None:
     """Remove in place what tells of a machine or a moment: times, paths, progress, execution."""
     for key in ("papermill", "widgets"):
@@ -169,7 +174,7 @@ def strip(notebook: Mapping) -> None:
         cell.metadata.pop("papermill", None)
         cell.metadata.pop("execution", None)
         if cell.cell_type == "code":
-            cell.outputs = [o for o in cell.outputs if o.get("name") != "stderr"]
+            cell.outputs = [o for o in cell.outputs if o.get("name") != "stderr" and not _dead(o)]
             for output in cell.outputs:
                 output.get("data", {}).pop(WIDGET, None)
                 output.get("metadata", {}).pop("papermill", None)

@@ -87,13 +87,17 @@ def shown_layout(layout: pd.DataFrame, bold: str = "**{}**") -> pd.DataFrame:
     return text.where(~best, text.map(bold.format)).where(layout.notna(), "–")
 
 
-def layout_markdown(sizes: pd.DataFrame) -> str:
-    """Return `paper_layout` in Markdown, L1 and L2 × 100 of a sample in one cell."""
-    text = shown_layout(paper_layout(sizes))
+def flat_layout(sizes: pd.DataFrame, bold: str = "**{}**") -> pd.DataFrame:
+    """Return `paper_layout` as text, L1 and L2 × 100 of a sample in one cell."""
+    text = shown_layout(paper_layout(sizes), bold)
     samples = text.columns.unique(0)
     cells = {s: text[s].agg(" / ".join, axis=1).replace("– / –", "–") for s in samples}
-    flat = pd.DataFrame(cells).reset_index(names=["Attacker", "L1 / L2 × 100"])
-    return flat.to_markdown(index=False, disable_numparse=True)
+    return pd.DataFrame(cells).reset_index(names=["Attacker", "L1 / L2 × 100"])
+
+
+def layout_markdown(sizes: pd.DataFrame) -> str:
+    """Return `flat_layout` in Markdown."""
+    return flat_layout(sizes).to_markdown(index=False, disable_numparse=True)
 
 
 def layout_latex(sizes: pd.DataFrame) -> str:

@@ -99,7 +99,7 @@ def checked(name: str) -> tuple[Path, str]:
     asset = known(name)
     found, problem = _inspect(asset)
     if problem:
-        advice = f"run `salattack assets fetch {name}` to download it again"
+        advice = f"run `salattack assets fetch {name}`, or {asset.by_hand}"
         raise SalattackError(f"{asset.path} {problem}; {advice}")
     return asset.path, found
 

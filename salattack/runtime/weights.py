@@ -7,12 +7,13 @@ import importlib
 import pickle
 import warnings
 from collections import UserDict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from importlib.metadata import entry_points
 from pathlib import Path
 from textwrap import shorten
 from types import ModuleType
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple, Self
 
 import numpy as np
 import torch
@@ -25,7 +26,7 @@ from . import assets
 from .device import frozen, pick_device
 from .files import RESOURCES, sha256
 
-SHIPPED = RESOURCES / "weights"
+SHIPPED_WEIGHTS = RESOURCES / "weights"  # the folder
 
 
 def needed(package: str, what: str) -> ModuleType:
@@ -63,7 +64,7 @@ def _read_onnx(path: Path) -> dict[str, Any]:
 READERS = {".h5": _read_hdf5, ".hdf5": _read_hdf5, ".npy": _read_npy, ".onnx": _read_onnx}
 
 
-def _read(path: Path) -> object:
+def _content(path: Path) -> object:
     """Return what a file holds, arrays of `READERS` as float32 tensors."""
     try:
         if path.suffix == ".safetensors":
@@ -100,7 +101,7 @@ def read_state_dict(path: str | Path) -> dict:
     if not files:
         raise SalattackError(f"the folder {path} holds no .npy files; check the path")
     state: dict = {}
-    for found in map(_read, files):
+    for found in map(_content, files):
         if not isinstance(found, Mapping):
             kind = type(found).__name__
             raise SalattackError(f"{path.name} does not hold a state dict but a {kind}")
@@ -143,8 +144,19 @@ class Entry:
     image_size: int = 128  # side in pixels that the network was trained for
     read: Callable[[Path], dict] = read_state_dict  # from the file to what it holds
     edits: EditSet = LABEL_EDITS  # what a generator can be asked for
+    options: ClassVar[tuple[str, ...]] = ()  # what `load` takes besides
 
-    def load(self, weights: str | Path | None = None, device: str = "auto") -> Loaded:
+    @classmethod
+    def of_asset(cls, name: str, **more: Any) -> Self:
+        """Return the entry of a published file, with what its asset tells and ``more`` fields."""
+        asset = assets.ASSETS[name]
+        checksum = asset.checksum.removeprefix("sha256:") or None
+        facts = {"file": asset.path.name, "licence": asset.licence, "source": asset.address}
+        return cls(asset=name, sha256=checksum, **facts, **more)
+
+    def load(
+        self, weights: str | Path | None = None, device: str = "auto", **options: Any
+    ) -> Loaded:
         """Read the weights and return the network with what belongs to it.
 
         ``weights`` are used instead of the shipped or the fetched file. Another checksum than the
@@ -154,27 +166,30 @@ class Entry:
             SalattackError: no file, a damaged file, code in the file, keys or shapes that do not
                 fit, an unknown device.
         """
-        chosen, shipped, found = pick_device(device), self.shipped and weights is None, ""
-        if shipped:
-            source = SHIPPED / self.file
-        elif weights is not None:
+        chosen, found = pick_device(device), ""
+        if weights is not None:
             source = Path(weights)
+        elif self.shipped:
+            source = SHIPPED_WEIGHTS / self.file
+        elif self.asset is None:
+            raise SalattackError(f"{self.file} is not in the package; pass its path")
         else:
-            source, found = self._cached()
-        state = self.prepare(self.read(source))
+            source, found = assets.checked(self.asset)
+        network = self._network(source, **options)
         found = found or sha256(source)
-        wrong = self.sha256 not in (None, found)
-        if shipped and wrong:
-            damage = f"{source.name} is damaged: {self._difference(source, found)}"
-            raise SalattackError(f"{damage}; reinstall the package")
-        network = fit(self.build(state), state, source.name)
-        if wrong and not self.shipped:
-            problem = f"{self.file}: {self._difference(source, found)}"
-            warnings.warn(f"{source.name} is not the published {problem}", stacklevel=3)
-        return self._loaded(frozen(network, chosen), found)
+        if self.sha256 not in (None, found):
+            difference = self._difference(source, found)
+            if self.shipped and weights is None:
+                damage = f"{source.name} is damaged: {difference}"
+                raise SalattackError(f"{damage}; reinstall the package")
+            if not self.shipped:
+                problem = f"{source.name} is not the published {self.file}: {difference}"
+                warnings.warn(problem, stacklevel=4)
+        return Loaded(frozen(network, chosen), self.edits, self.image_size, found)
 
-    def _loaded(self, network: nn.Module, found: str) -> Loaded:
-        return Loaded(network, self.edits, self.image_size, found)
+    def _network(self, source: Path) -> nn.Module:
+        state = self.prepare(self.read(source))
+        return fit(self.build(state), state, source.name)
 
     def _difference(self, source: Path, found: str) -> str:
         """Say how a file is not the one that is meant; of a folder, which file is not."""
@@ -184,26 +199,52 @@ class Entry:
                 return f"{name} is another file"
         return f"sha256 {found[:12]}…, expected {self.sha256[:12]}…"
 
-    def _cached(self) -> tuple[Path, str]:
-        lacking = f"{self.file} is not in the package"
-        if self.asset is None:
-            raise SalattackError(f"{lacking}; pass its path")
-        if not assets.known(self.asset).path.exists():
-            fetch = f"run `salattack assets fetch {self.asset}`, or pass its path"
-            raise SalattackError(f"{lacking}; get it from {self.source}: {fetch}")
-        return assets.checked(self.asset)
-
 
 class Registry(UserDict[str, Entry]):
-    """Entries by name; an unknown name is a `SalattackError` that lists the known ones."""
+    """Entries by name; an unknown name is a `SalattackError` that lists the known ones.
 
-    def __init__(self, kind: str, entries: Mapping[str, Entry]) -> None:
-        self.kind = kind
+    Installed packages add theirs by entry points of the ``group``. These are loaded when the list
+    of all names, or a name that is not ours, is first asked for: they may import the registry.
+    """
+
+    def __init__(self, kind: str, entries: Mapping[str, Entry], group: str = "") -> None:
+        self.kind, self.group = kind, group
         super().__init__(entries)
 
+    def _all(self) -> dict[str, Entry]:
+        group, self.group = self.group, ""  # at once: a package may look into the registry itself
+        for found in entry_points(group=group) if group else ():
+            try:
+                self.data.setdefault(found.name, found.load())
+            except Exception as error:  # another package's fault must not stop this one
+                what = f"the {self.kind} {found.name!r} of an installed package"
+                warnings.warn(f"{what} cannot be used: {error}", stacklevel=3)
+        return self.data
+
+    def __contains__(self, name: object) -> bool:
+        return name in self.data or name in self._all()
+
     def __missing__(self, name: str) -> Entry:
+        if name in self:
+            return self.data[name]
         raise one_of(self.kind, name, self)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._all())
+
+    def __len__(self) -> int:
+        return len(self._all())
 
     def get(self, name: str, default: Entry | None = None) -> Entry | None:
         """Return the entry of that name, or the default; Python 3.11 expects a KeyError here."""
         return self[name] if name in self else default  # noqa: SIM401
+
+    def load(self, name: str, weights: str | Path | None, device: str, **options: object) -> Loaded:
+        """Return the network of that name and what is known about it, see `Entry.load`.
+
+        Another option than the entry's ``options`` is a SalattackError.
+        """
+        entry = self[name]
+        for option in options.keys() - set(entry.options):
+            raise one_of(f"option of {name}", option, entry.options or ["none"])
+        return entry.load(weights, device, **options)

@@ -7,7 +7,6 @@ import torch
 
 from ..faces.reading import read_mask
 from ..interfaces import Saliency
-from ..runtime.assets import ASSETS
 from ..runtime.weights import Entry, Registry, read_state_dict
 from .model import DrawnMask, SaliencyModel
 from .pfan import PFAN, PFANLight
@@ -15,7 +14,7 @@ from .pfan import PFAN, PFANLight
 __all__ = ["SALIENCY_MODELS", "DrawnMask", "Saliency", "SaliencyModel", "load_saliency"]
 
 
-def _drawn(path: Path) -> dict:
+def _mask_state(path: Path) -> dict:
     """Read a mask as the state that `DrawnMask` holds."""
     grey = np.asarray(read_mask(path), dtype=np.float32) / 255
     return {"mask": torch.from_numpy(grey)[None, None]}
@@ -42,18 +41,15 @@ SALIENCY_MODELS = Registry(
             shipped=True,
             image_size=PFANLight.size,
         ),
-        "pfan-duts": Entry(
+        "pfan-duts": Entry.of_asset(
+            "pfan-duts",
             build=lambda _: PFAN().to(memory_format=torch.channels_last),
             read=_port,
-            file=ASSETS["pfan-duts"].path.name,
-            licence=ASSETS["pfan-duts"].licence,
-            source=ASSETS["pfan-duts"].address,
-            asset="pfan-duts",
             image_size=PFAN.size,
         ),
         "mask": Entry(
             build=lambda state: DrawnMask(state["mask"].shape[-2:]),
-            read=_drawn,
+            read=_mask_state,
             file="a mask (any grey picture)",
             licence="yours",
             source="yours",
@@ -76,4 +72,4 @@ def load_saliency(
     Raises:
         SalattackError: an unknown name or device, a missing, damaged or misfitting file.
     """
-    return SALIENCY_MODELS[name].load(weights, device).network
+    return SALIENCY_MODELS.load(name, weights, device).network

@@ -32,14 +32,10 @@ def _training(train: Callable[..., Path]) -> Callable[..., Path]:
     return command
 
 
-for _name, _command in {
-    "stargan": _training(train_stargan),
-    "saliency": _training(train_saliency),
-    "weak-labels": weak_labels,
-    "export": export,
-    "bars": bars,
-}.items():
-    training_app.command(_name)(_command)
+training_app.command("stargan")(_training(train_stargan))
+training_app.command("saliency")(_training(train_saliency))
+for _command in (weak_labels, export, bars):
+    training_app.command()(_command)
 
 
 @training_app.command("evaluate")

@@ -7,9 +7,9 @@ generator's edits in the order of `ATTRIBUTES`; ``labels.csv`` holds each row's 
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import torch
 from torch import Tensor
+from torchvision.transforms.v2.functional import pil_to_tensor
 
 from ..edits import ATTRIBUTES, edit_labels
 from ..errors import SalattackError
@@ -61,12 +61,11 @@ def load_grids(data: Path) -> Grids:
     data, tiles, rows = Path(data), [], []
     for number, file in sorted((int(f.stem), f) for f in data.glob("*.jpg") if f.stem.isdecimal()):
         with decoded(file, "grid") as image:
-            pixels = np.array(image.convert("RGB"))
-        count = len(pixels) // TILE
-        if pixels.shape[:2] != (count * TILE, TILES * TILE):
+            pixels = pil_to_tensor(image.convert("RGB"))
+        count = pixels.shape[1] // TILE
+        if pixels.shape != (3, count * TILE, TILES * TILE):
             raise SalattackError(f"{file} is no grid: its rows need {TILES} tiles of {TILE}×{TILE}")
-        grid = torch.from_numpy(pixels).view(count, TILE, TILES, TILE, 3)
-        tiles.append(grid.permute(0, 2, 4, 1, 3))
+        tiles.append(pixels.view(3, count, TILE, TILES, TILE).permute(1, 3, 0, 2, 4))
         rows += [(number, row) for row in range(count)]
     if not rows:
         raise SalattackError(f"no grids (1.jpg, 2.jpg, …) in {data}; check the path")

@@ -11,18 +11,17 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torchmetrics.functional.image import structural_similarity_index_measure as ssim
-from torchvision.transforms.v2.functional import pil_to_tensor
 from tqdm import tqdm
 
 from ..experiments.demonstration import mask_quality
 from ..experiments.study import open_study
 from ..generators import ATTRIBUTES, load_generator
-from ..images import from_uint8
+from ..images import from_uint8, to_tensor
 from ..interfaces import Generator, Saliency
 from ..metrics import fake_damage
 from ..presets import attacker
 from ..runtime.device import pick_device
-from ..runtime.weights import SHIPPED
+from ..runtime.weights import SHIPPED_WEIGHTS
 from ..saliency import SALIENCY_MODELS, load_saliency
 from .grids import Grids, load_grids
 from .saliency import Pairs
@@ -40,12 +39,9 @@ def generator_quality(
 ) -> dict[str, float]:
     """Measure how near a generator is to the published one, and how an attack breaks it.
 
-    Args:
-        generator: g, for images (N, 3, 128, 128) and labels (N, 5).
-        held: faces that the generator was not trained on.
-        edits: those the generator makes.
-        attacked: how many of them to attack, on the edits in rotation; all by default.
-        bfloat16: run the generator in half precision.
+    The faces ``held`` are ones that it was not trained on, and ``edits`` those that it makes. The
+    first ``attacked`` of the faces (all by default) are attacked on the edits in rotation.
+    ``bfloat16`` runs the generator in half precision.
 
     Returns:
         ``ratio_<attribute>`` and ``ratio``: mean absolute error to the recorded output relative to
@@ -59,31 +55,29 @@ def generator_quality(
             return generator(images, target).float()
 
     chosen = [ATTRIBUTES.index(name) for name in edits]
-    ours, still, similar = torch.zeros(5), torch.zeros(5), 0.0
-    damage: list[dict[str, Tensor]] = []
+    sums, damage = np.zeros((len(edits), 3)), []  # errors of g and of the crop, SSIM, by edit
     for start in range(0, len(held), AT_ONCE):
         part = slice(start, start + AT_ONCE)
         tiles = from_uint8(held.tiles[part])
         crops = tiles[:, 0]
-        for edit in chosen:
+        for place, edit in enumerate(chosen):
+            official = tiles[:, 1 + edit]
             with torch.no_grad():
                 fake = run(crops, targets[part, edit])
-            official = tiles[:, 1 + edit]
-            ours[edit] += (fake - official).abs().mean((1, 2, 3)).sum().cpu()
-            still[edit] += (crops - official).abs().mean((1, 2, 3)).sum().cpu()
-            similar += float(ssim(fake, official, data_range=2.0, reduction="sum"))
+            errors = ((x - official).abs().mean((1, 2, 3)).sum().item() for x in (fake, crops))
+            sums[place] += (*errors, ssim(fake, official, data_range=2.0, reduction="sum").item())
         if len(crops := crops[: max(0, count - start)]):
             face = torch.arange(start, start + len(crops))
             target = targets[face, torch.tensor(chosen)[face % len(chosen)]]
             disrupted = attacker("pgd")(run, crops, target)
             with torch.no_grad():
-                damage.append(fake_damage(run(crops, target), run(disrupted, target)))
-    ratio = (ours / still)[chosen]
-    result = {f"ratio_{name}": float(r) for name, r in zip(edits, ratio, strict=True)}
-    result |= {"ratio": float(ratio.mean()), "ssim": similar / len(held) / len(edits)}
+                change = fake_damage(run(crops, target), run(disrupted, target))
+            damage.append(torch.stack([change["damage_l2"], change["success"]]))
+    ratios = sums[:, 0] / sums[:, 1]
+    result = {f"ratio_{name}": float(ratio) for name, ratio in zip(edits, ratios, strict=True)}
+    result |= {"ratio": ratios.mean(), "ssim": sums[:, 2].mean() / len(held)}
     if damage:
-        result["damage"] = float(torch.cat([d["damage_l2"] for d in damage]).mean())
-        result["broken"] = float(torch.cat([d["success"] for d in damage]).mean())
+        result["damage"], result["broken"] = torch.cat(damage, 1).mean(1).tolist()
     return result
 
 
@@ -162,7 +156,7 @@ def saliency_quality(saliency: Saliency, pairs: Path) -> dict[str, float]:
     curves, mae, s_measure = sod.FmeasureV2(handlers), sod.MAE(), sod.Smeasure()
     for index in tqdm(range(len(data)), mininterval=10):
         image, mask = data[index]
-        found = saliency(pil_to_tensor(image)[None] / 127.5 - 1)[0, 0].double().numpy()
+        found = saliency(to_tensor(image)[None])[0, 0].double().numpy()
         truth = np.asarray(mask.resize(image.size)) > 127
         for metric in (curves, mae, s_measure):
             metric.step(found, truth, normalize=False)
@@ -179,7 +173,7 @@ def saliency_quality(saliency: Saliency, pairs: Path) -> dict[str, float]:
 def _saliency_bars(data: Path) -> Iterator[tuple]:
     """Yield measure, value, "at most" or "at least", and what was asked of pfan-light."""
     model = load_saliency("pfan-light", device="cpu")
-    size = (SHIPPED / SALIENCY_MODELS["pfan-light"].file).stat().st_size
+    size = (SHIPPED_WEIGHTS / SALIENCY_MODELS["pfan-light"].file).stat().st_size
     yield "parameters (M)", sum(p.numel() for p in model.parameters()) / 1e6, "at most", 8
     yield "file (MB)", size / 1e6, "at most", 16
     found = saliency_quality(model, data / "saliency" / "ecssd_256.tar")

@@ -51,7 +51,7 @@ class Resumable:
 
     def __init__(self, settings: Settings, parts: Mapping[str, Any], rng: torch.Generator) -> None:
         self.folder, self.parts, self.rng = Path(settings.out), parts, rng
-        compared = (field.name for field in fields(settings) if field.compare)
+        compared = (one.name for one in fields(settings) if one.compare)
         self.settings = {name: str(getattr(settings, name)) for name in compared}
         self.checkpoint = self.folder / "checkpoint.pt"
         self.step, self.sums = 0, {}

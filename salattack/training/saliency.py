@@ -51,30 +51,29 @@ class Pairs:
 
     def __init__(self, path: Path) -> None:
         self.path = Path(path)
-        self._members: dict[str, dict[str, tarfile.TarInfo]] = {"images": {}, "masks": {}}
         try:
             self._tar = tarfile.open(self.path)  # noqa: SIM115, read as long as self
-            members = self._tar.getmembers()
+            members = {Path(m.name): m for m in self._tar.getmembers() if m.isfile()}
         except (tarfile.TarError, OSError) as error:
             raise SalattackError(f"{self.path} is not a readable tar ({error})") from error
-        for member in filter(tarfile.TarInfo.isfile, members):
-            path = Path(member.name)
-            self._members.get(path.parent.name, {})[path.stem] = member
-        images, masks = self._members.values()
-        lonely = sorted(images.keys() ^ masks.keys())
-        if lonely or not images:
+        self._images, self._masks = (
+            {path.stem: member for path, member in members.items() if path.parent.name == folder}
+            for folder in ("images", "masks")
+        )
+        lonely = sorted(self._images.keys() ^ self._masks.keys())
+        if lonely or not self._images:
             what = f"{len(lonely)} without a partner, first {lonely[0]}" if lonely else "none found"
             raise SalattackError(f"{self.path.name} must hold pairs of images/ and masks/: {what}")
-        self.names = sorted(images)
+        self.names = sorted(self._images)
 
     def __len__(self) -> int:
         return len(self.names)
 
     def __getitem__(self, index: int) -> tuple[Image.Image, Image.Image]:
-        return self._open("images", index, "RGB"), self._open("masks", index, "L")
+        name = self.names[index]
+        return self._open(self._images[name], "RGB"), self._open(self._masks[name], "L")
 
-    def _open(self, folder: str, index: int, mode: str) -> Image.Image:
-        member = self._members[folder][self.names[index]]
+    def _open(self, member: tarfile.TarInfo, mode: str) -> Image.Image:
         with decoded(f"{self.path}/{member.name}", file=self._tar.extractfile(member)) as image:
             return image.convert(mode)
 

@@ -18,7 +18,7 @@ from ..faces import load_faces
 from ..faces.sets import Faces
 from ..runtime import assets
 from ..runtime.files import sha256
-from ..runtime.weights import SHIPPED
+from ..runtime.weights import SHIPPED_WEIGHTS
 
 PACKAGES = ("torch", "torchvision", "torchmetrics", "numpy", "scipy", "pillow", "openpeople")
 
@@ -30,7 +30,7 @@ def manifest(runs: Mapping, made: Iterable[Path], settings: Mapping, jobs: int =
     models and faces are those of the notebook ``attack_comparison``.
     """
     compared = runs["attack_comparison"]["parameters"]
-    weights = {path.name: sha256(path) for path in sorted(SHIPPED.glob("*.safetensors"))}
+    weights = {path.name: sha256(path) for path in sorted(SHIPPED_WEIGHTS.glob("*.safetensors"))}
     for kind, known in MODELS.items():
         model, path = known[compared[kind]], compared[f"{kind}_weights"]
         if path:

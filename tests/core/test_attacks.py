@@ -32,6 +32,8 @@ VARIANTS |= {
     "minimum norm, blurred": attacker("minimum-norm", blurs=(GAUSSIAN,)),
     "minimum norm, in ab": attacker("minimum-norm", colours="ab"),
     "minimum norm, by sign": attacker("minimum-norm", direction="sign"),
+    "minimum norm, flat": attacker("minimum-norm", norm="flat"),
+    "by texture": attacker("i-fgsm", norm="texture"),
 }
 every_variant = pytest.mark.parametrize("name", VARIANTS)
 
@@ -438,7 +440,7 @@ def test_minimum_norm_agrees_with_the_plain_loop(generator, photos, target, sali
         image, mask = photos[i : i + 1], saliency_map[i : i + 1]
         start = image + attack.start * mask * uniform_noise(image, attack.seed)
         theirs = plain.minimum_norm(
-            double, image, target[i : i + 1].double(), start, mask,
+            double, image, target[i : i + 1].double(), start, plain.texture(image, mask),
             attack.step_size, attack.steps, attack.radius, attack.radius_step, attack.until * 1.001,
         )  # fmt: skip
         assert (ours[i : i + 1] - theirs).abs().max() < 1e-6
@@ -504,11 +506,13 @@ def test_strength_is_not_given_to_a_minimum_norm_attack():
         ({"edits": "x"}, "unknown edits 'x'; known: joint, cycle"),
         ({"colours": "hsv"}, "unknown colours 'hsv'; known: rgb, ab"),
         ({"shared": True, "region": "saliency"}, "a shared perturbation has no region"),
-        ({"shared": True, "colours": "ab"}, "a shared perturbation has no region and is in rgb"),
+        ({"shared": True, "colours": "ab"}, "a shared perturbation has no region"),
         ({"until": 0.0, "radius": 0.1}, "until must be > 0"),
         ({"until": 0.05}, "until needs a radius"),
         ({"until": 0.05, "radius": 0.1, "goal": "nullify"}, "goal='break'"),
         ({"until": 0.05, "radius": 0.1, "shared": True}, "shared=False"),
+        ({"shared": True, "norm": "texture"}, "norm='flat'"),
+        ({"norm": "smooth"}, "unknown norm 'smooth'"),
         ({"radius_step": 1.0}, "radius_step must be between 0 and 1"),
         ({"speed": 3}, "unknown attack parameter 'speed'; known: bound, step_size"),
     ],

@@ -38,7 +38,7 @@ from salattack.reporting.figures import attribute_visualization, edit_label
 from salattack.runtime import weights
 from salattack.runtime.device import frozen
 from salattack.runtime.files import sha256
-from salattack.runtime.weights import SHIPPED, fit
+from salattack.runtime.weights import SHIPPED_WEIGHTS, fit
 from salattack.saliency import SALIENCY_MODELS, load_saliency
 
 CYCLEGAN, GANIMATION = "cyclegan-vangogh-256", "ganimation-celeba-128"
@@ -183,10 +183,10 @@ def test_misfits_are_named():
 
 def test_a_tampered_shipped_file_is_refused(tmp_path, monkeypatch):
     entry = GENERATORS["stargan-celeba128-w32"]
-    content = bytearray((SHIPPED / entry.file).read_bytes())
+    content = bytearray((SHIPPED_WEIGHTS / entry.file).read_bytes())
     content[-1] ^= 1
     (tmp_path / entry.file).write_bytes(content)
-    monkeypatch.setattr(weights, "SHIPPED", tmp_path)
+    monkeypatch.setattr(weights, "SHIPPED_WEIGHTS", tmp_path)
     with pytest.raises(SalattackError, match="is damaged: sha256"):
         entry.load()
     loaded = entry.load(tmp_path / entry.file, "cpu")  # one's own file is one's own
@@ -202,7 +202,7 @@ def test_one_look_up_gives_all_that_belongs_to_a_network(registry, name):
     assert registry.get("dalle") is None
     loaded = entry.load(device="cpu")
     assert (loaded.edits, loaded.image_size) == (entry.edits, entry.image_size)
-    assert loaded.sha256 == sha256(SHIPPED / entry.file)
+    assert loaded.sha256 == sha256(SHIPPED_WEIGHTS / entry.file)
     assert not any(p.requires_grad for p in loaded.network.parameters())
 
 
@@ -586,7 +586,7 @@ def test_tables_and_figures_ask_for_the_edits_that_a_generator_makes(name):
 def test_the_targets_of_each_kind():
     labels = torch.tensor([[1.0, 0, 0, 0, 1], [0.0, 0, 1, 1, 1]])  # black hair; a brown-haired man
     columns = edits_of(ATTGAN).targets(None, labels, ["Blond_Hair", "Male"]).T
-    row = dict(zip(attgan.PUBLISHED, columns, strict=True))
+    row = dict(zip(attgan.ATTRIBUTES_13, columns, strict=True))
     assert row["Blond_Hair"].tolist() == [1.0, -0.5] and row["Brown_Hair"].tolist() == [-0.5, 0.5]
     assert row["Black_Hair"].tolist() == [-0.5, -0.5] and row["Male"].tolist() == [-0.5, -1.0]
     assert row["Young"].tolist() == [0.5, 0.5] and row["Bald"].tolist() == [-0.5, -0.5]

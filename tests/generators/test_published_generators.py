@@ -403,7 +403,7 @@ def test_options_that_an_entry_does_not_take(name, options, message, tmp_path):
 
 
 def test_onnx_needs_its_file(tmp_path):
-    with pytest.raises(SalattackError, match="give the ONNX file"):
+    with pytest.raises(SalattackError, match=r"model.onnx is not in the package; pass its path"):
         load_generator("onnx")
     with pytest.raises(SalattackError, match="no weights file at"):
         load_generator("onnx", tmp_path / "none.onnx")

@@ -10,7 +10,7 @@ from PIL import Image
 from salattack.errors import SalattackError
 from salattack.experiments.study import open_study
 from salattack.faces import load_faces
-from salattack.runtime.weights import SHIPPED
+from salattack.runtime.weights import SHIPPED_WEIGHTS
 from salattack.saliency import SALIENCY_MODELS, load_saliency
 from salattack.saliency.pfan import PFAN, PFANLight
 from salattack.training import resumable
@@ -124,7 +124,7 @@ def test_map_is_soft_and_a_batch_equals_its_images(light, faces):
 
 def test_light_model_is_small_and_gives_features(light):
     assert sum(p.numel() for p in light.parameters()) <= 8e6
-    assert (SHIPPED / SALIENCY_MODELS["pfan-light"].file).stat().st_size <= 16e6
+    assert (SHIPPED_WEIGHTS / SALIENCY_MODELS["pfan-light"].file).stat().st_size <= 16e6
     features = light.feature_maps(random_images(2, 128, 128))
     assert [f.shape[-1] for f in features] == [64, 32, 16, 8, 4]
 
@@ -198,7 +198,7 @@ def test_unknown_name_and_missing_weights(tmp_path, monkeypatch):
     monkeypatch.setenv("SALATTACK_CACHE", str(tmp_path))
     with pytest.raises(SalattackError, match="pfan-light, pfan-duts"):
         load_saliency("pfan")
-    with pytest.raises(SalattackError, match=r"best-model_epoch-204.*1Sc7dgXCZjF4"):
+    with pytest.raises(SalattackError, match=r"best-model_epoch-204.*fetch pfan-duts`.*Pyramid"):
         load_saliency("pfan-duts")
 
 

@@ -132,7 +132,7 @@ def test_figures_are_wide_enough_for_print_and_small(name, parts, tmp_path):
 def test_the_interactive_one_keeps_its_result_and_no_dead_widget():
     outputs = [o for cell in read(INTERACTIVE).cells for o in cell.get("outputs", [])]
     (shown,) = [output["data"] for output in outputs]
-    assert "visibly broken" in shown["text/html"] and "data:image/webp" in shown["text/html"]
+    assert "visibly broken" in shown["text/html"] and "data:image/jpeg" in shown["text/html"]
     assert not [kind for kind in shown if "widget" in kind]
 
 

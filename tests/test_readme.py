@@ -132,7 +132,7 @@ def test_the_committed_table_follows_from_its_samples():
     assert shown == table and title.endswith("Errors in [0, 1].")
     shown = tables.damage_table(table_1.table_1(rows)).to_markdown()
     assert shown == (FIGURES / "table_1_damage.md").read_text().strip().split("\n\n")[1]
-    found = table_1.findings(rows).loc["I-FGSM"]
+    found = table_1.less_change(rows).loc["I-FGSM"]
     n = f"{len(rows[(rows.attacker == 'i-fgsm') & (rows.precision == 'uint8')])}"
     assert (
         found["Saliency-Aware has less L1"] == found["Saliency-Aware has less L2"] == f"{n} of {n}"

@@ -98,10 +98,10 @@ def verify_claims(
     """Judge the paper's claims by a run's tables. The exit code does not depend on the verdicts."""
     from ..experiments.claims import UNTESTED, verify
     from ..experiments.samples import premises
-    from ..reporting.page import as_text, write_report
+    from ..reporting.page import claims_text, write_report
 
     claims = verify(folder)
-    typer.echo(as_text(claims, premises(folder)))
+    typer.echo(claims_text(claims, premises(folder)))
     if report is not None:
         page = write_report(claims, folder, sorted(executed.glob("*.ipynb")), report)
         typer.echo(f"Report: {page}")
@@ -208,7 +208,7 @@ def evaluate_sample(
         "sample": sample | {"profile": profile},
         "settings": evaluation.settings(study, attacks, **how),
         "faces": study.faces.ids,
-        "outputs": {samples.TABLE: sha256(output / samples.TABLE)},
+        "outputs": {samples.TABLE_1: sha256(output / samples.TABLE_1)},
     }
     write_json(output / "run.json", run)
     typer.echo((output / "table_1_damage.md").read_text())

@@ -5,7 +5,6 @@ Every variant differs from the paper's attacker in one choice.
 
 from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
 
 import pandas as pd
 
@@ -15,14 +14,11 @@ from ..presets import PLATEAU, attacker
 from .evaluation import evaluate_variants
 from .statistics import mean_over_faces, summarised
 from .study import Study
-from .text import Column, as_text, save_table
-
-PAPER = {}
 
 # Question → variant → what it changes in the paper's attacker, at its bound of 0.05.
 ABLATIONS = {
     "mask": {
-        "PFAN, soft (paper)": PAPER,
+        "PFAN, soft (paper)": {},
         "none": {"region": "everywhere"},
         "PFAN, binary": {"region": "binary"},
         "PFAN, complement": {"region": "complement"},
@@ -32,36 +28,28 @@ ABLATIONS = {
         "PFAN × what g edits": {"region": "salient-edited"},
     },
     "blur": {
-        "σ 1 in the loss (paper)": PAPER,
+        "σ 1 in the loss (paper)": {},
         "none": {"blurs": (), "start": PLATEAU},
         "σ 1 on the iterate": {"blur_target": "iterate", "start": PLATEAU},
         "cycle of nine": {"blurs": BLUR_FAMILY},
         "mean of nine": {"blurs": BLUR_FAMILY, "blur_schedule": "mean"},
     },
-    "gradient": {"at I (paper)": PAPER, "at I × M": {"gradient_at": "masked"}},
-    "bound": {"τ (paper)": PAPER, "τ × M": {"bound_by": "saliency"}},
+    "gradient": {"at I (paper)": {}, "at I × M": {"gradient_at": "masked"}},
+    "bound": {"τ (paper)": {}, "τ × M": {"bound_by": "saliency"}},
     "start": {
-        "at the photo (paper)": PAPER,
+        "at the photo (paper)": {},
         "±0.001": {"start": PLATEAU},
         "in the ball": {"start": 0.05},
     },
-    "loss": {"MSE (paper)": PAPER, "L1": {"loss": "l1"}, "features": {"loss": "features"}},
+    "loss": {"MSE (paper)": {}, "L1": {"loss": "l1"}, "features": {"loss": "features"}},
     "step": {
-        "sign (paper)": PAPER,
+        "sign (paper)": {},
         "sign, momentum 1": {"momentum": 1.0},
         "gradient": {"direction": "gradient"},
         "gradient, momentum 1": {"direction": "gradient", "momentum": 1.0},
         "gradient, in a ball of τ/4": {"direction": "gradient", "radius": 0.0125},
     },
 }
-COLUMNS = (
-    Column("L1 in [0, 1]", "l1", 4),
-    Column("L2 × 100 in [0, 1]", "l2_x100", 4),
-    Column("background L1 in [0, 1]", "background_l1", 4),
-    Column("damage: MSE in [-1, 1]", "damage_l2", 3),
-    Column("broken %", "success", 0, 100),
-    Column("damage per L2, relative", "damage_per_l2", 2),
-)
 
 
 def ablate(
@@ -77,29 +65,28 @@ def ablate(
 
     ``questions`` are of `ABLATIONS`, "steps" and "bounds"; all when None. At each of the
     ``bounds`` the step is a fifth of it; ``strength`` is bound, step and steps of all else. Returns
-    the rows of `evaluate_variants`, with its ``options``, by ``question`` and ``variant``. The loss
-    on features is left out where the saliency model has none.
-
-    Raises:
-        SalattackError: an unknown question, or as `evaluate`.
+    the rows of `evaluate_variants`, whose options and errors it has, by ``question`` and
+    ``variant``. The loss on features is left out where the saliency model has none.
     """
-    paper = attacker("saliency-aware").with_strength(*strength)
-    variants = {}
-    for question, choices in ABLATIONS.items():
-        made = {label: attacker("saliency-aware", **changes) for label, changes in choices.items()}
-        variants[question] = {label: a.with_strength(*strength) for label, a in made.items()}
+    attacks = {
+        (question, label): attacker("saliency-aware", **changes).with_strength(*strength)
+        for question, choices in ABLATIONS.items()
+        for label, changes in choices.items()
+    }
     if not hasattr(study.saliency, "feature_maps"):
-        del variants["loss"]["features"]
-    variants["steps"] = {f"{n}": replace(paper, steps=n) for n in steps}
-    variants["bounds"] = {f"{b:g}": paper.with_strength(b, 0.2 * b, strength[2]) for b in bounds}
-    chosen = list(variants) if questions is None else questions
-    if unknown := [question for question in chosen if question not in variants]:
-        raise one_of("question", unknown[0], variants)
-    attacks = {(q, label): attack for q in chosen for label, attack in variants[q].items()}
+        del attacks["loss", "features"]
+    paper = attacker("saliency-aware").with_strength(*strength)
+    attacks |= {("steps", f"{n}"): replace(paper, steps=n) for n in steps}
+    attacks |= {("bounds", f"{b:g}"): paper.with_strength(b, 0.2 * b, strength[2]) for b in bounds}
+    known = (*ABLATIONS, "steps", "bounds")
+    chosen = known if questions is None else questions
+    if unknown := [question for question in chosen if question not in known]:
+        raise one_of("question", unknown[0], known)
+    attacks = {key: attack for q in chosen for key, attack in attacks.items() if key[0] == q}
     return evaluate_variants(study, attacks, ("question", "variant"), **options)
 
 
-def summary(rows: pd.DataFrame, seed: int = 0) -> pd.DataFrame:
+def summarise(rows: pd.DataFrame, seed: int = 0) -> pd.DataFrame:
     """Return a row per question and variant: the change of the photo and the damage.
 
     Photo errors in [0, 1], damage in [-1, 1], means over faces with ``_low`` and ``_high`` (95 %).
@@ -113,14 +100,3 @@ def summary(rows: pd.DataFrame, seed: int = 0) -> pd.DataFrame:
     per_l2 = table["damage_l2"] / table["l2_x100"]
     first = per_l2.groupby(level="question", sort=False).transform("first")
     return table.assign(damage_per_l2=per_l2 / first)
-
-
-def presentable(table: pd.DataFrame) -> pd.DataFrame:
-    """Return `summary`'s result as text, question by question."""
-    return as_text(table, COLUMNS)
-
-
-def save(table: pd.DataFrame, folder: str | Path) -> None:
-    """Write `summary`'s result as ``ablation.csv`` and ``ablation.md``."""
-    title = "One choice of the saliency-aware attack changed at a time: means over faces [95 %]."
-    save_table(folder, "ablation", table, presentable(table), title)

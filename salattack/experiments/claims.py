@@ -12,9 +12,9 @@ from ..generators import ATTRIBUTES
 from ..metrics import BACKGROUND, SUCCESS
 from ..presets import label_of
 from .evaluation import samples
-from .samples import FIG_5, LEVEL, MAGNITUDE, OTHERS, OURS, PAPER, STRONG, Run, open_run, people
-from .statistics import Estimate, estimate, mean, share_of_rows
-from .table_1 import PAPER_SIZES, printed_table_1, table_1
+from .samples import FIG_5, LEVEL, MAGNITUDE, OTHERS, OURS, STRONG, Run, open_run, people
+from .statistics import Estimate, columns_of, estimate, mean, share_of_rows
+from .table_1 import ERRORS, PAPER_SIZES, PRINTED, printed_averages, table_1
 
 REPRODUCED = "reproduced"
 ASSUMING = "reproduced under these assumptions"
@@ -31,10 +31,10 @@ READINGS = {  # of the errors; the paper states neither range nor rounding
     ("[-1, 1]", "uint8"): "[-1, 1] of the saved picture",
     ("[0, 1]", "float32"): "[0, 1] of the unrounded picture",
 }
-EQUAL_DAMAGE, MASKS = "trade_off_at_equal_damage.csv", "mask_quality.csv"
-PUBLISHED = "published/published.csv"
+AT_EQUAL_DAMAGE, MASKS = "trade_off_at_equal_damage.csv", "mask_quality.csv"
+PUBLISHED_TABLE = "published/published.csv"
 MASKED = "PFAN, soft (paper)"  # of the ablation
-COLUMNS = {"l1": "L1", "l2_x100": "L2"}
+AVERAGES = printed_averages()
 ROUNDING = 0.0005  # of Table I's three printed decimals
 
 # Of our mean, beside its interval: faces and generator are not the paper's, and decide how far an
@@ -47,7 +47,7 @@ RELIABLE = 0.90  # share of successes from which something is called reliable
 PSNR, SSIM = 40, 0.98  # from which a change is called imperceptible: ours, the paper gives none
 
 
-class Outcome(NamedTuple):
+class Judgement(NamedTuple):
     """What a run says of a claim: its numbers, the verdict, and the reason in sentences."""
 
     measured: str
@@ -61,25 +61,25 @@ class Claim(NamedTuple):
     text: str
     section: str
     needs: Sequence[str]
-    test: Callable[[Run], Outcome]
+    test: Callable[[Run], Judgement]
     printed: str = "–"
 
-    def judge(self, run: Run) -> Outcome:
+    def judge(self, run: Run) -> Judgement:
         """Return the outcome, or what the run lacks."""
         lacking = " and no ".join(label_of(need) for need in self.needs if run.lacks(need))
         return _untested(f"The run has no {lacking}.") if lacking else self.test(run)
 
 
-def _judged(measured: str, because: str, clear: bool, here: bool, may: bool = False) -> Outcome:
+def _judged(measured: str, because: str, clear: bool, here: bool, may: bool = False) -> Judgement:
     """Judge by whether a claim holds over its interval, for our mean, and at its best end."""
     if here and not clear:
         because += " The interval reaches beyond that: this assumes more faces like these."
     elif may and not here:
         because += " These few faces do not rule it out."
-    return Outcome(measured, REPRODUCED if clear else ASSUMING if here else NOT, because)
+    return Judgement(measured, REPRODUCED if clear else ASSUMING if here else NOT, because)
 
 
-_untested = partial(Outcome, "–", UNTESTED)
+_untested = partial(Judgement, "–", UNTESTED)
 
 
 def _above(limit: float, *found: Estimate) -> tuple[bool, ...]:
@@ -87,17 +87,14 @@ def _above(limit: float, *found: Estimate) -> tuple[bool, ...]:
     return tuple(all(e[end] >= limit for e in found) for end in (1, 0, 2))
 
 
-def _printed(name: str, key: str) -> float:
-    return printed_table_1().set_index(["sample", "attacker"]).loc[("average", name), key]
-
-
-def _averages(run: Run) -> Outcome:
+def _averages(run: Run) -> Judgement:
     fits: dict[str, list[str]] = {}
     for (unit, precision), reading in READINGS.items():
         if precision not in set(run.every["precision"]):
             continue
-        table, fits[reading] = table_1(run.every, unit=unit, precision=precision).loc[[*PAPER]], []
-        for key, label in COLUMNS.items():
+        table = table_1(run.every, unit=unit, precision=precision).loc[list(PRINTED)]
+        fits[reading] = []
+        for key, label in zip(ERRORS, ("L1", "L2"), strict=True):
             low, high = (table[f"{key}_{end}"].fillna(table[key]) for end in ("low", "high"))
             wider = ROUNDING + ERROR_TOLERANCE * table[key]
             fitting = table.index[table[f"paper_{key}"].between(low - wider, high + wider)]
@@ -108,14 +105,14 @@ def _averages(run: Run) -> Outcome:
     because += f"lies in our interval, widened by {100 * ERROR_TOLERANCE:.0f} % of our mean."
     because += f" This assumes errors in {best}." if whole and not ours else ""
     verdict = NOT if not whole else REPRODUCED if ours else ASSUMING
-    return Outcome(f"{len(fits[best])} of 8 fit, with errors in {best}", verdict, because)
+    return Judgement(f"{len(fits[best])} of 8 fit, with errors in {best}", verdict, because)
 
 
-def _ratio(run: Run, name: str) -> Outcome:
+def _ratio(run: Run, name: str) -> Judgement:
     texts, fits = [], []
-    for key, column in zip(("l1", "l2"), COLUMNS, strict=True):
+    for key, column in zip(("l1", "l2"), ERRORS, strict=True):
         found = run.ratio(key, name, "i-fgsm")
-        mine, other = (_printed(n, column) for n in (name, "i-fgsm"))
+        mine, other = AVERAGES.loc[[name, "i-fgsm"], column]
         low = (mine - ROUNDING) / (other + ROUNDING) - RATIO_TOLERANCE
         fits.append(low <= found.value <= (mine + ROUNDING) / (other - ROUNDING) + RATIO_TOLERANCE)
         texts.append(found.text(2))
@@ -124,7 +121,7 @@ def _ratio(run: Run, name: str) -> Outcome:
     return _judged(" / ".join(texts), because, all(fits), all(fits))
 
 
-def _least(run: Run) -> Outcome:
+def _least(run: Run) -> Judgement:
     both = [people(run.saved, key) for key in ("l1", "l2")]
     gaps = [estimate(mean, (p[name] - p[OURS]).to_numpy()) for p in both for name in OTHERS]
     measured = f"L1 {run.of('l1').text(4, 0.5)}, L2 × 100 {run.of('l2').text(4, 25)}"
@@ -132,7 +129,7 @@ def _least(run: Run) -> Outcome:
     return _judged(measured, because, *_above(1e-12, *gaps))
 
 
-def _always(run: Run) -> Outcome:
+def _always(run: Run) -> Judgement:
     n = int(run.saved["place"].max()) + 1
     held = [size for name, size in samples(n).items() if name in PAPER_SIZES]
     if not held:
@@ -142,11 +139,11 @@ def _always(run: Run) -> Outcome:
     measured = f"least L1 and L2 in {sum(least)} of the {len(held)} samples measured"
     because = "The claim asks for the least change in each of the paper's four samples."
     if all(least) and len(held) < 4:
-        return Outcome(measured, ASSUMING, f"{because} This assumes the other samples alike.")
-    return Outcome(measured, REPRODUCED if all(least) else NOT, because)
+        return Judgement(measured, ASSUMING, f"{because} This assumes the other samples alike.")
+    return Judgement(measured, REPRODUCED if all(least) else NOT, because)
 
 
-def _background(run: Run) -> Outcome:
+def _background(run: Run) -> Judgement:
     largest = run.mine["background_linf"].dropna()
     if largest.empty:
         return _untested(f"No picture has saliency below {BACKGROUND}.")
@@ -154,12 +151,12 @@ def _background(run: Run) -> Outcome:
     measured = f"L1 {run.of('background_l1').text(4, 0.5)}, {part.text(1, 100)} % of I-FGSM's; "
     measured += f"exactly zero in {kept} of {len(largest)} pictures"
     if kept == len(largest):
-        return Outcome(measured, REPRODUCED, "No background pixel changes in any picture.")
+        return Judgement(measured, REPRODUCED, "No background pixel changes in any picture.")
     nearly = np.nanmax(part) <= NEARLY
     limit = f"{100 * NEARLY:.0f} % of I-FGSM's change"
     because = "M is soft, so that the background changes in proportion to M. "
     because += f"This assumes that up to {limit} is none." if nearly else f"It exceeds {limit}."
-    return Outcome(measured, ASSUMING if nearly else NOT, because)
+    return Judgement(measured, ASSUMING if nearly else NOT, because)
 
 
 def _visible(run: Run, rows: pd.DataFrame) -> str:
@@ -167,7 +164,7 @@ def _visible(run: Run, rows: pd.DataFrame) -> str:
     return f"{quality}, largest change {rows['linf'].max() * 127.5:.0f} of 255"
 
 
-def _imperceptible(run: Run) -> Outcome:
+def _imperceptible(run: Run) -> Judgement:
     psnr, ssim = (run.of(key, run.strong) for key in ("psnr", "ssim"))
     because = f"The measure is ours: PSNR of at least {PSNR} dB and SSIM of at least {SSIM}."
     pairs = zip(_above(PSNR, psnr), _above(SSIM, ssim), strict=True)
@@ -184,13 +181,13 @@ def _beside(run: Run, text: Callable[[Run, pd.DataFrame], str]) -> str:
     return text(run, run.strong) + weaker
 
 
-def _broken(run: Run) -> Outcome:
+def _broken(run: Run) -> Judgement:
     because = f"The mean damage must exceed {SUCCESS}, from which Ruiz et al. call a fake broken."
     found = run.of("damage_l2", run.strong)
     return _judged(_beside(run, _breaks), because, *_above(SUCCESS, found))
 
 
-def _each_edit(run: Run) -> Outcome:
+def _each_edit(run: Run) -> Judgement:
     rows = {name: run.strong[run.strong["attribute"] == name] for name in ATTRIBUTES}
     if lacking := [name for name in ATTRIBUTES if rows[name].empty]:
         return _untested(f"The run has no picture attacked on {lacking[0]}.")
@@ -200,13 +197,13 @@ def _each_edit(run: Run) -> Outcome:
     return _judged(f"damage: {measured}", because, *_above(SUCCESS, *found.values()))
 
 
-def _reliable(run: Run) -> Outcome:
+def _reliable(run: Run) -> Judgement:
     because = f"An attack that breaks {100 * RELIABLE:.0f} % of the fakes is called reliable here."
     found = share_of_rows(run.strong, "success")
     return _judged(_beside(run, _breaks), because, *_above(RELIABLE, found))
 
 
-def _equivalent(run: Run) -> Outcome:
+def _equivalent(run: Run) -> Judgement:
     largest = run.saved.groupby("attacker")["linf"].max()
     if np.ptp(largest) > LEVEL:
         return _untested("The attacks do not have one strength.")
@@ -217,25 +214,24 @@ def _equivalent(run: Run) -> Outcome:
     return _judged(measured, because, *_above(EQUAL, *found.values()))
 
 
-def _at_equal_damage(run: Run) -> Outcome:
-    table = pd.read_csv(run.folder / EQUAL_DAMAGE).set_index("attacker")
+def _at_equal_damage(run: Run) -> Judgement:
+    table = pd.read_csv(run.folder / AT_EQUAL_DAMAGE).set_index("attacker")
     if OURS not in table.index:
         return _untested("The run's trade-off has no Saliency-Aware.")
-    value, low, high = found = Estimate(*table.loc[OURS, ["ratio", "ratio_low", "ratio_high"]])
+    value, low, high = found = Estimate(*table.loc[OURS, columns_of("ratio")])
     because = "To do I-FGSM's damage it must change the photo no more than I-FGSM does."
     return _judged(f"{found.text(2)} times I-FGSM's L2", because, high <= 1, value <= 1, low <= 1)
 
 
-def _universal(run: Run) -> Outcome:
-    if run.lacks(PUBLISHED):
+def _universal(run: Run) -> Judgement:
+    if run.lacks(PUBLISHED_TABLE):
         because = "The shipped generators, two students of one teacher, cannot test any model."
         return _untested(f"{because} `salattack assets fetch published` gets five others.")
-    table = pd.read_csv(run.folder / PUBLISHED).query("bound == @MAGNITUDE")
+    table = pd.read_csv(run.folder / PUBLISHED_TABLE).query("bound == @MAGNITUDE")
     mine = table[table["attacker"] == OURS].set_index("generator")
     if mine.empty:
-        return _untested(f"{PUBLISHED} has no Saliency-Aware at magnitude {MAGNITUDE}.")
-    ends = ["damage_l2", "damage_l2_low", "damage_l2_high"]
-    found = {name: Estimate(*row) for name, row in mine[ends].iterrows()}
+        return _untested(f"{PUBLISHED_TABLE} has no Saliency-Aware at magnitude {MAGNITUDE}.")
+    found = {name: Estimate(*row) for name, row in mine[columns_of("damage_l2")].iterrows()}
     broken = (table["damage_l2"] > SUCCESS).groupby(table["attacker"]).sum()
     measured = "damage " + ", ".join(f"{name} {e.text(3)}" for name, e in found.items())
     measured += f": {broken[OURS]} of {len(found)} broken; by I-FGSM {broken.get('i-fgsm', '–')}"
@@ -243,18 +239,18 @@ def _universal(run: Run) -> Outcome:
     return _judged(measured, f"{because} must exceed {SUCCESS}.", *_above(SUCCESS, *found.values()))
 
 
-def _real_time(run: Run) -> Outcome:
+def _real_time(run: Run) -> Judgement:
     seconds = pd.read_csv(run.folder / FIG_5).get("mask_seconds", pd.Series(dtype=float)).mean()
     if np.isnan(seconds):
         return _untested("The run did not time its masks.")
     measured = f"{1000 * seconds:.0f} ms per mask, on this run's own processor"
     if seconds <= 1 / 25:
-        return Outcome(measured, REPRODUCED, "A video frame of 1/25 s leaves 40 ms for its mask.")
+        return Judgement(measured, REPRODUCED, "A video frame of 1/25 s leaves 40 ms for its mask.")
     because = "Slower than a video frame (40 ms) here, but the paper used a GPU."
-    return Outcome(measured, UNTESTED, because)
+    return Judgement(measured, UNTESTED, because)
 
 
-def _face_found(run: Run) -> Outcome:
+def _face_found(run: Run) -> Judgement:
     table = pd.read_csv(run.folder / MASKS)
     right = (table["inside"] > 0.5) & (table["corners"] < 0.5)
     found = share_of_rows(table.assign(right=right), "right")
@@ -262,7 +258,7 @@ def _face_found(run: Run) -> Outcome:
     return _judged(f"{found.text(0, 100)} % right", because, *_above(RELIABLE, found))
 
 
-def _needless(run: Run) -> Outcome:
+def _needless(run: Run) -> Judgement:
     table = pd.read_csv(run.folder / "ablation.csv").query("question == 'mask'")
     damage = table.set_index("variant")["damage_l2"]
     if not {MASKED, "none"} <= set(damage.index):
@@ -274,26 +270,26 @@ def _needless(run: Run) -> Outcome:
 
 FIG = OURS, STRONG
 CLAIMS = (
-    Claim("The averages of Table I", "Table I", PAPER, _averages, "four attackers, L1 and L2"),
+    Claim("The averages of Table I", "Table I", PRINTED, _averages, "four attackers, L1 and L2"),
     *(
         Claim(
             f"{label_of(name)}'s L1 and L2 relative to I-FGSM's",
             "Table I",
             ("i-fgsm", name),
             partial(_ratio, name=name),
-            " / ".join(f"{_printed(name, k) / _printed('i-fgsm', k):.2f}" for k in COLUMNS),
+            " / ".join(f"{ratio:.2f}" for ratio in AVERAGES.loc[name] / AVERAGES.loc["i-fgsm"]),
         )
         for name in (*OTHERS[1:], OURS)
     ),
-    Claim("Saliency-Aware changes the photo least", "Table I, § IV-D", PAPER, _least),
-    Claim("Always less change, on many settings", "§ IV-D", PAPER, _always, "4 samples"),
+    Claim("Saliency-Aware changes the photo least", "Table I, § IV-D", PRINTED, _least),
+    Claim("Always less change, on many settings", "§ IV-D", PRINTED, _always, "4 samples"),
     Claim("The background is not influenced", "§ III-B, Eq. 3–5", ("i-fgsm", OURS), _background),
     Claim("The change is human-imperceptible", "§ III-A, § III-C, Eq. 6", FIG, _imperceptible),
     Claim("The fakes are visibly broken", "Fig. 5, § IV-D", FIG, _broken),
     Claim("Effective on each of the five edits", "Fig. 5", FIG, _each_edit),
     Claim("Obvious artifacts, a reliable defence", "§ IV-D", FIG, _reliable),
-    Claim("Equivalent attack performance", "§ I, contribution 3", PAPER, _equivalent),
-    Claim("Effective at minimal information loss", "§ III-A", (EQUAL_DAMAGE,), _at_equal_damage),
+    Claim("Equivalent attack performance", "§ I, contribution 3", PRINTED, _equivalent),
+    Claim("Effective at minimal information loss", "§ III-A", (AT_EQUAL_DAMAGE,), _at_equal_damage),
     Claim("The background need not be perturbed", "§ I", ("ablation.csv",), _needless),
     Claim("Universally applicable, plug and play", "§ I, contribution 3", (), _universal),
     Claim("The saliency map finds the face", "§ II-D, § III-B", (MASKS,), _face_found),
@@ -317,4 +313,4 @@ def verify(folder: str | Path = "figures") -> pd.DataFrame:
     run = open_run(folder)
     lines = [(claim.text, claim.section, claim.printed, *claim.judge(run)) for claim in CLAIMS]
     lines.sort(key=lambda line: list(VERDICTS).index(line[4]))
-    return pd.DataFrame(lines, columns=["claim", "source", "printed", *Outcome._fields])
+    return pd.DataFrame(lines, columns=["claim", "source", "printed", *Judgement._fields])

@@ -2,8 +2,10 @@
 
 import statistics
 import timeit
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import pandas as pd
 import torch
@@ -12,7 +14,7 @@ from torch import Tensor
 from ..attacks import Attack
 from ..errors import one_of
 from ..images import as_saved
-from ..metrics import BACKGROUND, fake_damage
+from ..metrics import BACKGROUND, fake_damage, photo_change
 from ..runtime.progress import progress_bar
 from .evaluation import evaluate
 from .samples import FIG_5
@@ -59,18 +61,17 @@ def edit_faces(study: Study, attack: Attack, aimed_at: str = "each") -> Edits:
     study = study.readable()
     photos, fakes = clean_edits(study)
     labels = study.faces.labels.to(study.device)
-    targets = [study.targets(labels, [name] * len(photos)) for name in names]
-    chosen = [name for name in names if aimed_at in ("each", name)]
+    targets = {name: study.targets(labels, [name] * len(photos)) for name in names}
+    chosen = names if aimed_at == "each" else [aimed_at]
     saliency_map = study.saliency_map(photos)
     perturbed = {}
     with progress_bar(len(chosen) * len(photos) * attack.gradients) as bar:
         for name in chosen:
             bar.set_description(f"{len(photos)} images · against {name}")
-            target = targets[names.index(name)]
-            disrupted = study.disrupt(photos, target, attack, saliency_map, bar.update)
+            disrupted = study.disrupt(photos, targets[name], attack, saliency_map, bar.update)
             perturbed[name] = as_saved(disrupted)
     against = [perturbed.get(name, perturbed.get(aimed_at)) for name in names]
-    broken = [study.generate(*pair) for pair in zip(against, targets, strict=True)]
+    broken = [study.generate(*pair) for pair in zip(against, targets.values(), strict=True)]
     return Edits(
         photos=photos,
         names=names,
@@ -79,6 +80,28 @@ def edit_faces(study: Study, attack: Attack, aimed_at: str = "each") -> Edits:
         perturbed=torch.stack(against, 1),
         broken=torch.stack(broken, 1),
     )
+
+
+class Example(NamedTuple):
+    """One photo as each of some attacks disrupts it, and its fakes; in [-1, 1], with 8 bits."""
+
+    attacks: list[Attack]
+    pictures: Tensor  # (1 + attacks, 3, H, W): the photo, then the disrupted photos
+    fakes: Tensor  # of these, alike; of several edits, the first
+    psnr: list[float]  # of each disrupted photo, in dB
+    damage: list[float]  # to the fake of each: MSE
+
+
+def example(study: Study, edit: str, attacks: Iterable[Attack]) -> Example:
+    """Disrupt the first face of a study, see `Faces.readable`, against an edit with each attack."""
+    photo, labels, _ = next(study.readable().batches(1))
+    target, saliency_map = study.targets(labels, [edit]), study.saliency_map(photo)
+    attacks = list(attacks)
+    moved = [as_saved(study.disrupt(photo, target, a, saliency_map)) for a in attacks]
+    fake, *broken = fakes = [study.generate(picture, target) for picture in (photo, *moved)]
+    psnr = [photo_change(photo, picture, saliency_map)["psnr"].item() for picture in moved]
+    damage = [fake_damage(fake, one)["damage_l2"].item() for one in broken]
+    return Example(attacks, torch.cat([photo, *moved]), torch.cat(fakes)[:, :3], psnr, damage)
 
 
 def damage_by_edit(edits: Edits) -> pd.DataFrame:

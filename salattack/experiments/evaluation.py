@@ -6,13 +6,14 @@ forgotten. Memory does not grow with the number of pictures, and a killed run re
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
+from itertools import product
 from typing import NamedTuple
 
 import pandas as pd
 import torch
 from torch import Tensor
 
-from ..attacks import Attack
+from ..attacks import Attack, Tick
 from ..errors import SalattackError, one_of
 from ..faces.celeba import STARGAN_TEST
 from ..faces.sets import Face
@@ -85,6 +86,14 @@ def attackers(
     return {name: replace(at_strength(name, bound, step_size, steps), seed=seed) for name in chosen}
 
 
+def at_bounds(
+    names: Iterable[str], strengths: Iterable[tuple[float, float, int]], seed: int = 0
+) -> dict[tuple[str, float], Attack]:
+    """Return presets by name and bound, at each strength (bound, step size, steps)."""
+    pairs = product(names, strengths)
+    return {(n, how[0]): replace(at_strength(n, *how), seed=seed) for n, how in pairs}
+
+
 class Chunk(NamedTuple):
     """Faces that one attacker attacks together; each of a batch's chunks is written whole."""
 
@@ -102,7 +111,6 @@ class Batch(NamedTuple):
 
 
 Result = tuple[Chunk, pd.DataFrame]  # with its rows for the ledger: `KEYS` and the measures
-Tick = Callable[[int], object]  # called with the number of gradients just computed
 Engine = Callable[[Study, Mapping[str, Attack], Iterable[Batch], Tick], Iterable[Result]]
 
 
@@ -199,6 +207,33 @@ def _pending(
     """Yield what the ledger lacks, batch by batch; add the key of every sample to ``wanted``."""
     models = study.settings()
     given: set[str] = set()  # to the engine; an equal sample waits for the first one's rows
+    for places, faces in _batches(study, batch_size, ledger):
+        contents = [content(face) for face in faces.values()]
+        chunks = []
+        for attributes in aims(targets, places[0], len(places), study.edits.names):
+            edits = [attributes[place - places[0]] for place in faces]
+            whole = list(zip(contents, edits, strict=True))
+            for name, attack in attacks.items():
+                made_of = [models, asdict(attack), whole if attack.shared else None]
+                keys = [checksum([*made_of, *pair]) for pair in whole]
+                aim = list(zip(faces, edits, keys, strict=True))
+                wanted += [(study.faces.ids[place], place, name, *rest) for place, *rest in aim]
+                lacking = ledger.missing(keys) - given
+                # Equal faces are attacked once.
+                first_of = {one[-1]: one for one in reversed(aim) if one[-1] in lacking}
+                chosen = aim if first_of and attack.shared else sorted(first_of.values())
+                tick((len(places) - len(chosen)) * attack.gradients)
+                if chosen:
+                    chunks.append(Chunk(name, *zip(*chosen, strict=True)))
+                    given.update(keys)
+        if chunks:
+            yield Batch(faces, tuple(chunks))
+
+
+def _batches(
+    study: Study, batch_size: int, ledger: Ledger
+) -> Iterator[tuple[range, dict[int, Face]]]:
+    """Yield places of the sample and the faces there that can be read; the ledger notes others."""
     ids, sources, failed = study.faces.ids, study.faces.sources, 0
     ledger.forgive(sources)
     for first in range(0, len(ids), batch_size):
@@ -215,26 +250,7 @@ def _pending(
                         f"{failed} of {len(ids)} images could not be read, more than "
                         f"{FAILURES:.0%}; the last: {error}. Fix the data and start again"
                     ) from error
-        contents = {place: content(face) for place, face in faces.items()}
-        chunks = []
-        for attributes in aims(targets, first, len(places), study.edits.names):
-            edits = [attributes[place - first] for place in faces]
-            whole = [(contents[place], edit) for place, edit in zip(faces, edits, strict=True)]
-            for name, attack in attacks.items():
-                made_of = [models, asdict(attack), whole if attack.shared else None]
-                keys = [checksum([*made_of, *pair]) for pair in whole]
-                aim = list(zip(faces, edits, keys, strict=True))
-                wanted += [(ids[place], place, name, edit, key) for place, edit, key in aim]
-                lacking = ledger.missing(keys) - given
-                first_of = {one[-1]: one for one in reversed(aim)}  # equal faces are attacked once
-                chosen = [one for one in aim if one[-1] in lacking and one is first_of[one[-1]]]
-                chosen = aim if chosen and attack.shared else chosen
-                tick((len(places) - len(chosen)) * attack.gradients)
-                if chosen:
-                    chunks.append(Chunk(name, *zip(*chosen, strict=True)))
-                    given.update(keys)
-        if chunks:
-            yield Batch(faces, tuple(chunks))
+        yield places, faces
 
 
 def measure_here(

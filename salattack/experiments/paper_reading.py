@@ -18,18 +18,16 @@ from ..errors import SalattackError, one_of
 from ..metrics import BACKGROUND
 from ..presets import ATTACKERS, label_of
 from .evaluation import PRECISIONS, evaluate_variants
-from .statistics import Estimate, by_person, draws
+from .statistics import by_person, interval, redrawn
 from .study import Study
-from .table_1 import UNITS, printed_table_1
+from .table_1 import ERRORS, PRINTED, UNITS, printed_averages
 from .text import Column, as_text, save_table
 
-PRINTED = ("i-fgsm", "spread-spectrum", "eot-blur", "saliency-aware")  # Table I's order
-MEASURES = ("l1", "l2_x100")
-RESAMPLES = 999
+NEAREST = 20  # readings in the saved table
 
 # Bound and step in [-1, 1] units, and steps: "magnitude 0.1" (§ IV-A) read as nothing new, as the
 # bound, as the step, and in [0, 1] units.
-STRENGTHS = {
+ATTACK_STRENGTHS = {
     "bound 0.05, step 0.01": (0.05, 0.01, 10),  # Ruiz et al.'s code
     "bound 0.1, step 0.01": (0.1, 0.01, 10),  # their step: ten of them just reach 0.1
     "bound 0.1, step 0.02": (0.1, 0.02, 10),  # their ratio of step to bound
@@ -75,7 +73,7 @@ class Arithmetic(NamedTuple):
 
 
 # L2's kind → factor, whether a root. § IV-C says "2-norm"; × 100 and the numbers say a square.
-KINDS = {
+L2_KINDS = {
     "mean square": (1.0, False),
     "halved": (0.5, False),  # a loss is often half the square
     "summed over channels": (3.0, False),
@@ -85,14 +83,14 @@ KINDS = {
 
 # What is averaged → factor, whether masked. Errors next to as many unchanged images are halved;
 # differences of I_face = I × M (Eq. 2) in place of I know the face alone, for every attacker.
-AVERAGES = {"all": (1.0, False), "half unchanged": (0.5, False), "of I × M": (1.0, True)}
+AVERAGED = {"all": (1.0, False), "half unchanged": (0.5, False), "of I × M": (1.0, True)}
 
 
 def _arithmetic() -> dict[str, Arithmetic]:
     """Return every different arithmetic under its plainest name."""
     found: dict[Arithmetic, str] = {}
     for (average, (share, masked)), (kind, (factor, root)), one, two in product(
-        AVERAGES.items(), KINDS.items(), UNITS, UNITS
+        AVERAGED.items(), L2_KINDS.items(), UNITS, UNITS
     ):
         name = one if one == two else f"L1 {one}, L2 {two}"
         name += f", L2 {kind}" * (kind != "mean square") + f", {average}" * (average != "all")
@@ -122,13 +120,13 @@ StarGAN's test split of CelebA ("shuffled", seed 0, "bfloat16"). Bound 0.1, step
 [0, 1] is tied. Nothing printed says why half should be unchanged."""
 
 
-def attackers(strength: str, reading: str) -> dict[str, Attack]:
+def attacks_of(strength: str, reading: str) -> dict[str, Attack]:
     """Return Table I's four attackers as a known strength and attack reading have them, by name."""
-    if strength not in STRENGTHS:
-        raise one_of("strength", strength, STRENGTHS)
+    if strength not in ATTACK_STRENGTHS:
+        raise one_of("strength", strength, ATTACK_STRENGTHS)
     if reading not in ATTACK_READINGS:
         raise one_of("attack reading", reading, ATTACK_READINGS)
-    how, chosen = STRENGTHS[strength], ATTACK_READINGS[reading]
+    how, chosen = ATTACK_STRENGTHS[strength], ATTACK_READINGS[reading]
     attacks = {name: ATTACKERS[name].with_strength(*how) for name in PRINTED}
     for name in chosen.ball:
         attacks[name] = replace(attacks[name], start=how[0])
@@ -144,7 +142,7 @@ def measure(
     seed: int = 0,
     **options: object,
 ) -> pd.DataFrame:
-    """Attack with every chosen strength (None: all `STRENGTHS`) and reading (`ATTACK_READINGS`).
+    """Attack with each of `ATTACK_STRENGTHS` and `ATTACK_READINGS`, or with those that are named.
 
     EoT-Blur costs three times what all others do. Returns the rows of `evaluate_variants` by
     ``strength``, ``attackers`` (the reading) and ``attacker``, with each photo's ``salient`` share.
@@ -152,14 +150,14 @@ def measure(
     Raises:
         SalattackError: an unknown or no strength, reading or attacker, or as `evaluate`.
     """
-    chosen = STRENGTHS if strengths is None else strengths
+    chosen = ATTACK_STRENGTHS if strengths is None else strengths
     pairs = list(product(chosen, ATTACK_READINGS if readings is None else readings))
     if not pairs or not of:
         raise SalattackError("nothing to compare: give a strength, a reading and an attacker")
     if unknown := [name for name in of if name not in PRINTED]:
         raise one_of("attacker of Table I", unknown[0], PRINTED)
     variants = {
-        (*pair, name): replace(attackers(*pair)[name], seed=seed) for pair in pairs for name in of
+        (*pair, name): replace(attacks_of(*pair)[name], seed=seed) for pair in pairs for name in of
     }
     study, columns = study.readable(), ("strength", "attackers", "attacker")
     rows = evaluate_variants(study, variants, columns, tuple(PRECISIONS), **options)
@@ -172,8 +170,7 @@ def measure(
 
 def printed(of: Sequence[str] = PRINTED) -> np.ndarray:
     """Return Table I's averages of N attackers: (N, 2), L1 and L2 × 100."""
-    table = printed_table_1().query("sample == 'average'").set_index("attacker")
-    return table.loc[list(of), list(MEASURES)].to_numpy()
+    return printed_averages().loc[list(of)].to_numpy()
 
 
 def rounding(of: Sequence[str] = PRINTED) -> float:
@@ -200,7 +197,7 @@ def rank(rows: pd.DataFrame, *, seed: int = 0) -> pd.DataFrame:
     of = [name for name in PRINTED if name in set(rows["attacker"])]
     paper, lines, distances = printed(of), [], []
     for (strength, reading, precision), (sums, faces) in _by_person(rows, of).items():
-        people = np.concatenate([np.arange(len(sums))[None], draws(len(sums), seed, RESAMPLES)])
+        people = redrawn(len(sums), seed, 999)
         means = sums[people].mean(1) / faces[people].mean(1)[:, None, None, None]
         for name, (l1, l2, root, masked) in ARITHMETIC.items():
             part = means[:, :, int(masked)]
@@ -210,10 +207,9 @@ def rank(rows: pd.DataFrame, *, seed: int = 0) -> pd.DataFrame:
             distance = _root(residual, (1, 2))  # of the sample itself, then of draws
             level = residual[0].mean(0)
             distances.append(distance)
-            ends = np.percentile(distance[1:], [2.5, 97.5]) if len(sums) > 1 else (np.nan, np.nan)
             lines.append(
                 Reading(strength, reading, name, precision)._asdict()
-                | Estimate(distance[0], *ends).columns("distance")
+                | interval(distance).columns("distance")
                 | {"level": _root(level), "shape": _root(residual[0] - level)}
                 | dict(zip(_columns(of), ours[0].flat, strict=True))
             )
@@ -229,7 +225,7 @@ def _root(values: np.ndarray, axis: tuple[int, ...] | None = None) -> np.ndarray
 
 
 def _columns(of: Sequence[str]) -> list[str]:
-    return [f"{name} {measure}" for name in of for measure in MEASURES]
+    return [f"{name} {measure}" for name in of for measure in ERRORS]
 
 
 def _by_person(
@@ -293,17 +289,17 @@ def findings(rows: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame({"holds": statements}).map(bool).rename_axis("statement")
 
 
-def save(table: pd.DataFrame, folder: str | Path, count: int = 20) -> None:
-    """Write `rank`'s table as CSV, and its ``count`` nearest readings as Markdown."""
+def save_readings(folder: str | Path, table: pd.DataFrame) -> None:
+    """Write `rank`'s table as CSV, and its nearest readings as Markdown."""
     title = "Distance of each reading to Table I [95 %]; L1 and L2 as that reading has them."
-    save_table(folder, "paper_reading", table, presentable(nearest(table, count)), title)
+    save_table(folder, "paper_reading", table, presentable(nearest(table, NEAREST)), title)
 
 
 def presentable(table: pd.DataFrame) -> pd.DataFrame:
     """Return rows of `rank`'s table as text, each with its place; the printed values come first."""
     of = [name for name in PRINTED if f"{name} l1" in table]
     numbers = [Column(n, n, 3) for n in ("distance", "level", "shape")]
-    labels = [f"{label_of(name)} {measure}" for name in of for measure in ("L1", "L2 × 100")]
+    labels = [f"{label_of(name)} {measure}" for name in of for measure in ERRORS.values()]
     numbers += [Column(*pair, 4) for pair in zip(labels, _columns(of), strict=True)]
     paper = dict(zip(_columns(of), printed(of).flat, strict=True))
     table = table.assign(tied=table["tied"].map({True: "yes", False: "no"}))

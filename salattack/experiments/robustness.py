@@ -29,12 +29,12 @@ from ..minimum_norm import Saved
 from ..presets import label_of
 from ..runtime.progress import progress_bar
 from .evaluation import aims, table_of
-from .statistics import Estimate, mean_over_faces, summarised
+from .statistics import mean_over_faces, summarised
 from .study import Study
 from .text import Column, as_text, save_table
 
 Transform = Callable[[Tensor], Tensor]  # (N, 3, H, W) in [-1, 1] → the same, on the CPU
-UNTOUCHED = "8 bits"  # the saved picture as it is: what the others are compared to
+SAVED = "8 bits"  # the saved picture as it is: what the others are compared to
 TWICE = "edited twice"  # the untouched picture, and the fake of its fake
 SAMPLE = ["face_id", "attribute", "attacker"]
 
@@ -66,7 +66,7 @@ def crop_and_resize(images: Tensor, share: float) -> Tensor:
 
 
 TRANSFORMS: dict[str, Transform] = {
-    UNTOUCHED: as_saved,
+    SAVED: as_saved,
     **{f"JPEG {quality}": partial(jpeg, quality=quality) for quality in (95, 75, 50, 30)},
     "WebP 80": partial(webp, quality=80),
     **{f"Gaussian blur σ {sigma}": Blur("gaussian", 11, sigma) for sigma in (1, 2)},
@@ -139,7 +139,7 @@ def remaining_damage(
         its own output again, in the next of its edits (of "joint", each output in its next):
         ``l2``, the mean squared difference of T(I_ptb) and T(I_org); `fake_damage` between
         g(T(I_org)) and g(T(I_ptb)), so that T's own effect on the fake cancels; ``remaining``,
-        ``damage_l2`` over that at `UNTOUCHED`. All in [-1, 1].
+        ``damage_l2`` over that at `SAVED`. All in [-1, 1].
 
     Raises:
         SalattackError: an unknown target or transform, batch_size < 1, no attacker, or no face
@@ -152,7 +152,7 @@ def remaining_damage(
     study, names = study.readable(), study.edits.names
     rounds = len(aims(targets, 0, 1, names))
     work = len(study.faces) * rounds * sum(a.gradients for a in attacks.values())
-    apply = {UNTOUCHED: as_saved} | dict(transforms)
+    apply = {SAVED: as_saved} | dict(transforms)
     if unknown := [name for name in asked_after if name not in apply]:
         raise one_of("transform", unknown[0], apply)
     asked = through(study.generator, [apply[name] for name in asked_after])
@@ -191,12 +191,8 @@ def _targets(study: Study, labels: Tensor, edits: Sequence[str]) -> tuple[Target
         edit_labels(row, edit) if edit in ATTRIBUTES else row
         for row, edit in zip(labels.split(1), edits, strict=True)
     ]
-    following = dict(zip(names, (*names[1:], names[0]), strict=True))
-    turned = [following.get(edit, edit) for edit in edits]
-    return study.targets(labels, edits), study.targets(torch.cat(after), turned)
-
-
-Fakes = dict[str, tuple[Tensor, Tensor]]  # name of T → T(images), g(T(images))
+    following = [names[(names.index(edit) + 1) % len(names)] for edit in edits]
+    return study.targets(labels, edits), study.targets(torch.cat(after), following)
 
 
 def _fakes(
@@ -207,10 +203,11 @@ def _fakes(
     target: Targets,
     second: Targets,
     images: Tensor,
-) -> Fakes:
+) -> dict[str, tuple[Tensor, Tensor]]:
+    """Return T(images) and g(T(images)) by the name of T; at `TWICE`, g has edited its own fake."""
     seen = {name: edited(transform, images, face_ids, seed) for name, transform in apply.items()}
     fakes = {name: (picture, study.generate(picture, target)) for name, picture in seen.items()}
-    saved, fake = fakes[UNTOUCHED]
+    saved, fake = fakes[SAVED]
     pairs = zip(fake.split(3, 1), second if isinstance(second, tuple) else (second,), strict=True)
     return fakes | {TWICE: (saved, torch.cat([study.generate(*pair) for pair in pairs], 1))}
 
@@ -221,30 +218,29 @@ def summarise(rows: pd.DataFrame, seed: int = 0) -> pd.DataFrame:
     Returns:
         A row per transform and attacker, in order of appearance: ``faces``; the means ``l2``,
         ``damage_l2`` and ``success``; ``remaining``, the mean damage over the mean damage at
-        `UNTOUCHED`, NaN where that is zero; and ``_low`` and ``_high`` (95 %) of ``damage_l2`` and
+        `SAVED`, NaN where that is zero; and ``_low`` and ``_high`` (95 %) of ``damage_l2`` and
         ``remaining``, NaN for a single person.
     """
     by = ["transform", "attacker"]
-    untouched = rows[rows["transform"] == UNTOUCHED].set_index(SAMPLE)["damage_l2"]
-
-    def remaining(group: pd.DataFrame, _: str, seed: int) -> Estimate:
-        return mean_over_faces(group, "damage_l2", seed, "untouched")
-
-    measures = {"damage_l2": mean_over_faces, "remaining": remaining}
-    table = summarised(rows.join(untouched.rename("untouched"), on=SAMPLE), by, measures, seed)
+    untouched = rows[rows["transform"] == SAVED].set_index(SAMPLE)["damage_l2"]
+    rows = rows.join(untouched.rename("untouched"), on=SAMPLE)
+    measures = {
+        "damage_l2": mean_over_faces,
+        "remaining": lambda rows, _, seed: mean_over_faces(rows, "damage_l2", seed, "untouched"),
+    }
+    table = summarised(rows, by, measures, seed)
     faces = rows.groupby([*by, "face_id"])[["l2", "success"]].mean()
     return table.join(faces.groupby(level=by).mean())
 
 
-def summary(rows: pd.DataFrame, seed: int = 0) -> pd.DataFrame:
+def percent_left(table: pd.DataFrame) -> pd.DataFrame:
     """Return how many percent of the damage are left [95 %]: transforms × attackers, as text."""
-    table = as_text(summarise(rows, seed), [Column("left", "remaining", 0, 100)])
-    transforms, attackers = (table.index.unique(name) for name in table.index.names)
-    wide = table["left"].unstack("attacker").loc[transforms, attackers]
+    left = as_text(table, [Column("left", "remaining", 0, 100)])["left"]
+    wide = left.unstack("attacker", sort=False)
     return wide.rename_axis(index="Edit of the photo", columns=None)
 
 
-def findings(rows: pd.DataFrame) -> pd.DataFrame:
+def harder_leaves_less(rows: pd.DataFrame) -> pd.DataFrame:
     """Count on how many samples (a face and an edit) the harder transform of a pair leaves less.
 
     A row per attacker, a column per pair of `HARDER`: "k of n". Rows must have all `TRANSFORMS`.
@@ -255,7 +251,7 @@ def findings(rows: pd.DataFrame) -> pd.DataFrame:
     return found.rename(index=label_of).rename_axis("Attacker")
 
 
-def save_tables(rows: pd.DataFrame, folder: str | Path, seed: int = 0) -> None:
-    """Write ``robustness.csv`` (`summarise`) and ``robustness.md`` (`summary`)."""
+def save_left(folder: str | Path, table: pd.DataFrame) -> None:
+    """Write `summarise`'s result as ``robustness.csv``, and `percent_left` as ``robustness.md``."""
     title = "Damage left, in % of that on the untouched 8-bit picture: ratio of means [95 %]."
-    save_table(folder, "robustness", summarise(rows, seed), summary(rows, seed), title)
+    save_table(folder, "robustness", table, percent_left(table), title)

@@ -15,13 +15,13 @@ from ..presets import ATTACKERS
 from ..runtime.files import sha256
 from ..saliency import SALIENCY_MODELS
 from .statistics import Estimate, estimate, mean, person_of, ratio_of_means
+from .table_1 import PRINTED, psnr
 
-TABLE, FIG_5 = "table_1_samples.csv", "fig_5_samples.csv"
-KEYS = ["face_id", "attacker", "attribute", "precision"]
-MEASURES = ["l1", "l2", "linf", "ssim", "damage_l2"]
+TABLE_1, FIG_5 = "table_1_samples.csv", "fig_5_samples.csv"
+SAMPLE_KEYS = ["face_id", "attacker", "attribute", "precision"]
+NUMBERS = ["l1", "l2", "linf", "ssim", "damage_l2"]
 OUTSIDE = ["background_l1", "background_linf"]  # empty where a photo has no background
-OURS, OTHERS = "saliency-aware", ("i-fgsm", "spread-spectrum", "eot-blur")
-PAPER = (*OTHERS, OURS)
+*OTHERS, OURS = PRINTED
 MAGNITUDE = 0.1  # § IV-A, in [-1, 1]
 LEVEL = 2 / 255  # one 8-bit step in [-1, 1]: rounding moves a change by half of it
 STRONG = f"picture at magnitude {MAGNITUDE}"
@@ -61,7 +61,7 @@ def people(rows: pd.DataFrame, key: str) -> pd.DataFrame:
 def open_run(folder: str | Path) -> Run:
     """Return a run's samples, ready for its claims; errors as `read_samples`."""
     folder = Path(folder)
-    every = read_samples(folder).query("attacker in @PAPER")
+    every = read_samples(folder).query("attacker in @PRINTED")
     saved = every[every["precision"] == "uint8"]
     mine = saved[saved["attacker"] == OURS]
     found = [mine.iloc[:0], mine]
@@ -72,7 +72,7 @@ def open_run(folder: str | Path) -> Run:
     return Run(folder, every, saved, mine, (found[:1] + strong)[-1])
 
 
-def read_samples(folder: str | Path, name: str = TABLE) -> pd.DataFrame:
+def read_samples(folder: str | Path, name: str = TABLE_1) -> pd.DataFrame:
     """Return the rows that `evaluate` gave: the columns above, ``place``, ``success``, ``psnr``.
 
     ``success`` and ``psnr`` are derived again, so that one number decides what is broken.
@@ -83,22 +83,22 @@ def read_samples(folder: str | Path, name: str = TABLE) -> pd.DataFrame:
     """
     path = Path(folder) / name
     try:
-        rows = pd.read_csv(path, dtype=dict.fromkeys(KEYS, "str"))
+        rows = pd.read_csv(path, dtype=dict.fromkeys(SAMPLE_KEYS, "str"))
     except FileNotFoundError:
         raise SalattackError(
             f"no {name} in {folder}; `salattack reproduce` or `salattack evaluate` writes it"
         ) from None
     except (OSError, UnicodeDecodeError, pd.errors.ParserError, pd.errors.EmptyDataError) as error:
         raise SalattackError(f"cannot read {path}: {error}; make the table again") from error
-    if lacking := [name for name in (*KEYS, *MEASURES, *OUTSIDE) if name not in rows]:
+    if lacking := [name for name in (*SAMPLE_KEYS, *NUMBERS, *OUTSIDE) if name not in rows]:
         raise SalattackError(f"{path} lacks the column {lacking[0]}; make the table again")
-    numbers = rows[[*MEASURES, *OUTSIDE]].apply(pd.to_numeric, errors="coerce")
-    wrong = ~np.isfinite(numbers[MEASURES]).all(axis=1) | rows[KEYS].isna().any(axis=1)
+    numbers = rows[[*NUMBERS, *OUTSIDE]].apply(pd.to_numeric, errors="coerce")
+    wrong = ~np.isfinite(numbers[NUMBERS]).all(axis=1) | rows[SAMPLE_KEYS].isna().any(axis=1)
     wrong |= (numbers[OUTSIDE].isna() & rows[OUTSIDE].notna()).any(axis=1)
     if wrong.any():
         line = int(np.flatnonzero(wrong)[0]) + 2  # as an editor counts, after the header
         raise SalattackError(f"{path}, line {line}, is not whole; make the table again")
-    if rows.duplicated(KEYS).any():
+    if rows.duplicated(SAMPLE_KEYS).any():
         raise SalattackError(f"{path} holds a sample twice; make the table again")
     if "uint8" not in set(rows["precision"]):
         raise SalattackError(f"{path} has no saved pictures (precision uint8); run again")
@@ -106,11 +106,10 @@ def read_samples(folder: str | Path, name: str = TABLE) -> pd.DataFrame:
     samples = [set(map(tuple, group.values)) for _, group in rows.groupby("attacker")[sample]]
     if any(other != samples[0] for other in samples):
         raise SalattackError(f"the attackers of {path} have other samples each; finish the run")
-    with np.errstate(divide="ignore"):  # an unchanged photo has an infinite PSNR
-        psnr = 10 * np.log10(4 / numbers["l2"])  # the peak of [-1, 1] is 2
     place = rows["place"] if "place" in rows else pd.factorize(rows["face_id"])[0]
     success = (numbers["damage_l2"] > SUCCESS).astype(float)
-    return rows[KEYS].join(numbers).assign(place=place, success=success, psnr=psnr)
+    derived = {"place": place, "success": success, "psnr": psnr(numbers["l2"])}
+    return rows[SAMPLE_KEYS].join(numbers).assign(**derived)
 
 
 def strength(rows: pd.DataFrame, parameters: Mapping | None) -> str:
@@ -137,7 +136,7 @@ def recorded(folder: Path) -> Mapping | None:
             continue
         try:
             record = json.loads(path.read_text(encoding="utf-8"))
-            if record["outputs"].get(TABLE) == sha256(folder / TABLE):
+            if record["outputs"].get(TABLE_1) == sha256(folder / TABLE_1):
                 if name == "manifest.json":
                     return dict(record["notebooks"]["attack_comparison"]["parameters"])
                 models = {kind: record.get("settings", {}).get(kind, [None])[0] for kind in MODELS}
@@ -161,7 +160,7 @@ def premises(folder: str | Path = "figures", parameters: Mapping | None = None) 
     if any(not MODELS[kind][name].shipped for kind, name in used.items()):
         published = f"the models are {' and '.join(used.values())}"
     people = person_of(rows["face_id"]).nunique()
-    how = strength(rows[rows["attacker"].isin(PAPER)], known)
+    how = strength(rows[rows["attacker"].isin(PRINTED)], known)
     return (
         f"Independent reproduction; {published}. {rows['face_id'].nunique()} faces of {people} "
         f"people; {how}; photo errors in [0, 1] of the saved 8-bit picture, "

@@ -6,46 +6,24 @@ the change that this takes is what is measured. Any `Study` will do, whatever it
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from itertools import product
-from pathlib import Path
-from typing import NamedTuple
 
 import pandas as pd
-import torch
-from torch import Tensor
 
 from ..attacks import Attack
 from ..errors import SalattackError
-from ..images import as_saved
-from ..metrics import fake_damage, photo_change
-from ..presets import MINIMUM_NORM, at_strength, attacker
-from .evaluation import evaluate_variants
+from ..presets import MINIMUM_NORM, attacker
+from .demonstration import Example, example
+from .evaluation import at_bounds, evaluate_variants
 from .statistics import mean_over_faces, median_over_people, share_of_rows, summarised
 from .study import Study
-from .text import Column, as_text, save_table
 
 SMALLEST = ("minimum-norm", "minimum-norm-everywhere")
 Key = tuple[str, float]  # of an attacker: its name and bound
-NO_LIMIT = 2.0  # a bound that holds back nothing in [-1, 1]: that of a minimum-norm attacker
-MEASURES = {
+ESTIMATES = {
     "success": share_of_rows,
     **dict.fromkeys(("psnr", "ssim"), median_over_people),
     **dict.fromkeys(("l1", "l2", "background_l1", "damage_l2"), mean_over_faces),
 }
-COLUMNS = (
-    Column("broken %", "success", 0, 100),
-    Column("PSNR in dB, median", "psnr", 1),
-    Column("SSIM, median", "ssim", 3),
-    Column("L1 in [0, 1]", "l1", 4, 0.5),
-    Column("L2 × 100 in [0, 1]", "l2", 4, 25),
-    Column("background L1 in [0, 1]", "background_l1", 4, 0.5),
-    Column("damage: MSE in [-1, 1]", "damage_l2", 3),
-    Column("gradients", "gradients", 0),
-)
-TITLE = (
-    "Change of the photo, and share of fakes above 0.05: medians over photos and edits, means over "
-    "photos [95 % over people; of shares exact, over fakes], saved photos."
-)
 
 
 def attacks(
@@ -56,18 +34,14 @@ def attacks(
     *,
     seed: int = 0,
 ) -> dict[Key, Attack]:
-    """Return attackers by name and bound: ``fixed`` ones at each strength, ``smallest`` ones once.
+    """Return `at_bounds` of the ``fixed`` attackers, and once the minimum-norm ones, ``smallest``.
 
-    ``strengths`` are bound and step in [-1, 1], and steps. A minimum-norm attacker's bound is
-    `NO_LIMIT`, and it spends so many ``gradients`` on a photo and an edit.
+    The bound of these is no limit, and they spend so many ``gradients`` on a photo and an edit.
 
     Raises:
         SalattackError: an unknown attacker, or ``smallest`` names one of a fixed strength.
     """
-    chosen = {
-        (name, strength[0]): replace(at_strength(name, *strength), seed=seed)
-        for name, strength in product(fixed, strengths)
-    }
+    chosen = at_bounds(fixed, strengths, seed)
     for name in smallest:
         attack = attacker(name, steps=gradients, seed=seed)
         if attack.until is None:
@@ -93,32 +67,10 @@ def summarise(rows: pd.DataFrame, seed: int = 0) -> pd.DataFrame:
     fakes; the medians over samples of ``psnr`` in dB and ``ssim``; the other means over faces, in
     [-1, 1]; each with ``_low`` and ``_high`` (95 %); and ``gradients`` for each sample.
     """
-    table = summarised(rows, ["attacker", "bound"], MEASURES, seed)
+    table = summarised(rows, ["attacker", "bound"], ESTIMATES, seed)
     groups = rows.groupby(["attacker", "bound"], sort=False)["gradients"]
     table.insert(1, "samples", groups.size())
     return table.assign(gradients=groups.mean())
-
-
-def presentable(table: pd.DataFrame) -> pd.DataFrame:
-    """Return `summarise`'s result as text, a row per attacker and bound."""
-    bounds = {bound: "–" if bound >= NO_LIMIT else f"{bound:g}" for _, bound in table.index}
-    return as_text(table, COLUMNS).rename(index=bounds, level="bound")
-
-
-def save(folder: str | Path, table: pd.DataFrame) -> None:
-    """Write `summarise`'s result as CSV (units of [-1, 1]) and Markdown (as shown)."""
-    save_table(folder, "smallest_change", table, presentable(table), TITLE)
-
-
-class Example(NamedTuple):
-    """One photo, and what attackers make of it and of its fake; in [-1, 1], saved with 8 bits."""
-
-    names: list[str]  # of the attackers
-    bounds: list[float]  # theirs
-    pictures: Tensor  # (1 + attackers, 3, H, W): the photo, then as each has disrupted it
-    fakes: Tensor  # theirs, alike
-    psnr: list[float]  # of each disrupted photo, in dB
-    damage: list[float]  # to the fake of each: MSE
 
 
 def examples(
@@ -136,24 +88,18 @@ def examples(
     Raises:
         SalattackError: an attacker that the rows lack.
     """
-    study = study.readable()
-    study, found = replace(study, faces=study.faces.subset(n)), []
-    for photo, labels, (face_id,) in study.batches(1):
+    faces, found = study.readable().faces, []
+    for place, face_id in enumerate(faces.ids[:n]):
         mine = rows[rows["face_id"] == face_id]
         edit = mine["attribute"].iloc[0]
-        target, saliency_map = study.targets(labels, [edit]), study.saliency_map(photo)
-        bounds, pictures = [], [photo]
+        chosen = []
         for name in names:
             tried = mine.query("attacker == @name and attribute == @edit").sort_values("bound")
             if tried.empty:
                 raise SalattackError(f"{name} was not measured; add it to the attackers")
             broken = tried[tried["success"] == 1]
-            bounds.append(float((tried.tail(1) if broken.empty else broken)["bound"].iloc[0]))
-            attack = attacks[name, bounds[-1]]
-            pictures.append(as_saved(study.disrupt(photo, target, attack, saliency_map)))
-        fakes = [study.generate(picture, target) for picture in pictures]
-        psnr = [photo_change(photo, p, saliency_map)["psnr"].item() for p in pictures[1:]]
-        damage = [fake_damage(fakes[0], fake)["damage_l2"].item() for fake in fakes[1:]]
-        both = torch.cat(pictures), torch.cat(fakes)[:, :3]  # of several edits, the first
-        found.append(Example(list(names), bounds, *both, psnr, damage))
+            bound = (tried.tail(1) if broken.empty else broken)["bound"].iloc[0]
+            chosen.append(attacks[name, bound])
+        one = replace(study, faces=faces.subset(slice(place, place + 1)))
+        found.append(example(one, edit, chosen))
     return found

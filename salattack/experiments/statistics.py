@@ -11,6 +11,11 @@ RESAMPLES = 9999
 SHIPPED_FACE = r"^(P\d+)-(\w+)$"  # "P001-selfie": a person and the kind of picture
 
 
+def columns_of(key: str) -> list[str]:
+    """Return the columns that a table has of an estimate: its value and the interval's ends."""
+    return [key, f"{key}_low", f"{key}_high"]
+
+
 class Estimate(NamedTuple):
     """A number and its 95 % interval, NaN where a single person gives none."""
 
@@ -19,8 +24,8 @@ class Estimate(NamedTuple):
     high: float
 
     def columns(self, key: str) -> dict[str, float]:
-        """Return it as columns of a table: ``key``, ``key_low`` and ``key_high``."""
-        return dict(zip((key, f"{key}_low", f"{key}_high"), self, strict=True))
+        """Return it as columns of a table, named as `columns_of` does."""
+        return dict(zip(columns_of(key), self, strict=True))
 
     def text(self, digits: int, factor: float = 1) -> str:
         """Return it as "value [low, high]", each times ``factor``."""
@@ -101,9 +106,23 @@ def ratio_of_means(values: np.ndarray, reference: np.ndarray) -> np.ndarray:
         return values.mean(-1) / reference.mean(-1)
 
 
-def draws(n: int, seed: int = 0, resamples: int = RESAMPLES) -> np.ndarray:
-    """Return ``resamples`` bootstrap samples of n people: (resamples, n) indices."""
-    return np.random.default_rng(seed).integers(n, size=(resamples, n))
+def redrawn(n: int, seed: int = 0, resamples: int | None = None) -> np.ndarray:
+    """Return indices of n people and of their bootstrap samples, (1 + resamples, n).
+
+    The first row is everybody, and the only one where a single person is all there is. None takes
+    `RESAMPLES`, or fewer for a sample so large that the memory would not hold them.
+    """
+    resamples = min(RESAMPLES, max(999, 5 * 10**7 // n)) if resamples is None else resamples
+    drawn = np.random.default_rng(seed).integers(n, size=(resamples if n > 1 else 0, n))
+    return np.concatenate([np.arange(n)[None], drawn])
+
+
+def interval(values: np.ndarray) -> Estimate:
+    """Return a statistic of each row of `redrawn` as the estimate with its percentile interval."""
+    value, drawn = float(values[0]), values[1:]
+    if not len(drawn) or np.isnan(value):
+        return Estimate(value, np.nan, np.nan)
+    return Estimate(value, *(float(end) for end in np.nanpercentile(drawn, [2.5, 97.5])))
 
 
 def estimate(statistic: Callable[..., np.ndarray], *samples: np.ndarray, seed: int = 0) -> Estimate:
@@ -111,11 +130,7 @@ def estimate(statistic: Callable[..., np.ndarray], *samples: np.ndarray, seed: i
 
     It reduces arrays (..., n) along the last axis. Several samples are drawn together (paired).
     """
-    n = len(samples[0])
-    value = float(statistic(*samples)) if n else np.nan
-    if n < 2 or np.isnan(value):
-        return Estimate(value, np.nan, np.nan)
-    resamples = min(RESAMPLES, max(999, 5 * 10**7 // n))  # bounds the memory of large samples
-    chosen = draws(n, seed, resamples)
-    drawn = statistic(*(sample[chosen] for sample in samples))
-    return Estimate(value, *(float(end) for end in np.nanpercentile(drawn, [2.5, 97.5])))
+    if not len(samples[0]):
+        return Estimate(np.nan, np.nan, np.nan)
+    chosen = redrawn(len(samples[0]), seed)
+    return interval(statistic(*(sample[chosen] for sample in samples)))

@@ -9,7 +9,8 @@ from ..runtime.files import RESOURCES
 from .evaluation import PRECISIONS, samples
 from .statistics import SHIPPED_FACE, mean_over_faces, person_of, share_of_rows, summarised
 
-PRINTED = RESOURCES / "table_1_printed.csv"
+PRINTED = ("i-fgsm", "spread-spectrum", "eot-blur", "saliency-aware")  # in the paper's order
+ERRORS = {"l1": "L1", "l2_x100": "L2 × 100"}  # that are printed
 MEASURES = ("l1", "l2_x100", "background_l1", "psnr", "ssim", "damage_l2")
 PAIRED = ("l1", "l2_x100", "damage_l2")  # whose difference to I-FGSM is taken person by person
 UNITS = {"[0, 1]": 0.5, "[-1, 1]": 1.0}  # name → what one unit of [-1, 1] is in it
@@ -39,14 +40,13 @@ def table_1(
         raise one_of("unit", unit, UNITS)
     if precision not in PRECISIONS:
         raise one_of("precision", precision, PRECISIONS)
-    scale = UNITS[unit]
-    with np.errstate(divide="ignore"):  # an unchanged photo has an infinite PSNR
-        rows = rows[rows["precision"] == precision].assign(
-            psnr=lambda r: 10 * np.log10(4 / r["l2"]),  # the peak of [-1, 1] is 2
-            l1=lambda r: r["l1"] * scale,
-            background_l1=lambda r: r["background_l1"] * scale,
-            l2_x100=lambda r: 100 * r["l2"] * scale**2,
-        )
+    scale, rows = UNITS[unit], rows[rows["precision"] == precision]
+    rows = rows.assign(
+        psnr=psnr(rows["l2"]),
+        l1=rows["l1"] * scale,
+        background_l1=rows["background_l1"] * scale,
+        l2_x100=100 * rows["l2"] * scale**2,
+    )
     means, reference = list(MEASURES), rows[rows["attacker"] == "i-fgsm"]
     if not reference.empty:
         sample = ["face_id", "attribute"]
@@ -58,7 +58,7 @@ def table_1(
     result = summarised(rows, ["attacker"], measures, seed)
     people = person_of(rows["face_id"]).groupby(rows["attacker"]).nunique()
     result.insert(1, "people", people)
-    paper = printed_table_1().query("sample == 'average'").set_index("attacker")
+    paper = printed_averages()
     for ours, ratio in (("l1", "l1_ratio"), ("l2_x100", "l2_ratio")):
         if "i-fgsm" in result.index:
             result[ratio] = result[ours] / result.loc["i-fgsm", ours]
@@ -85,7 +85,7 @@ def by_sample_size(
         faces = chosen.groupby("attacker")["place"].nunique()
         chosen = chosen[chosen["attacker"].isin(faces.index[faces == faces.max()])]
         parts[name] = table_1(chosen, unit=unit, seed=seed)
-        for measure in ("l1", "l2_x100"):
+        for measure in ERRORS:
             paper = printed[measure].get(name)
             parts[name][f"paper_{measure}"] = np.nan if paper is None else paper
     return pd.concat(parts, names=["sample"]).drop(columns=["paper_l1_ratio", "paper_l2_ratio"])
@@ -100,10 +100,21 @@ def by_kind(rows: pd.DataFrame, *, unit: str = "[0, 1]", seed: int = 0) -> pd.Da
 
 def printed_table_1() -> pd.DataFrame:
     """Return Table I as printed: attacker, sample, images, l1 and l2_x100 (units not stated)."""
-    return pd.read_csv(PRINTED)
+    return pd.read_csv(RESOURCES / "table_1_printed.csv")
 
 
-def findings(rows: pd.DataFrame) -> pd.DataFrame:
+def printed_averages() -> pd.DataFrame:
+    """Return Table I's averages over its samples: l1 and l2_x100 by attacker."""
+    return printed_table_1().query("sample == 'average'").set_index("attacker")[list(ERRORS)]
+
+
+def psnr(l2: pd.Series) -> pd.Series:
+    """Return the PSNR in dB of mean squares in [-1, 1], infinite for an unchanged photo."""
+    with np.errstate(divide="ignore"):
+        return 10 * np.log10(4 / l2)  # the peak of [-1, 1] is 2
+
+
+def less_change(rows: pd.DataFrame) -> pd.DataFrame:
     """Count on how many samples the paper's claim holds: less change than each other attacker.
 
     Columns: on how many samples (a face and an edit) of `evaluate` Saliency-Aware changes the saved

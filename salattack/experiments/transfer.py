@@ -151,7 +151,7 @@ def table(matrices: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
     return pd.concat(named, names=["attacker"]).round(4)
 
 
-def save(folder: str | Path, matrices: Mapping[str, pd.DataFrame]) -> None:
+def save_matrices(folder: str | Path, matrices: Mapping[str, pd.DataFrame]) -> None:
     """Write `table` as ``transfer.csv`` and ``transfer.md``."""
     whole = table(matrices)
     text = as_text(whole, [Column(f"damage to {name}", name, 4) for name in whole])

@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 from ..runtime.files import RESOURCES
 
-PICTURES = (".jpg", ".png")  # of photographs, and charts
+FIGURE_SUFFIXES = (".jpg", ".png")  # of photographs, and charts
 
 
 class Caption(NamedTuple):

@@ -10,7 +10,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator
 
-from ..experiments.paper_reading import MEASURES, PRINTED, printed
+from ..experiments.paper_reading import printed
+from ..experiments.statistics import columns_of
+from ..experiments.table_1 import ERRORS, PRINTED
 from ..metrics import SUCCESS
 from ..presets import label_of
 from .style import FONT, STYLES, WIDTH
@@ -36,11 +38,6 @@ def _styled(names: Iterable[object]) -> Iterator[tuple[Style, object]]:
     return ((STYLES.get(name) or next(others), name) for name in names)
 
 
-def _by_bound(means: pd.DataFrame) -> Iterator[tuple[Style, tuple[str, pd.DataFrame]]]:
-    for style, name in _styled(means["attacker"].unique()):
-        yield style, (name, means[means["attacker"] == name].sort_values("bound"))
-
-
 def _curve(axes: Axes, x: Iterable, y: Iterable, style: Style, label: str) -> None:
     colour, marker, line = style
     marks = {"marker": marker, "markersize": 4.5, "markerfacecolor": "white"}
@@ -55,6 +52,13 @@ def _estimates(
     value, low, high = (found[name] for name in found)
     axes.hlines(y, low, high, color=style[0], lw=1.1)
     _curve(axes, value, y, (*style[:2], ""), label)
+
+
+def _panels(
+    width: float, height: float, rows: int = 1, columns: int = 1, **options: object
+) -> tuple[Figure, Axes]:
+    figure = Figure(figsize=(width, height), layout="constrained")
+    return figure, figure.subplots(rows, columns, **options)
 
 
 def _threshold(axes: Axes, draw: str = "axhline") -> None:
@@ -82,10 +86,10 @@ def _label_ends(axes: Axes, ends: Sequence[End], x: float, step: float) -> None:
 @matplotlib.rc_context(FONT)
 def trade_off(means: pd.DataFrame) -> Figure:
     """Draw damage against change of the photo: a curve per attacker of `means`, by its bounds."""
-    figure = Figure(figsize=(5.0, 3.4), layout="constrained")
-    axes = figure.subplots()
+    figure, axes = _panels(5.0, 3.4)
     ends = []
-    for style, (name, curve) in _by_bound(means):
+    for style, name in _styled(means.index.unique("attacker")):
+        curve = means.loc[name].sort_index()
         x, y = 100 * curve["l2"], curve["damage_l2"]
         _curve(axes, x, y, style, label_of(name))
         ends.append((x.iloc[-1], y.iloc[-1], label_of(name), style[0]))
@@ -115,11 +119,12 @@ def trade_off_appendix(means: pd.DataFrame) -> Figure:
         ("damage_features", "in features:\ndistance, no unit"),
     ]
     damages = [(measure, label) for measure, label in damages if measure in means]
-    figure = Figure(figsize=(WIDTH, 1.0 + 2.0 * len(damages)), layout="constrained")
-    axes = figure.subplots(len(damages), len(changes), sharex="col", sharey="row")
+    shape = len(damages), len(changes)
+    figure, axes = _panels(WIDTH, 1.0 + 2.0 * len(damages), *shape, sharex="col", sharey="row")
     pairs = zip(axes.flat, product(damages, changes), strict=True)
     for panel, ((damage, name_of_damage), (measure, factor, label)) in pairs:
-        for style, (name, curve) in _by_bound(means):
+        for style, name in _styled(means.index.unique("attacker")):
+            curve = means.loc[name].sort_index()
             _curve(panel, factor * curve[measure], curve[damage], style, label_of(name))
         panel.set(xlabel=label, ylabel=name_of_damage, xscale="log", yscale="log")
         panel.label_outer()
@@ -132,8 +137,7 @@ def trade_off_appendix(means: pd.DataFrame) -> Figure:
 @matplotlib.rc_context(FONT)
 def transfer(matrix: pd.DataFrame) -> Figure:
     """Draw a matrix of `across`: rows what was aimed at, columns what is then asked."""
-    figure = Figure(figsize=(5.2, 3.2), layout="constrained")
-    axes = figure.subplots()
+    figure, axes = _panels(5.2, 3.2)
     shades = axes.imshow(matrix.clip(1e-4), cmap="Greys", norm="log", aspect="auto")
     labels = [re.sub("[-_]", "\n", name, count=1) for name in matrix.columns]
     axes.set_xticks(range(matrix.shape[1]), labels)
@@ -166,9 +170,8 @@ def training(curve: pd.DataFrame) -> Figure:
         "broken": "share of outputs above 0.05",
     }
     averaged = curve[curve["weights"] == "average"]
-    figure = Figure(figsize=(WIDTH, 3.6), layout="constrained")
-    places = figure.subplots(2, 2, sharex=True).flat
-    for axes, (measure, label) in zip(places, panels.items(), strict=True):
+    figure, places = _panels(WIDTH, 3.6, 2, 2, sharex=True)
+    for axes, (measure, label) in zip(places.flat, panels.items(), strict=True):
         _curve(axes, averaged["step"], averaged[measure], STYLES["i-fgsm"], label)
         axes.set(title=label, ylim=(0, 1.08 * averaged[measure].max()))
     figure.supxlabel("step", fontsize=9)
@@ -195,20 +198,18 @@ def robustness(table: pd.DataFrame) -> Figure:
         labels[kind] = (start + y - 1) / 2, y - 0.1
         y += 0.5
     size = 0.055 * len(attackers) + 0.07
-    figure = Figure(figsize=(WIDTH, size * y + 0.9), layout="constrained")
-    axes = figure.subplots()
+    figure, axes = _panels(WIDTH, size * y + 0.9)
     axes.axvline(100, color="0.6", lw=0.8, ls="--", zorder=0)
     for number, (style, name) in enumerate(_styled(attackers)):
         rows = table.xs(name, level="attacker").loc[transforms]
-        left = 100 * rows[["remaining", "remaining_low", "remaining_high"]]
+        left = 100 * rows[columns_of("remaining")]
         untouched = f"{label_of(name)} ({rows['damage_l2'].iloc[0]:.3f})"
         place = (number + 0.5) / len(attackers)
         _estimates(axes, left, list(places.values()), place, style, untouched)
     axes.set_yticks(list(places.values()), list(places))
     axes.set(ylim=(y - 0.9, -0.6), xlim=(0, None))
     axes.tick_params(axis="y", length=0)
-    axes.grid(axis="x", color="0.9", lw=0.6)
-    axes.set_axisbelow(True)
+    axes.grid(axis="x")
     aside = {"transform": axes.get_yaxis_transform(), "va": "center", "style": "italic"}
     for kind, (middle, end) in labels.items():
         if kind not in places and end - middle > 0.95:  # one row needs no heading
@@ -229,16 +230,15 @@ def paper_reading(table: pd.DataFrame) -> Figure:
         table: some rows of `rank`, up to five, in order of appearance.
     """
     attackers = [name for name in PRINTED if f"{name} l1" in table]
-    paper, labels = printed(attackers), ("L1", "L2 × 100")
+    paper = printed(attackers)
     texts = ["printed: the averages of Table I"] + [
         f"reading {number}: {row.strength}; {row.attackers}; errors in {row.arithmetic}; "
         f"stored as {row.precision} (distance {row.distance:.2f})"
         for number, row in enumerate(table.itertuples(), start=1)
     ]
     height = 1.0 + 0.42 * len(attackers) + 0.17 * len(table)
-    figure = Figure(figsize=(WIDTH, height), layout="constrained")
-    panels = figure.subplots(1, 2, sharey=True)
-    for column, (axes, measure) in enumerate(zip(panels, MEASURES, strict=True)):
+    figure, panels = _panels(WIDTH, height, 1, 2, sharey=True)
+    for column, (axes, (measure, label)) in enumerate(zip(panels, ERRORS.items(), strict=True)):
         values = [paper[:, column], *table[[f"{n} {measure}" for n in attackers]].to_numpy()]
         for number, (style, row) in enumerate(zip(STYLES.values(), values, strict=False)):
             at = [i + 0.4 * (number / (len(values) - 1) - 0.5) for i in range(len(attackers))]
@@ -246,10 +246,9 @@ def paper_reading(table: pd.DataFrame) -> Figure:
             beside = {"textcoords": "offset points", "va": "center", "fontsize": 8}
             for value, y in zip(row, at, strict=True):
                 axes.annotate(f"{value:.3f}", (value, y), (6, 0), **beside)
-        axes.set_xlabel(labels[column])
+        axes.set_xlabel(label)
         axes.set_xlim(0, 1.15 * axes.get_xlim()[1])
-        axes.grid(axis="x", color="0.9", lw=0.6)
-        axes.set_axisbelow(True)
+        axes.grid(axis="x")
     panels[0].set_yticks(range(len(attackers)), [label_of(name) for name in attackers])
     panels[0].set_ylim(len(attackers) - 0.5, -0.5)
     handles = panels[0].get_legend_handles_labels()[0]
@@ -262,21 +261,20 @@ def published(table: pd.DataFrame) -> Figure:
     """Draw each attacker's damage to each generator, a panel for each bound of `summary`."""
     generators, bounds, attackers = (table.index.unique(name) for name in table.index.names)
     height = 0.9 + len(generators) * (0.07 * len(attackers) + 0.15)
-    figure = Figure(figsize=(WIDTH, height), layout="constrained")
-    panels = figure.subplots(1, len(bounds), sharex=True, sharey=True, squeeze=False)[0]
-    for axes, bound in zip(panels, bounds, strict=True):
+    share = {"sharex": True, "sharey": True, "squeeze": False}
+    figure, panels = _panels(WIDTH, height, 1, len(bounds), **share)
+    for axes, bound in zip(panels[0], bounds, strict=True):
         for number, (style, name) in enumerate(_styled(attackers)):
             rows = table.xs((bound, name), level=("bound", "attacker"))
-            found = rows[["damage_l2", "damage_l2_low", "damage_l2_high"]]
             at, place = generators.get_indexer(rows.index), (number + 0.5) / len(attackers)
-            _estimates(axes, found, at, place, style, label_of(name))
+            _estimates(axes, rows[columns_of("damage_l2")], at, place, style, label_of(name))
         _threshold(axes, "axvline")
         label = "damage: MSE in [-1, 1]; broken right of the line"
         axes.set(xscale="log", title=f"bound {bound:g}", xlabel=label)
         axes.set_yticks(range(len(generators)), generators)
         axes.tick_params(axis="y", length=0)
-    panels[0].set_ylim(len(generators) - 0.5, -0.5)
-    figure.legend(*panels[0].get_legend_handles_labels(), loc="outside upper center", ncols=3)
+    axes.set_ylim(len(generators) - 0.5, -0.5)
+    figure.legend(*axes.get_legend_handles_labels(), loc="outside upper center", ncols=3)
     return figure
 
 
@@ -291,8 +289,7 @@ def smallest_change(rows: pd.DataFrame) -> Figure:
     Args:
         rows: from `smallest_change.measure`: attacker, bound, ``psnr`` in dB and ``success``.
     """
-    figure = Figure(figsize=(5.6, 3.4), layout="constrained")
-    axes = figure.subplots()
+    figure, axes = _panels(5.6, 3.4)
     strip, ends = 103, []
     for (colour, marker, line), name in _styled(rows["attacker"].unique()):
         group = rows[rows["attacker"] == name]
@@ -314,7 +311,6 @@ def smallest_change(rows: pd.DataFrame) -> Figure:
     n = len(rows) // len(rows.groupby(["attacker", "bound"]))
     axes.set(xlabel="PSNR of the photo in dB: less change →", ylabel=f"fakes broken, % of {n}")
     axes.set(ylim=(-3, strip + 4), yticks=range(0, 101, 20))
-    axes.grid(axis="y", color="0.92", lw=0.6)
-    axes.set_axisbelow(True)
+    axes.grid(axis="y", color="0.92")
     _label_ends(axes, ends, 1.01, 0.07)
     return figure

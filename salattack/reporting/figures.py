@@ -21,8 +21,8 @@ from ..images import to_uint8
 from ..metrics import SUCCESS
 from .style import FONT, WIDTH
 
-COLUMNS = {"Male": "Gender", "Young": "Age"}  # what Fig. 2 and 5 call these edits
-BROKEN = "#D55E00"  # frames a fake whose error exceeds the threshold
+EDIT_LABELS = {"Male": "Gender", "Young": "Age"}  # what Fig. 2 and 5 call these edits
+FRAME = "#D55E00"  # frames a fake whose error exceeds the threshold
 AMPLIFICATION = 5
 
 
@@ -40,12 +40,12 @@ def _score(axes: Axes, error: float | str) -> None:
     """Write an error, or a note, into a picture's corner; frame a picture that counts as broken."""
     note = isinstance(error, str)
     broken = not note and error > SUCCESS
-    box = {"boxstyle": "square,pad=0.15", "fc": BROKEN if broken else "0.25", "ec": "none"}
+    box = {"boxstyle": "square,pad=0.15", "fc": FRAME if broken else "0.25", "ec": "none"}
     place = {"ha": "right", "va": "bottom", "transform": axes.transAxes}
     text = error if note else f"{error:.3f}"
     axes.text(0.96, 0.04, text, color="white", fontsize=7, bbox=box, **place)
     if broken:
-        frame = Rectangle((0, 0), 1, 1, transform=axes.transAxes, fill=False, ec=BROKEN, lw=2.4)
+        frame = Rectangle((0, 0), 1, 1, transform=axes.transAxes, fill=False, ec=FRAME, lw=2.4)
         axes.add_patch(frame)
 
 
@@ -99,7 +99,7 @@ def same_size(pictures: Sequence[Tensor], side: int = 256) -> list[Tensor]:
 
 def edit_label(name: str) -> str:
     """Return how the figures call an edit: hair colours by name, what is flipped as a whole."""
-    return COLUMNS.get(name, name.replace("_", " ").capitalize())
+    return EDIT_LABELS.get(name, name.replace("_", " ").capitalize())
 
 
 def teaser(

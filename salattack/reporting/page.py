@@ -17,17 +17,15 @@ from PIL import Image
 
 from .. import __version__
 from ..experiments.claims import ASSUMING, NOT, REPRODUCED, UNTESTED, VERDICTS
-from ..experiments.samples import premises, read_samples
+from ..experiments.samples import MODELS, premises, read_samples
 from ..experiments.table_1 import by_sample_size, table_1
-from ..generators import GENERATORS
 from ..runtime.files import RESOURCES, write_text
-from ..saliency import SALIENCY_MODELS
-from .captions import CAPTIONS, PICTURES, Caption
+from .captions import CAPTIONS, FIGURE_SUFFIXES, Caption
 from .tables import DAMAGE_CAPTION, TABLE_CAPTION, damage_table, flat_layout
 
 MARKS = {REPRODUCED: "●", ASSUMING: "◐", NOT: "○", UNTESTED: "–"}
 WIDGET = "application/vnd.jupyter.widget-view+json"  # an output that is dead without a kernel
-WIDTH = 1200  # pixels of a picture in the page; the files themselves are for print
+PAGE_WIDTH = 1200  # pixels of a picture in the page; the files themselves are for print
 
 
 def tally(claims: pd.DataFrame) -> str:
@@ -44,7 +42,7 @@ def overview(folder: str | Path) -> pd.DataFrame:
     return damage_table(table[shown])
 
 
-def as_text(claims: pd.DataFrame, given: str) -> str:
+def claims_text(claims: pd.DataFrame, given: str) -> str:
     """Return `verify`'s result for a terminal: its `premises`, a block a claim, and the tally."""
     width = min(shutil.get_terminal_size().columns, 100)
     fill = partial(textwrap.fill, width=width, break_on_hyphens=False)
@@ -79,7 +77,7 @@ def write_report(
     The pages need no network and no file beside them.
 
     Args:
-        claims: from `verify`; grouped by its column ``group``, or by ``verdict`` without one.
+        claims: from `verify`.
         folder: of the run's tables and PNG figures. If it has a manifest, the page shows only the
             figures that the manifest lists.
         notebooks: executed ones, in the order in which they are to be listed.
@@ -91,27 +89,27 @@ def write_report(
     folder, place, links = Path(folder), Path(place), {}
     for path in notebooks:
         title, body = _notebook(path)
-        links[_write(place / f"{path.stem}.html", _page(title=title, notebook=body)).name] = title
+        links[_write(place / f"{path.stem}.html", _rendered(title=title, notebook=body)).name] = (
+            title
+        )
     path = folder / "manifest.json"
     manifest = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
     written = manifest.get("outputs")  # other files are not this run's
     found = [p for at in (folder, folder / "published") for p in sorted(at.glob("*"))]
     figures = [
         name
-        for name in (p.relative_to(folder).as_posix() for p in found if p.suffix in PICTURES)
+        for name in (p.relative_to(folder).as_posix() for p in found if p.suffix in FIGURE_SUFFIXES)
         if written is None or name in written or name.startswith("published/")
     ]
     figures.sort(key=lambda name: [*CAPTIONS, name].index(name))
-    groups = claims.groupby("group" if "group" in claims else "verdict", sort=False)
-    models = (*GENERATORS.values(), *SALIENCY_MODELS.values())
-    shipped = {model.file for model in models if model.shipped}
+    shipped = {model.file for kind in MODELS.values() for model in kind.values() if model.shipped}
     rows = read_samples(folder)
     return _write(
         place / "index.html",
-        _page(
+        _rendered(
             title="Reproduction report: Defending Deepfakes by Saliency-Aware Attack",
             standins="weights" in manifest and set(manifest["weights"]) <= shipped,
-            groups={name: rows.to_dict("records") for name, rows in groups},
+            groups=claims.groupby("verdict", sort=False),
             marks=MARKS,
             tally=tally(claims),
             premises=premises(folder),
@@ -130,7 +128,7 @@ def _write(path: Path, text: str) -> Path:
     return path
 
 
-def _page(**content: object) -> str:
+def _rendered(**content: object) -> str:
     import jinja2
 
     loader = jinja2.FileSystemLoader(RESOURCES)
@@ -143,12 +141,16 @@ def _figure(folder: Path, name: str) -> dict:
     """Return what the page shows of a figure: texts, notebook, size, and its pixels in a URI."""
     title = Path(name).stem.replace("_", " ").capitalize()
     with Image.open(folder / name) as image:
-        image.thumbnail((WIDTH, 4 * WIDTH), Image.Resampling.LANCZOS)
+        image.thumbnail((PAGE_WIDTH, 4 * PAGE_WIDTH), Image.Resampling.LANCZOS)
         known = CAPTIONS.get(name, Caption(title, title, ""))
-        return known._asdict() | {"width": image.width, "height": image.height, "uri": _uri(image)}
+        return known._asdict() | {
+            "width": image.width,
+            "height": image.height,
+            "uri": _picture_uri(image),
+        }
 
 
-def _uri(image: Image.Image) -> str:
+def _picture_uri(image: Image.Image) -> str:
     """Return a picture as WebP in a URI; at this quality all pages together stay below 3 MB."""
     pixels = io.BytesIO()
     image.convert("RGB").save(pixels, "webp", quality=75)
@@ -186,11 +188,8 @@ def _notebook(path: Path) -> tuple[str, str]:
         from latex2mathml.converter import convert
         from nbconvert import HTMLExporter
 
-    formulas: list[str] = []
-
-    def put_aside(found: re.Match) -> str:
-        formulas.append(convert(found[1] or found[2], "block" if found[1] else "inline"))
-        return f"formula{len(formulas) - 1}set"
+    def formula(found: re.Match) -> str:
+        return convert(found[1] or found[2], display="block" if found[1] else "inline")
 
     notebook = nbformat.read(path, as_version=4)
     strip(notebook)
@@ -198,21 +197,17 @@ def _notebook(path: Path) -> tuple[str, str]:
     title = found[1].strip() if (found := re.search("^# (.+)", lines, re.M)) else path.stem
     for cell in notebook.cells:
         if cell.cell_type == "markdown":
-            cell.source = re.sub(r"\$\$(.+?)\$\$|\$(.+?)\$", put_aside, cell.source, flags=re.S)
+            cell.source = re.sub(r"\$\$(.+?)\$\$|\$(.+?)\$", formula, cell.source, flags=re.S)
         for output in cell.get("outputs", ()):
             data = output.get("data", {})
             if kind := next(iter({"image/png", "image/jpeg"} & data.keys()), None):
                 with Image.open(io.BytesIO(base64.b64decode(data[kind]))) as image:
-                    tag = f'<img src="{_uri(image)}" alt="{escape(title)}">'
+                    tag = f'<img src="{_picture_uri(image)}" alt="{escape(title)}">'
                 output["data"] = {"text/html": tag}
     exporter = HTMLExporter(
         template_name="basic",  # the cells alone: no MathJax, no require.js, no style
         exclude_input_prompt=True,
         exclude_output_prompt=True,
         exclude_anchor_links=True,
-        mathjax_url="",
-        require_js_url="",
-        jquery_url="",
     )
-    html = exporter.from_notebook_node(notebook)[0]
-    return title, re.sub(r"formula(\d+)set", lambda found: formulas[int(found[1])], html)
+    return title, exporter.from_notebook_node(notebook)[0]

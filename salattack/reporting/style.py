@@ -28,6 +28,9 @@ FONT = {
     "axes.titlesize": 9,
     "axes.spines.top": False,
     "axes.spines.right": False,
+    "axes.axisbelow": True,  # the grid, where a chart has one
+    "grid.color": "0.9",
+    "grid.linewidth": 0.6,
     "legend.frameon": False,
 }
 # Okabe and Ito's colours, each with a marker and a line, so that grey prints tell them apart. An
@@ -51,7 +54,7 @@ def preview(figure: Figure) -> "Preview":
     """Return the figure as a picture for a notebook: JPEG or 256-colour PNG, the smaller one."""
     from IPython.display import Image as Preview
 
-    picture = _drawn(figure, SCREEN_DPI)
+    picture = _rasterised(figure, SCREEN_DPI)
     files = {kind: _coded(picture, kind) for kind in ("jpeg", "png")}
     kind = min(files, key=lambda kind: len(files[kind]))
     return Preview(files[kind], format=kind)
@@ -74,11 +77,11 @@ def save(figure: Figure, path: str | Path, *, vector: bool = False) -> Path:
                 figure.savefig(beside, dpi=dpi, metadata={"CreationDate": None})
         else:
             kind = "png" if path.suffix == ".png" else "jpeg"
-            beside.write_bytes(_coded(_drawn(figure, dpi), kind))
+            beside.write_bytes(_coded(_rasterised(figure, dpi), kind))
     return path
 
 
-def _drawn(figure: Figure, dpi: int) -> Image.Image:
+def _rasterised(figure: Figure, dpi: int) -> Image.Image:
     buffer = io.BytesIO()
     figure.savefig(buffer, dpi=dpi)
     return Image.open(buffer).convert("RGB")

@@ -5,24 +5,30 @@ from pathlib import Path
 
 import pandas as pd
 
-from ..experiments.table_1 import PAPER_SIZES, by_kind, by_sample_size, printed_table_1, table_1
+from ..experiments.table_1 import (
+    ERRORS,
+    PAPER_SIZES,
+    PRINTED,
+    by_kind,
+    by_sample_size,
+    printed_table_1,
+    table_1,
+)
 from ..experiments.text import Column, as_text
 from ..presets import label_of
 from ..runtime.files import write_text
 
-ERRORS = {"l1": "L1", "l2_x100": "L2 × 100"}
 TITLES = {"tiny": "Tiny (100)", "small": "Small (500)", "middle": "Middle (1000)"}
 TITLES |= {"large": "Large (2000)", "average": "Average"}
 
-BACKGROUND, DAMAGE = Column("Background L1", "background_l1", 4), Column("Damage", "damage_l2", 3)
-COLUMNS = (
-    DAMAGE,
+DAMAGE_COLUMNS = (
+    Column("Damage", "damage_l2", 3),
     Column("Broken %", "success", 0, 100),
     Column("PSNR (dB)", "psnr", 1),
     Column("SSIM", "ssim", 3),
-    BACKGROUND,
+    Column("Background L1", "background_l1", 4),
 )
-KINDS = (Column("L1", "l1", 4), BACKGROUND, DAMAGE)
+KIND_COLUMNS = (Column("L1", "l1", 4), DAMAGE_COLUMNS[-1], DAMAGE_COLUMNS[0])
 TABLE_CAPTION = (
     "Table I in the paper's layout: change of the photo, printed and measured here. Best in bold; "
     "a dash marks what was not printed or not measured."
@@ -45,9 +51,8 @@ def paper_layout(sizes: pd.DataFrame) -> pd.DataFrame:
     over the paper's four samples, and has a value here only where all four were measured. Another
     sample of this run has a last column of its own, which the paper does not have.
     """
-    attackers = printed_table_1()["attacker"].unique()
     printed = printed_table_1().pivot(index="attacker", columns="sample", values=list(ERRORS))
-    here = sizes[list(ERRORS)].unstack("sample").reindex(attackers)
+    here = sizes[list(ERRORS)].unstack("sample").reindex(PRINTED)
     for error in ERRORS:
         four = here[error].reindex(columns=list(PAPER_SIZES))
         here[error, "average"] = four.mean(axis=1, skipna=False)
@@ -56,24 +61,22 @@ def paper_layout(sizes: pd.DataFrame) -> pd.DataFrame:
         titles["all"] = f"{sizes.loc['all', 'faces'].max()} faces"
     both = pd.concat({"printed": printed, "here": here}).swaplevel().swaplevel(axis=1)
     return both.reindex(
-        index=pd.MultiIndex.from_product([attackers, ["printed", "here"]]),
+        index=pd.MultiIndex.from_product([PRINTED, ["printed", "here"]]),
         columns=pd.MultiIndex.from_product([titles, ERRORS]),
     ).rename(index=label_of, columns=titles)
 
 
-def damage_table(table: pd.DataFrame, columns: Sequence[Column] = COLUMNS) -> pd.DataFrame:
+def damage_table(table: pd.DataFrame, columns: Sequence[Column] = DAMAGE_COLUMNS) -> pd.DataFrame:
     """Return `table_1`'s result as text, a statistic per column: damage first, then the photo."""
     return as_text(table, columns).rename_axis("Attacker")
 
 
 def kinds_table(table: pd.DataFrame) -> pd.DataFrame:
     """Return `by_kind`'s result as text: selfies beside portraits."""
-    parts = [
-        damage_table(table.loc[kind], KINDS).add_suffix(f", {kind}s")
-        for kind in table.index.unique("kind")
-    ]
-    text = pd.concat(parts, axis=1)
-    return text[[name for column in KINDS for name in text if name.startswith(f"{column.label},")]]
+    kinds = table.index.unique("kind")
+    parts = [damage_table(table.loc[kind], KIND_COLUMNS).add_suffix(f", {kind}s") for kind in kinds]
+    order = [f"{column.label}, {kind}s" for column in KIND_COLUMNS for kind in kinds]
+    return pd.concat(parts, axis=1)[order]
 
 
 def shown_layout(layout: pd.DataFrame, bold: str = "**{}**") -> pd.DataFrame:

@@ -13,13 +13,12 @@ import torch
 
 from ..errors import SalattackError
 from ..experiments.evaluation import sample_size
+from ..experiments.samples import MODELS
 from ..faces import load_faces
 from ..faces.sets import Faces
-from ..generators import GENERATORS
 from ..runtime import assets
 from ..runtime.files import sha256
 from ..runtime.weights import SHIPPED_WEIGHTS
-from ..saliency import SALIENCY_MODELS
 
 PACKAGES = ("torch", "torchvision", "torchmetrics", "numpy", "scipy", "pillow", "openpeople")
 
@@ -32,7 +31,7 @@ def manifest(runs: Mapping, made: Iterable[Path], settings: Mapping, jobs: int =
     """
     compared = runs["attack_comparison"]["parameters"]
     weights = {path.name: sha256(path) for path in sorted(SHIPPED_WEIGHTS.glob("*.safetensors"))}
-    for kind, known in (("generator", GENERATORS), ("saliency", SALIENCY_MODELS)):
+    for kind, known in MODELS.items():
         model, path = known[compared[kind]], compared[f"{kind}_weights"]
         if path:
             weights[Path(path).name] = sha256(Path(path))

@@ -20,13 +20,13 @@ from salattack.experiments.claims import (
     CLAIMS,
     MASKED,
     NOT,
-    PUBLISHED,
+    PUBLISHED_TABLE,
     REPRODUCED,
     UNTESTED,
 )
 from salattack.experiments.samples import (
     FIG_5,
-    TABLE,
+    TABLE_1,
     open_run,
     premises,
     read_samples,
@@ -144,13 +144,13 @@ def at_equal_damage(*ratio, attacker="saliency-aware"):
 def published(*damage):
     columns = {"generator": [f"g{i}" for i in range(len(damage))], "bound": 0.1}
     ends = {f"damage_l2{end}": list(damage) for end in ("", "_low", "_high")}
-    return write(PUBLISHED, attacker="saliency-aware", **columns, **ends)
+    return write(PUBLISHED_TABLE, attacker="saliency-aware", **columns, **ends)
 
 
 def only_weak(rows, folder):
     published(0.2)(rows, folder)
-    table = pd.read_csv(folder / PUBLISHED).assign(bound=0.05)
-    table.to_csv(folder / PUBLISHED, index=False)
+    table = pd.read_csv(folder / PUBLISHED_TABLE).assign(bound=0.05)
+    table.to_csv(folder / PUBLISHED_TABLE, index=False)
     return rows
 
 
@@ -269,7 +269,7 @@ CASES = [
 
 @pytest.mark.parametrize(("claim", "alter", "verdict"), CASES)
 def test_verdicts(tmp_path, claim, alter, verdict):
-    alter(table(100), tmp_path).to_csv(tmp_path / TABLE, index=False)
+    alter(table(100), tmp_path).to_csv(tmp_path / TABLE_1, index=False)
     found = judge(claim, tmp_path)
     assert found.verdict == verdict, found
     assert found.because.endswith(".") and found.measured
@@ -286,13 +286,13 @@ def test_every_claim_has_its_section_and_its_cases():
 
 def test_the_largest_sample_holds_all_four(tmp_path):
     rows = table(2000, spread=0)
-    rows[rows["precision"] == "uint8"].to_csv(tmp_path / TABLE, index=False)
+    rows[rows["precision"] == "uint8"].to_csv(tmp_path / TABLE_1, index=False)
     assert judge(ALWAYS, tmp_path).verdict == REPRODUCED
 
 
 def test_fig_5_is_judged_at_its_magnitude_with_table_1_beside_it(tmp_path):
     fig_5(damage_l2=0.2, success=1)(table(20), tmp_path).assign(damage_l2=0.01).to_csv(
-        tmp_path / TABLE, index=False
+        tmp_path / TABLE_1, index=False
     )
     found = judge(BROKEN, tmp_path)
     assert found.verdict == REPRODUCED
@@ -307,11 +307,11 @@ def test_intervals_are_over_people(tmp_path):
     rows = table(20).assign(face_id=ids)
     people = np.arange(20) // 2
     both = change(rows, "damage_l2", np.tile(0.1 + 0.01 * people, 2))
-    both.to_csv(tmp_path / TABLE, index=False)
+    both.to_csv(tmp_path / TABLE_1, index=False)
     found = judge(BROKEN, tmp_path).measured
     once = table(10).assign(face_id=[f"P{i:03}" for i in range(10)] * 8)
     change(once, "damage_l2", np.tile(0.1 + 0.01 * np.arange(10), 2)).to_csv(
-        tmp_path / TABLE, index=False
+        tmp_path / TABLE_1, index=False
     )
     alone = judge(BROKEN, tmp_path).measured
     assert found.split(",")[:2] == alone.split(",")[:2]
@@ -326,12 +326,12 @@ def test_intervals_are_over_people(tmp_path):
     ],
 )
 def test_the_page_says_whose_models_it_used(tmp_path, parameters, words):
-    table(2).to_csv(tmp_path / TABLE, index=False)
+    table(2).to_csv(tmp_path / TABLE_1, index=False)
     assert premises(tmp_path, parameters).startswith(f"Independent reproduction; {words}. 2 faces")
 
 
 def test_saved_pictures_alone_are_enough(tmp_path):
-    table(20).query("precision == 'uint8'").to_csv(tmp_path / TABLE, index=False)
+    table(20).query("precision == 'uint8'").to_csv(tmp_path / TABLE_1, index=False)
     assert judge("The averages of Table I", tmp_path).verdict == REPRODUCED
 
 
@@ -357,16 +357,16 @@ def test_broken_tables_are_refused(tmp_path, content, message):
     if isinstance(content, pd.DataFrame):
         content = content.to_csv(index=False)
     if content is not None:
-        (tmp_path / TABLE).write_bytes(content.encode("latin-1"))
+        (tmp_path / TABLE_1).write_bytes(content.encode("latin-1"))
     with pytest.raises(SalattackError, match=message):
         verify.verify(tmp_path)
 
 
 @pytest.mark.parametrize("name", ["manifest.json", "run.json"])
 def test_the_strength_is_that_of_the_tables_own_run(tmp_path, name):
-    table(5).to_csv(tmp_path / TABLE, index=False)
+    table(5).to_csv(tmp_path / TABLE_1, index=False)
     assert "strength not recorded, largest change of a pixel 0.100" in premises(tmp_path)
-    outputs = {TABLE: sha256((tmp_path / TABLE).read_bytes()).hexdigest()}
+    outputs = {TABLE_1: sha256((tmp_path / TABLE_1).read_bytes()).hexdigest()}
     given = {"bound": 0.2, "step_size": 0.1}
     record = {"outputs": outputs, "parameters": given}
     if name == "manifest.json":
@@ -375,7 +375,7 @@ def test_the_strength_is_that_of_the_tables_own_run(tmp_path, name):
     path = tmp_path / name
     path.write_text(json.dumps(record))
     assert "bound 0.2 and step 0.1 in [-1, 1], 10 steps" in premises(tmp_path)
-    path.write_text(json.dumps(record | {"outputs": {TABLE: "of another run"}}))
+    path.write_text(json.dumps(record | {"outputs": {TABLE_1: "of another run"}}))
     assert recorded(tmp_path) is None
     for broken in ("{", "[]", json.dumps({"outputs": outputs})):
         path.write_text(broken)
@@ -384,8 +384,8 @@ def test_the_strength_is_that_of_the_tables_own_run(tmp_path, name):
 
 
 def test_a_run_of_published_models_is_recorded_as_such(tmp_path):
-    table(5).to_csv(tmp_path / TABLE, index=False)
-    outputs = {TABLE: sha256((tmp_path / TABLE).read_bytes()).hexdigest()}
+    table(5).to_csv(tmp_path / TABLE_1, index=False)
+    outputs = {TABLE_1: sha256((tmp_path / TABLE_1).read_bytes()).hexdigest()}
     settings = {"generator": ["stargan-celeba-128", "digest"], "saliency": ["pfan-light", "d"]}
     record = {"outputs": outputs, "parameters": {}, "settings": settings}
     (tmp_path / "run.json").write_text(json.dumps(record))
@@ -417,7 +417,7 @@ def command(monkeypatch, *arguments):
 
 
 def test_the_command_prints_every_claim_as_wide_as_it_may(tmp_path, monkeypatch, capsys):
-    table(5).to_csv(tmp_path / TABLE, index=False)
+    table(5).to_csv(tmp_path / TABLE_1, index=False)
     monkeypatch.setenv("COLUMNS", "60")
     assert command(monkeypatch, tmp_path) == 0  # whatever the verdicts
     text = capsys.readouterr().out
@@ -433,7 +433,7 @@ def test_the_command_fails_where_there_is_nothing_to_judge(tmp_path, monkeypatch
     assert command(monkeypatch, tmp_path / "nowhere") == 1
     assert "no table_1_samples.csv" in capsys.readouterr().err
     pgd = table(3).query("attacker == 'i-fgsm'").assign(attacker="pgd")
-    pgd.to_csv(tmp_path / TABLE, index=False)
+    pgd.to_csv(tmp_path / TABLE_1, index=False)
     assert command(monkeypatch, tmp_path) == 1
     said = capsys.readouterr()
     assert (
@@ -443,7 +443,7 @@ def test_the_command_fails_where_there_is_nothing_to_judge(tmp_path, monkeypatch
 
 
 def test_the_command_writes_the_report(tmp_path, monkeypatch, capsys):
-    table(5).to_csv(tmp_path / TABLE, index=False)
+    table(5).to_csv(tmp_path / TABLE_1, index=False)
     notebooks = tmp_path / "executed"
     notebooks.mkdir()
     shutil.copy(ROOT / "notebooks" / "attack_comparison.ipynb", notebooks)

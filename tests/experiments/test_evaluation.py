@@ -7,7 +7,7 @@ import torch
 
 from salattack import metrics
 from salattack.errors import SalattackError
-from salattack.experiments import demonstration, evaluation, robustness, table_1, trade_off
+from salattack.experiments import demonstration, evaluation, robustness, table_1, text, trade_off
 from salattack.experiments import study as studies
 from salattack.faces import load_faces
 from salattack.generators import ATTRIBUTES, edit_labels
@@ -67,7 +67,7 @@ def test_rows_are_measured_on_what_is_saved(study, rows, attacks):
 
 
 def test_saliency_aware_changes_the_photo_less_on_every_sample(rows):
-    found = table_1.findings(rows)
+    found = table_1.less_change(rows)
     assert found.loc["I-FGSM", "Saliency-Aware has less L1"] == "4 of 4"
     assert found.loc["I-FGSM", "Saliency-Aware has less L2"] == "4 of 4"
     assert (found["photos left unchanged"] == "0 of 4").all()
@@ -163,13 +163,13 @@ def test_an_attacker_under_a_name_of_ones_own_is_in_every_table(study, attacks, 
     attacks = {"mine": attacks["i-fgsm"], "i-fgsm": attacks["i-fgsm"]} | attacks
     two = replace(study, faces=study.faces.subset(2))
     rows = evaluation.evaluate(two, attacks, progress=False)
-    assert list(table_1.findings(rows).index) == ["mine", "I-FGSM", "Saliency-Aware"]
+    assert list(table_1.less_change(rows).index) == ["mine", "I-FGSM", "Saliency-Aware"]
     table = table_1.table_1(rows)
     assert list(tables.damage_table(table).index) == ["mine", "I-FGSM", "Saliency-Aware"]
     tables.save_tables(rows, tmp_path, 100)
     assert "mine" in (tmp_path / "table_1_by_size.csv").read_text()
     shown = trade_off.means(rows.assign(bound=0.05))
-    assert trade_off.presentable(shown).index.get_level_values("attacker")[0] == "mine"
+    assert text.TRADE_OFF.text(shown).index.get_level_values("attacker")[0] == "mine"
     assert charts.trade_off(shown).axes[0].lines[0].get_label() == "mine"
 
 

@@ -11,12 +11,12 @@ from salattack.experiments.ledger import Ledger
 from salattack.experiments.paper_reading import (
     ARITHMETIC,
     ATTACK_READINGS,
+    ATTACK_STRENGTHS,
     PAPER,
     PRINTED,
-    STRENGTHS,
     Arithmetic,
     Reading,
-    attackers,
+    attacks_of,
     concentration,
     findings,
     measure,
@@ -25,7 +25,7 @@ from salattack.experiments.paper_reading import (
     printed,
     rank,
     rounding,
-    save,
+    save_readings,
 )
 from salattack.experiments.study import open_study
 from salattack.presets import ATTACKERS
@@ -83,13 +83,13 @@ def made_up(arithmetic: str, strength: str = STRENGTH, reading: str = MASKED, sp
 # The attackers
 
 
-@pytest.mark.parametrize("strength", STRENGTHS)
+@pytest.mark.parametrize("strength", ATTACK_STRENGTHS)
 @pytest.mark.parametrize("reading", ATTACK_READINGS)
 def test_every_reading_gives_the_four_attackers_at_its_strength(strength, reading):
-    attacks = attackers(strength, reading)
+    attacks = attacks_of(strength, reading)
     assert tuple(attacks) == PRINTED
     for name, attack in attacks.items():
-        assert (attack.bound, attack.step_size, attack.steps) == STRENGTHS[strength]
+        assert (attack.bound, attack.step_size, attack.steps) == ATTACK_STRENGTHS[strength]
         in_ball = name in ATTACK_READINGS[reading].ball
         assert attack.start == (attack.bound if in_ball else ATTACKERS[name].start)
         assert (attack.start_in == "everywhere") == (
@@ -98,22 +98,22 @@ def test_every_reading_gives_the_four_attackers_at_its_strength(strength, readin
 
 
 def test_the_plain_reading_is_the_presets():
-    assert attackers(STRENGTH, "at the photo") == {name: ATTACKERS[name] for name in PRINTED}
+    assert attacks_of(STRENGTH, "at the photo") == {name: ATTACKERS[name] for name in PRINTED}
 
 
 def test_readings_differ():
-    chosen = [tuple(attackers(s, r).values()) for s in STRENGTHS for r in ATTACK_READINGS]
-    assert len(set(chosen)) == len(STRENGTHS) * len(ATTACK_READINGS)
+    chosen = [tuple(attacks_of(s, r).values()) for s in ATTACK_STRENGTHS for r in ATTACK_READINGS]
+    assert len(set(chosen)) == len(ATTACK_STRENGTHS) * len(ATTACK_READINGS)
 
 
 def test_the_paper_preset_is_a_known_reading():
     assert PAPER.arithmetic in ARITHMETIC and PAPER.precision in ("uint8", "float32")
-    assert tuple(attackers(PAPER.strength, PAPER.attackers)) == PRINTED
+    assert tuple(attacks_of(PAPER.strength, PAPER.attackers)) == PRINTED
 
 
 def test_unknown_readings_are_refused(study):
     with pytest.raises(SalattackError, match=r"unknown strength 'strong'; known: bound 0.05"):
-        attackers("strong", MASKED)
+        attacks_of("strong", MASKED)
     with pytest.raises(SalattackError, match="unknown attack reading 'on foot'; known: at the ph"):
         measure(study, None, ["on foot"], progress=False)
     with pytest.raises(SalattackError, match="unknown attacker of Table I 'pgd'; known: i-fgsm"):
@@ -322,7 +322,7 @@ def test_findings_say_what_holds(measured):
 
 def test_the_tables_are_written(tmp_path):
     table = rank(made_up("[-1, 1]"))
-    save(table, tmp_path / "new", 1)
+    save_readings(tmp_path / "new", table)
     csv, markdown = (tmp_path / "new" / f"paper_reading.{end}" for end in ("csv", "md"))
     again = pd.read_csv(csv, keep_default_na=False)
     assert again["arithmetic"].tolist() == table["arithmetic"].tolist()

@@ -7,9 +7,10 @@ import pytest
 import torch
 from published import AGING, ANIME, small
 
-from salattack.errors import SalattackError
 from salattack.experiments import published, transfer
+from salattack.experiments.demonstration import example
 from salattack.experiments.study import open_study
+from salattack.experiments.text import PUBLISHED_DAMAGE
 from salattack.generators import edits_of
 from salattack.presets import attacker
 from salattack.runtime import assets
@@ -33,7 +34,7 @@ def rows():
 
 
 def test_a_row_for_each_generator_bound_and_attacker(rows):
-    table = published.summary(rows)
+    table = published.summarise(rows)
     wanted = [*NAMES, *published.VARIANTS]
     for name in (AGING, ANIME):
         assert list(table.loc[(name, 0.05)].index) == wanted
@@ -47,13 +48,13 @@ def test_damage_is_told_beside_the_edits_own_change(rows):
     study = study_of(ANIME)
     photos, labels, _ = next(study.batches(3))
     own = (study.generate(photos, study.targets(labels, ["Cute"] * 3)) - photos).square()
-    table = published.summary(rows).loc[(ANIME, 0.1, "i-fgsm")]
+    table = published.summarise(rows).loc[(ANIME, 0.1, "i-fgsm")]
     assert table["edit_l2"] == pytest.approx(own.mean().item(), rel=1e-5)
     assert table["relative"] == pytest.approx(table["damage_l2"] / table["edit_l2"])
 
 
 def test_prices_compare_with_and_without(rows):
-    table = published.summary(rows)
+    table = published.summarise(rows)
     prices = published.prices(table).loc[(AGING, 0.1)]
     damage = table.loc[(AGING, 0.1), "damage_l2"]
     assert prices["mask"] == damage["saliency-aware"] / damage[published.NO_MASK]
@@ -74,38 +75,36 @@ def test_photos_of_one_size_reach_generators_of_another(photos):
 
 
 def test_sentences_and_files(rows, tmp_path):
-    table = published.summary(rows)
+    table = published.summarise(rows)
     models = {
         name: transfer.asked(small(name), edits_of(name), edits_of(name).names[0])
         for name in (AGING, ANIME)
     }
     attack = attacker("i-fgsm", steps=2)
     matrix = transfer.across(study_of(AGING), models, attack, progress=False)
-    said = published.findings(table, matrix)
+    said = published.sentences(table, matrix)
     broken = (table.loc[(slice(None), 0.1, "i-fgsm"), "damage_l2"] > 0.05).sum()
     assert f"I-FGSM breaks {broken} of 2 generators" in said and "median over pairs" in said
-    published.save(tmp_path, table)
+    PUBLISHED_DAMAGE.save(tmp_path, table)
     back = pd.read_csv(tmp_path / "published.csv")
     assert {"generator", "bound", "attacker", "relative", "success_low"} <= set(back)
     assert "nan" not in (tmp_path / "published.md").read_text()
-    with pytest.raises(SalattackError, match="no generator was measured"):
-        published.save(tmp_path, table.iloc[:0])
 
 
-def test_side_by_side_is_the_photo_its_fake_and_the_broken_ones():
+def test_an_example_is_a_photo_its_fake_and_the_broken_ones():
     study = study_of(AGING, 1)
     attacks = [attacker("i-fgsm"), attacker("saliency-aware", steps=2)]
-    pictures, errors = published.side_by_side(study, attacks)
+    shown = example(study, study.edits.names[0], attacks)
     photo = next(study.batches(1))[0]
-    assert torch.equal(pictures[0], photo[0]) and len(pictures) == 4
-    assert errors[:2] == [None, None]
-    assert errors[2] == pytest.approx((pictures[2] - pictures[1]).square().mean().item())
+    assert torch.equal(shown.pictures[0], photo[0]) and len(shown.pictures) == len(shown.fakes) == 3
+    broken = (shown.fakes[1] - shown.fakes[0]).square().mean().item()
+    assert shown.damage[0] == pytest.approx(broken)
 
 
 def test_what_is_missing_is_named_with_the_way_to_get_it(monkeypatch, tmp_path):
     monkeypatch.setenv("SALATTACK_CACHE", str(tmp_path))
     here, missing = published.at_hand()
-    assert here == [] and list(missing) == list(published.PUBLISHED)
+    assert here == [] and list(missing) == list(published.FIVE)
     path = assets.known(AGING).path
     path.parent.mkdir(parents=True)
     path.touch()

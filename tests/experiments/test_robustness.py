@@ -10,7 +10,7 @@ from PIL import Image
 from salattack.attacks import Attack, UnmovedWarning
 from salattack.errors import SalattackError
 from salattack.experiments import evaluation, robustness
-from salattack.experiments.robustness import TRANSFORMS, TWICE, UNTOUCHED, edited
+from salattack.experiments.robustness import SAVED, TRANSFORMS, TWICE, edited
 from salattack.experiments.study import open_study
 from salattack.generators import ATTRIBUTES, edit_labels
 from salattack.images import as_saved, to_pil, to_tensor, to_uint8
@@ -49,7 +49,7 @@ def test_a_transform_gives_another_saved_picture_of_the_same_photo(name, photos)
     after = edited(TRANSFORMS[name], photos, IDS)
     assert after.shape == photos.shape and after.dtype == photos.dtype
     assert torch.equal(as_saved(after), after)
-    assert torch.equal(after, photos) == (name == UNTOUCHED)
+    assert torch.equal(after, photos) == (name == SAVED)
     error = (after - photos).square().flatten(1).mean(1)
     # Cropping moves the picture; all others hardly change it.
     assert error.max() < (0.3 if name.startswith("crop") else 0.05), name
@@ -130,7 +130,7 @@ def test_the_untouched_damage_is_that_of_the_evaluation(study, attacks, rows):
     other = evaluation.evaluate(study, attacks, batch_size=2, progress=False)
     keys = ["face_id", "attribute", "attacker"]
     other = other[other["precision"] == "uint8"].set_index(keys).sort_index()
-    ours = rows[rows["transform"] == UNTOUCHED].set_index(keys).sort_index()
+    ours = rows[rows["transform"] == SAVED].set_index(keys).sort_index()
     for measure in ("l2", "damage_l1", "damage_l2", "success"):
         np.testing.assert_allclose(ours[measure], other[measure], rtol=1e-5)
     assert (ours["remaining"] == 1).all()
@@ -164,7 +164,7 @@ def test_a_row_by_hand(study, attacks, rows):
 
 def test_the_table_does_not_depend_on_the_batches(study, attacks, rows):
     whole = robustness.remaining_damage(study, attacks, FEW, batch_size=100, progress=False)
-    assert list(whole["transform"].unique()) == [UNTOUCHED, *FEW, TWICE]
+    assert list(whole["transform"].unique()) == [SAVED, *FEW, TWICE]
     keys = ["face_id", "attribute", "attacker", "transform"]
     ours, theirs = (r.set_index(keys)["damage_l2"] for r in (rows, whole))
     # Rounding differs with the batch and sign() amplifies it.
@@ -196,17 +196,17 @@ def test_what_a_transform_does_by_itself_is_no_damage(study, no_attack):
         rows = robustness.remaining_damage(study, no_attack, FEW, progress=False)
     assert (rows[["l2", "damage_l2", "success"]] == 0).all(axis=None)
     assert robustness.summarise(rows)["remaining"].isna().all()
-    assert robustness.summary(rows).iloc[0, 0] == "–"
+    assert robustness.percent_left(robustness.summarise(rows)).iloc[0, 0] == "–"
 
 
 def test_harder_transforms_leave_less(rows):
-    found = robustness.findings(rows)
+    found = robustness.harder_leaves_less(rows)
     assert list(found.index) == ["I-FGSM", "Saliency-Aware"]
     assert found.columns[0] == "Gaussian blur σ 2 below Gaussian blur σ 1"
     assert (found == "3 of 3").all(axis=None)
     swap = dict(robustness.HARDER) | {b: a for a, b in robustness.HARDER}
     swapped = rows.assign(transform=rows["transform"].replace(swap))
-    assert (robustness.findings(swapped) == "0 of 3").all(axis=None)
+    assert (robustness.harder_leaves_less(swapped) == "0 of 3").all(axis=None)
 
 
 def test_an_attack_through_a_blur_survives_the_blur_better():
@@ -244,29 +244,30 @@ def made_up(values):
 
 
 def test_the_summary_by_hand():
-    untouched = [("a", UNTOUCHED, 0.10), ("b", UNTOUCHED, 0.30)]
+    untouched = [("a", SAVED, 0.10), ("b", SAVED, 0.30)]
     rows = made_up([*untouched, ("b", "blur", 0.15), ("a", "blur", 0.01)])  # faces in disorder
-    table = robustness.summarise(rows).loc[("blur", "i-fgsm")]
+    summary = robustness.summarise(rows)
+    table = summary.loc[("blur", "i-fgsm")]
     assert table["faces"] == 2 and table["success"] == 0.5
     assert table["damage_l2"] == pytest.approx(0.08)
     assert table["remaining"] == pytest.approx(0.16 / 0.40)  # the mean of ratios is 0.3
     assert table["remaining_low"] == pytest.approx(0.1)  # of face a alone: drawn in pairs
     assert table["remaining_high"] == pytest.approx(0.5)  # of face b alone
     assert (table["damage_l2_low"], table["damage_l2_high"]) == pytest.approx((0.01, 0.15))
-    text = robustness.summary(rows)
-    assert list(text.columns) == ["I-FGSM"] and list(text.index) == [UNTOUCHED, "blur"]
+    text = robustness.percent_left(summary)
+    assert list(text.columns) == ["I-FGSM"] and list(text.index) == [SAVED, "blur"]
     assert text.loc["blur", "I-FGSM"] == "40 [10, 50]"
 
 
 def test_a_face_counts_once_however_many_edits_it_has():
-    rows = made_up([("a", UNTOUCHED, 0.1), ("a", UNTOUCHED, 0.3), ("b", UNTOUCHED, 0.3)])
+    rows = made_up([("a", SAVED, 0.1), ("a", SAVED, 0.3), ("b", SAVED, 0.3)])
     rows = rows.assign(attribute=["Male", "Young", "Male"])
-    table = robustness.summarise(rows).loc[(UNTOUCHED, "i-fgsm")]
+    table = robustness.summarise(rows).loc[(SAVED, "i-fgsm")]
     assert table["faces"] == 2 and table["damage_l2"] == pytest.approx(0.25)
 
 
 def test_a_proportional_loss_has_no_width():
-    faces = [(f, UNTOUCHED, d) for f, d in (("a", 0.1), ("b", 0.2), ("c", 0.6))]
+    faces = [(f, SAVED, d) for f, d in (("a", 0.1), ("b", 0.2), ("c", 0.6))]
     rows = made_up([*faces, *((f, "blur", d / 4) for f, _, d in faces)])
     table = robustness.summarise(rows).loc[("blur", "i-fgsm")]
     found = table[["remaining", "remaining_low", "remaining_high"]].to_numpy(float)
@@ -275,21 +276,23 @@ def test_a_proportional_loss_has_no_width():
 
 
 def test_a_single_face_has_no_interval():
-    rows = made_up([("a", UNTOUCHED, 0.1), ("a", "blur", 0.05)])
-    assert robustness.summarise(rows).filter(regex="_(low|high)$").isna().all(axis=None)
-    assert robustness.summary(rows).loc["blur", "I-FGSM"] == "50"
+    rows = made_up([("a", SAVED, 0.1), ("a", "blur", 0.05)])
+    table = robustness.summarise(rows)
+    assert table.filter(regex="_(low|high)$").isna().all(axis=None)
+    assert robustness.percent_left(table).loc["blur", "I-FGSM"] == "50"
 
 
 def test_tables_are_saved(rows, tmp_path):
-    robustness.save_tables(rows, tmp_path / "new")
+    table = robustness.summarise(rows)
+    robustness.save_left(tmp_path / "new", table)
     paths = [tmp_path / "new" / f"robustness.{end}" for end in ("csv", "md")]
     saved = pd.read_csv(paths[0], index_col=["transform", "attacker"])
-    pd.testing.assert_frame_equal(saved, robustness.summarise(rows), rtol=1e-4, check_dtype=False)
+    pd.testing.assert_frame_equal(saved, table, rtol=1e-4, check_dtype=False)
     lines = paths[1].read_text(encoding="utf-8").splitlines()
     assert len(lines) == 4 + len(TRANSFORMS) + 1 and "Saliency-Aware" in lines[2]
     assert lines[0].startswith("Damage left, in % of that on the untouched")
     with pytest.raises(SalattackError, match="cannot write"):
-        robustness.save_tables(rows, paths[0])
+        robustness.save_left(paths[0], table)
 
 
 def test_the_figure_is_readable_without_colour_and_comes_as_pdf_too(rows, tmp_path):
@@ -323,7 +326,7 @@ def test_a_fake_that_must_break_after_transforms_does_and_costs_more(study):
     )
     left = [rows[rows["transform"].isin(names)]["damage_l2"] for rows in (plain, asked)]
     assert left[0].min() < 0.02 < left[1].min()
-    saved = [rows[rows["transform"] == UNTOUCHED] for rows in (plain, asked)]
+    saved = [rows[rows["transform"] == SAVED] for rows in (plain, asked)]
     assert (saved[1]["damage_l2"] > 0.02).all()
     assert (saved[1]["l2"].to_numpy() > saved[0]["l2"].to_numpy()).all()
     with pytest.raises(SalattackError, match="unknown transform 'GIF'; known: 8 bits, JPEG 95"):

@@ -9,8 +9,10 @@ from salattack.errors import SalattackError
 from salattack.experiments import smallest_change
 from salattack.experiments.statistics import median_over_people
 from salattack.experiments.study import open_study
+from salattack.experiments.text import SMALLEST_CHANGE
 from salattack.generators import EditSet
 from salattack.images import as_saved
+from salattack.presets import MINIMUM_NORM
 from salattack.reporting import charts
 
 FEW = {
@@ -47,7 +49,7 @@ def test_fixed_attackers_have_every_bound_and_the_others_none(attacks):
     assert list(attacks) == [
         ("saliency-aware", 0.05),
         ("saliency-aware", 0.1),
-        *((name, smallest_change.NO_LIMIT) for name in smallest_change.SMALLEST),
+        *((name, MINIMUM_NORM.bound) for name in smallest_change.SMALLEST),
     ]
     assert [attack.gradients for attack in attacks.values()] == [2, 2, 12, 12]
     seeded = smallest_change.attacks(**FEW, seed=3)
@@ -87,11 +89,11 @@ def test_a_median_draws_people_with_all_their_samples():
 
 def test_tables_are_written_with_their_units(rows, tmp_path):
     table = smallest_change.summarise(rows)
-    smallest_change.save(tmp_path, table)
+    SMALLEST_CHANGE.save(tmp_path, table)
     text = (tmp_path / "smallest_change.md").read_text()
     assert text.startswith("Change of the photo") and "| Minimum-Norm " in text
-    shown = smallest_change.presentable(table)
-    assert list(shown.index.get_level_values("bound")) == ["0.05", "0.1", "–", "–"]
+    shown = SMALLEST_CHANGE.text(table)
+    assert list(shown.index.get_level_values("bound")) == [0.05, 0.1, "–", "–"]
     numbers = pd.read_csv(tmp_path / "smallest_change.csv", index_col=["attacker", "bound"])
     assert numbers["l1"].to_numpy() == pytest.approx(table["l1"].to_numpy(), rel=1e-5)
     cells = shown["L1 in [0, 1]"].str.split().str[0].astype(float)
@@ -103,12 +105,13 @@ def test_examples_show_what_was_measured(study, attacks, rows):
     assert len(examples) == 2
     for face_id, shown in zip(study.faces.ids, examples, strict=True):
         mine = rows[rows["face_id"] == face_id].set_index(["attacker", "bound"])
-        for i, key in enumerate(zip(shown.names, shown.bounds, strict=True)):
+        names, bounds = ("saliency-aware", "minimum-norm"), [a.bound for a in shown.attacks]
+        for i, key in enumerate(zip(names, bounds, strict=True)):
             assert shown.psnr[i] == pytest.approx(mine.loc[key, "psnr"], abs=0.3)
         assert torch.equal(shown.pictures, as_saved(shown.pictures))
         assert shown.pictures.shape == shown.fakes.shape == (3, 3, 64, 64)
         broken = mine.xs("saliency-aware")["success"] == 1
-        assert shown.bounds[0] == (broken.index[broken].min() if broken.any() else 0.1)
+        assert bounds[0] == (broken.index[broken].min() if broken.any() else 0.1)
     with pytest.raises(SalattackError, match="l2-pgd was not measured"):
         smallest_change.examples(study, attacks, rows, 1, ["l2-pgd"])
 

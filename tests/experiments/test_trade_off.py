@@ -6,6 +6,7 @@ from PIL import Image
 from salattack.errors import SalattackError
 from salattack.experiments import ablation, trade_off
 from salattack.experiments.study import open_study
+from salattack.experiments.text import ABLATION, EQUAL_DAMAGE, TRADE_OFF
 from salattack.experiments.transfer import ENSEMBLE, IN_TURN, across, each_edit
 from salattack.generators import ATTRIBUTES
 from salattack.presets import attacker
@@ -45,7 +46,7 @@ def test_every_attacker_at_every_bound_is_measured_on_what_is_saved(rows):
     assert len(rows) == 2 * 2 * 2  # faces × attackers × bounds
     assert set(rows["bound"]) == {0.05, 0.1} and set(rows["precision"]) == {"uint8"}
     assert (rows["linf"] <= rows["bound"] + 1e-6).all()
-    means = trade_off.means(rows).set_index(["attacker", "bound"])
+    means = trade_off.means(rows)
     assert (means.xs(0.1, level="bound")["l2"] > means.xs(0.05, level="bound")["l2"]).all()
 
 
@@ -64,16 +65,6 @@ def test_at_equal_damage_by_hand():
     assert np.isnan(fixed.loc["i-fgsm", "value"]) and fixed.loc["pgd", "value"] == pytest.approx(
         0.35
     )
-
-
-def test_many_curves_are_read_as_numpy_reads_one():
-    random = np.random.default_rng(0)
-    x = np.sort(random.random((50, 4))) * [0, 1, 1, 1]
-    x[::2, 2] = x[::2, 1]  # a curve that stands still
-    y = random.random((50, 4))
-    for level in (0.05, 0.35, 0.9, 2.0):
-        expected = [np.interp(level, *pair) for pair in zip(x, y, strict=True)]
-        assert trade_off._read(level, x, y) == pytest.approx(expected)
 
 
 def test_people_are_drawn_and_not_faces():
@@ -123,7 +114,7 @@ def test_every_variant_is_there_and_shared_ones_are_the_same(ablated):
 
 
 def test_the_mask_decides_where_the_photo_changes(ablated):
-    table = ablation.summary(ablated)
+    table = ablation.summarise(ablated)
     background = table.loc["mask"]["background_l1"]
     assert (
         background["PFAN, soft (paper)"] < background["none"] < background["PFAN, complement"] * 2
@@ -131,7 +122,7 @@ def test_the_mask_decides_where_the_photo_changes(ablated):
     assert background["PFAN, binary"] < 0.2 * background["none"]
     assert table.loc[("mask", "PFAN, soft (paper)"), "damage_per_l2"] == pytest.approx(1)
     assert table.loc[("steps", "2"), "l1"] > table.loc[("steps", "1"), "l1"]
-    text = ablation.presentable(table)
+    text = ABLATION.text(table)
     assert len(text) == len(table) and "[" in text["L1 in [0, 1]"].iloc[0]
 
 
@@ -141,7 +132,7 @@ def test_a_mask_without_features_needs_none(tmp_path):
     study = open_study(n_images=2, image_size=64, saliency="mask", saliency_weights=weights)
     rows = trade_off.curves(study, ["i-fgsm"], [0.05, 0.1], 1, progress=False)
     means = trade_off.means(rows)
-    table = trade_off.presentable(means)
+    table = TRADE_OFF.text(means)
     assert "damage in features" not in table and "damage where edited" in table
     assert len(charts.trade_off_appendix(means).axes) == 4
     rows = ablation.ablate(study, ["loss"], strength=(0.05, 0.05, 1), progress=False)
@@ -161,16 +152,17 @@ def test_transfer_is_a_full_matrix(study, tmp_path):
 def test_tables_and_chart_are_written(rows, ablated, tmp_path):
     means = trade_off.means(rows)
     assert len(charts.trade_off_appendix(means).axes) == 6
-    trade_off.save(tmp_path, means, trade_off.at_equal(rows))
+    TRADE_OFF.save(tmp_path, means)
+    EQUAL_DAMAGE.save(tmp_path, trade_off.at_equal(rows))
     text = (tmp_path / "trade_off_at_equal_damage.md").read_text()
     assert text.startswith("Change of the photo") and "Saliency-Aware" in text
     assert "nan" not in text + (tmp_path / "trade_off_means.md").read_text()
     back = pd.read_csv(tmp_path / "trade_off_means.csv")
     assert back["damage_l2"].to_numpy() == pytest.approx(means["damage_l2"].to_numpy(), rel=1e-5)
-    ablation.save(ablation.summary(ablated), tmp_path)
+    ABLATION.save(tmp_path, ablation.summarise(ablated))
     text = (tmp_path / "ablation.md").read_text()
     assert "what g edits" in text and text.startswith("One choice of the saliency-aware attack")
-    table = trade_off.presentable(means)
+    table = TRADE_OFF.text(means)
     assert table.index.names == ["attacker", "bound"] and len(table) == len(means)
     shown = table["L1 in [0, 1]"].astype(float).to_numpy()
     assert shown == pytest.approx(means["l1"].to_numpy() / 2, abs=1e-4)

@@ -116,9 +116,8 @@ def minimum_norm(g, image, target, start, mask, step, steps, radius, shrink, unt
         damage = mean_squared(g(x, target), clean)
         damage.backward()
         left = (steps - t) / steps
-        if damage > until:
-            if mean_squared(x, image) < smallest:
-                smallest, best = mean_squared(x, image).item(), image + change
+        if damage > until and mean_squared(x, image) < smallest:
+            smallest, best = mean_squared(x, image).item(), image + change
         most = left * shrink
         radius *= min(max((until / damage.item()) ** 0.4, 1 - most), 1 + most)
         direction = x.grad * mask

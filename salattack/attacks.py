@@ -65,10 +65,8 @@ class Attack:
             gradient itself, with root mean square m (L2-PGD, Madry et al., ICLR 2018).
         radius: radius of an L2 ball around I_org, as a root mean square over the image; None for
             no ball. The iterates stay in it too. A minimum-norm attack starts with this radius.
-        until: damage to exceed (ours). It makes this a minimum-norm attack with a radius for
-            each image, see `salattack.minimum_norm`; None for a fixed strength.
-        norm: what the steps weigh a change by: "flat", by M alone (Eq. 10), or "texture", which
-            spares smooth areas, see `salattack.regions.texture`.
+        until: damage to exceed by a minimum-norm attack (ours), see `salattack.minimum_norm`.
+        norm: "flat" multiplies steps by M alone (Eq. 10), "texture" by `salattack.regions.texture`.
         radius_step: largest share γ by which a minimum-norm attack changes a radius.
         seed: seed of the random start; an image's noise depends only on it and on the pixels.
     """
@@ -147,8 +145,7 @@ class Attack:
         if self.step_size is None and self.steps == 1:
             step_size, steps = None, 1
         whole = self.start == self.bound > 0  # PGD
-        radius = self.radius
-        if radius is not None:
+        if (radius := self.radius) is not None:
             if self.bound == 0:
                 raise SalattackError("a radius cannot be scaled from a bound of 0; set both")
             radius = radius * (bound / self.bound)

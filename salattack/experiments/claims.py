@@ -155,7 +155,7 @@ def _background(run: Run) -> Judgement:
     nearly = np.nanmax(part) <= NEARLY
     limit = f"{100 * NEARLY:.0f} % of I-FGSM's change"
     because = "M is soft, so that the background changes in proportion to M. "
-    because += f"This assumes that up to {limit} is none." if nearly else f"It exceeds {limit}."
+    because += f"At most {limit} counts as none." if nearly else f"It exceeds {limit}."
     return Judgement(measured, ASSUMING if nearly else NOT, because)
 
 
@@ -182,7 +182,7 @@ def _beside(run: Run, text: Callable[[Run, pd.DataFrame], str]) -> str:
 
 
 def _broken(run: Run) -> Judgement:
-    because = f"The mean damage must exceed {SUCCESS}, from which Ruiz et al. call a fake broken."
+    because = f"The mean damage must exceed {SUCCESS}; above it Ruiz et al. call a fake broken."
     found = run.of("damage_l2", run.strong)
     return _judged(_beside(run, _breaks), because, *_above(SUCCESS, found))
 
@@ -233,7 +233,7 @@ def _universal(run: Run) -> Judgement:
         return _untested(f"{PUBLISHED_TABLE} has no Saliency-Aware at magnitude {MAGNITUDE}.")
     found = {name: Estimate(*row) for name, row in mine[columns_of("damage_l2")].iterrows()}
     broken = (table["damage_l2"] > SUCCESS).groupby(table["attacker"]).sum()
-    measured = "damage " + ", ".join(f"{name} {e.text(3)}" for name, e in found.items())
+    measured = "damage " + "; ".join(f"{name} {e.text(3)}" for name, e in found.items())
     measured += f": {broken[OURS]} of {len(found)} broken; by I-FGSM {broken.get('i-fgsm', '–')}"
     because = f"At magnitude {MAGNITUDE}, aimed at each published generator itself, the mean damage"
     return _judged(measured, f"{because} must exceed {SUCCESS}.", *_above(SUCCESS, *found.values()))

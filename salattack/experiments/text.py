@@ -80,7 +80,8 @@ CHANGE = (  # from errors in [-1, 1]
 )
 ABLATION = Layout(
     "ablation",
-    "One choice of the saliency-aware attack changed at a time: means over faces [95 %].",
+    "One choice of the saliency-aware attack changed at a time: means over faces [95 %; of shares "
+    "exact].",
     (
         Column("L1 in [0, 1]", "l1", 4),
         Column("L2 × 100 in [0, 1]", "l2_x100", 4),

@@ -155,7 +155,7 @@ class _View:
         self.clean = written(torch.zeros_like(x0)).to(x0)
         self.shown = place.shown().to(x0)
         random = torch.Generator().manual_seed(protector.attack.seed)
-        grids = [_alignment(x0.shape[-1], random).to(x0) for _ in range(ALIGNMENTS + CHECKS)]
+        grids = [other_alignment(x0.shape[-1], random).to(x0) for _ in range(ALIGNMENTS + CHECKS)]
         self.others, self.checks = cycle(grids[CHECKS:]), [None, *grids[:CHECKS]]
         self.last, self.fakes = (x0, self.clean), {}
 
@@ -186,7 +186,7 @@ class _View:
         return self.protector.all_edits(image, targets)
 
 
-def _alignment(size: int, random: torch.Generator) -> Tensor:
+def other_alignment(size: int, random: torch.Generator) -> Tensor:
     """Return a sampling grid (1, s, s, 2) such as another detector's eyes would give."""
     turn, zoom, *shift = (torch.rand(4, generator=random) * 2 - 1).tolist()
     turn, zoom = TURN * turn, 1 + ZOOM * zoom

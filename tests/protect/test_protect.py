@@ -9,10 +9,12 @@ from dataclasses import replace
 from html.parser import HTMLParser
 from io import BytesIO
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from PIL import Image, ImageCms, ImageOps, PngImagePlugin
 from typer.testing import CliRunner
 
@@ -807,6 +809,28 @@ def test_compression_alone_is_no_change_to_the_attack(tmp_path, small, protector
     assert max(change.abs().max().item() for change in changes) < 1 / 255  # the sum rounds
     with torch.no_grad():
         assert view(x0 + 0.1, protector.face_targets()).square().mean() > 1e-3
+
+
+def test_of_several_alignments_the_least_damaged_one_counts(small, protector):
+    x0 = Place.of_face(find_faces(small)[0], 128).crop(small)
+    place = SimpleNamespace(shown=lambda: torch.eye(128))
+    view = _View(x0, place, protector, lambda delta: x0 + delta)
+    x = (x0 + 0.05 * torch.randn(x0.shape, generator=torch.Generator().manual_seed(0))).clamp(-1, 1)
+    with torch.no_grad():
+        change = view(x, protector.face_targets()).unflatten(1, (-1, 3))[0]
+
+    def aligned(image, grid):
+        if grid is None:
+            return image
+        return F.grid_sample(image, grid, padding_mode="border", align_corners=False)
+
+    damages = []
+    for grid in view.checks:
+        before, after = (protector.fakes(aligned(image, grid)) for image in (x0, x))
+        damages.append((after - before).square().flatten(1).mean(1))
+    damages = torch.stack(damages)
+    assert len(damages) == 3 and (damages.amax(0) > damages.amin(0)).all()
+    torch.testing.assert_close(change.square().flatten(1).mean(1), damages.amin(0))
 
 
 def test_a_transparent_webp_keeps_its_alpha(tmp_path, small, protector):

@@ -194,6 +194,27 @@ def published() -> str:
     return drawn(["Generator", "Faces", *head], rows)
 
 
+def protect() -> str:
+    """Return what `protect` changes and breaks in the shipped photos, by limit of the change."""
+    rows = csv("protect/photos.csv", "limit")
+    every, few = rows.loc["none"], rows.loc["16"]
+    same = every[every["photo"].isin(few["photo"])]
+    table = []
+    for key, (name, digits) in {
+        "broken": ("Edits broken of 5", 1),
+        "broken_elsewhere": ("Edits broken at six other alignments", 1),
+        "psnr_aligned": ("PSNR of the aligned face, dB", 1),
+        "ssim": ("SSIM of the face in the photo", 2),
+        "tint": ("Tint, of 255", 0),
+    }.items():
+        low, high = (f"{value:.{digits}f}" for value in (every[key].min(), every[key].max()))
+        means = [f"{part[key].mean():.{digits}f}" for part in (every, same, few, rows.loc["8"])]
+        table.append([name, means[0], f"{low} to {high}", *means[1:]])
+    head = [f"Mean over {len(every)} photos", "Default", "Range of the default"]
+    limits = [f"{what}, {len(few)} photos" for what in ("Default", "limit 16", "limit 8")]
+    return drawn([*head, *limits], table)
+
+
 def minutes(notebook: str) -> str:
     """Return how long a notebook took in the committed run."""
     seconds = MANIFEST["notebooks"][notebook]["seconds"]
@@ -242,6 +263,7 @@ TABLES = {
         transfer,
         dimensions,
         published,
+        protect,
     )
 }
 

@@ -740,7 +740,7 @@ def test_the_search_breaks_every_edit_where_a_fixed_strength_leaves_some(tmp_pat
     """At a damage that a few steps reach; neither goes through a JPEG."""
     small.save(tmp_path / "a.png")
     full, until = load_protector("normal", device="cpu"), 0.01
-    fixed = attacker("saliency-aware", blurs=(), start=0.001, bound=0.1, step_size=0.025, steps=5)
+    fixed = attacker("saliency-aware", blurs=(), start=0.001, bound=0.1, step_size=0.025, steps=4)
     searched, other = (
         protect_photo(tmp_path / "a.png", tmp_path / name, replace(full, attack=attack))
         for name, attack in (

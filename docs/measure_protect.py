@@ -53,24 +53,21 @@ def measure(limit: str, photo: str, source: Path, protector: Protector) -> list[
 
 @matplotlib.rc_context(FONT)
 def drawn(rows: pd.DataFrame) -> Figure:
-    """Draw the edits that break against SSIM and tint: means of each limit over the same photos."""
+    """Draw the edits that break against the tint: means of each limit over the same photos."""
     means = rows[rows["photo"].isin(HALF)].groupby("limit")[list(COLUMNS[2:])].mean()
-    figure = Figure(figsize=(5.0, 2.3), layout="constrained")
-    panels = figure.subplots(1, 2, sharey=True)
+    means = means.sort_values("tint")
+    figure = Figure(figsize=(3.5, 2.6), layout="constrained")
+    axes = figure.subplots()
     kinds = {"broken": "at the face's own alignment", "broken_elsewhere": "at six others"}
-    for axes, column in zip(panels, ("ssim", "tint"), strict=True):
-        curve = means.sort_values(column)
-        for (colour, marker, line), (key, label) in zip(
-            STYLES.values(), kinds.items(), strict=False
-        ):
-            drawing = {"marker": marker, "linestyle": line, "color": colour, "label": label}
-            axes.plot(curve[column], curve[key], markerfacecolor="white", **drawing)
-        for limit, row in curve.iterrows():
-            axes.annotate(limit, (row[column], row["broken"] + 0.2), ha="center", fontsize=7.5)
-        axes.set(ylim=(0, 5.7))
-    panels[0].set(xlabel="SSIM of the face in the photo", ylabel="edits broken, of 5")
-    panels[1].set(xlabel="tint, of 255")
-    panels[1].legend(fontsize=7, loc="lower right")
+    for (colour, marker, line), (key, label) in zip(STYLES.values(), kinds.items(), strict=False):
+        drawing = {"marker": marker, "linestyle": line, "color": colour, "label": label}
+        axes.plot(means["tint"], means[key], lw=1.1, ms=4.5, markerfacecolor="white", **drawing)
+    for limit, row in means.iterrows():
+        name = "no limit" if limit == "none" else f"limit {limit}"
+        text = f"{name}\nSSIM {row['ssim']:.2f}"
+        axes.annotate(text, (row["tint"] - 0.8, row["broken"] + 0.3), ha="right", fontsize=7.5)
+    axes.set(xlim=(0, 36), ylim=(-0.2, 6.2), xlabel="tint, of 255", ylabel="edits broken, of 5")
+    axes.legend(fontsize=7, loc="lower right")
     return figure
 
 

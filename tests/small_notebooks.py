@@ -58,7 +58,7 @@ SMALL = {
         "readings": ["in the ball"],
         "attackers": TWO,
     },
-    "transfer": {"n_images": 2, "made_from": 1, "strength": [0.1, 0.04, 2]},
+    "transfer": {"n_images": 2, "made_from": 1, "strength": [0.1, 0.04, 2], "attackers": TWO},
     "published_generators": {
         "generators": ["stargan-celeba128-w32", "cyclegan-blond128-w32"],
         "n_images": 1,

@@ -24,20 +24,29 @@ FOLDER = Path(__file__).parents[1] / "figures" / "protect"
 HALF = {f"P{n:03}-{'selfie' if n % 2 else 'portrait'}" for n in range(1, 11)}  # ten people
 LIMITS = {"none": None, "16": 16.0, "8": 8.0}  # --max-change
 OTHERS, SEED = 6, 999  # alignments that the search has not seen
-COLUMNS = ("limit", "photo", "broken", "broken_elsewhere", "psnr_aligned", "ssim", "tint")
+COLUMNS = [
+    "limit",
+    "photo",
+    "broken",
+    "broken_elsewhere",
+    "broken_far",
+    "psnr_aligned",
+    "ssim",
+    "tint",
+]
 
 
-def elsewhere(face: FaceMeasure, protector: Protector) -> float:
-    """Return the mean number of edits broken at other alignments of a face."""
+def elsewhere(face: FaceMeasure, protector: Protector, times: float) -> float:
+    """Return the mean number of edits broken at other alignments, see `other_alignment`."""
     random, found = torch.Generator().manual_seed(SEED), []
     for _ in range(OTHERS):
-        grid = other_alignment(protector.image_size, random)
+        grid = other_alignment(protector.image_size, random, times)
         pair = (
             protector.fakes(grid_sample(x, grid, padding_mode="border", align_corners=False))
             for x in (face.before, face.after)
         )
         found.append(fake_damage(*pair)["success"].sum().item())
-    return sum(found) / len(found)
+    return round(sum(found) / len(found), 2)
 
 
 def measure(limit: str, photo: str, source: Path, protector: Protector) -> list[object]:
@@ -46,8 +55,8 @@ def measure(limit: str, photo: str, source: Path, protector: Protector) -> list[
         done = protect_photo(source, Path(folder, source.name), protector)
     (face,) = done.faces
     psnr = photo_change(face.before, face.after, face.mask)["psnr"].item()
-    rate = elsewhere(face, protector)
-    numbers = round(rate, 2), round(psnr, 2), round(face.ssim, 4), round(face.tint, 1)
+    rates = [elsewhere(face, protector, times) for times in (1.0, 2.0)]
+    numbers = *rates, round(psnr, 2), round(face.ssim, 4), round(face.tint, 1)
     return [limit, photo, face.broken, *numbers]
 
 

@@ -186,9 +186,12 @@ class _View:
         return self.protector.all_edits(image, targets)
 
 
-def other_alignment(size: int, random: torch.Generator) -> Tensor:
-    """Return a sampling grid (1, s, s, 2) such as another detector's eyes would give."""
-    turn, zoom, *shift = (torch.rand(4, generator=random) * 2 - 1).tolist()
+def other_alignment(size: int, random: torch.Generator, times: float = 1.0) -> Tensor:
+    """Return a sampling grid (1, s, s, 2) such as another detector's eyes would give.
+
+    It differs by ``times`` as much as `SHIFT`, `TURN` and `ZOOM` say.
+    """
+    turn, zoom, *shift = ((2 * v - 1) * times for v in torch.rand(4, generator=random).tolist())
     turn, zoom = TURN * turn, 1 + ZOOM * zoom
     cos, sin = zoom * math.cos(turn), zoom * math.sin(turn)
     x, y = (SHIFT * v * 2 / size for v in shift)

@@ -1,7 +1,7 @@
 """Measure `salattack protect` on the shipped photos, and draw what a limit of the change costs.
 
-For maintainers: ``python docs/measure_protect.py`` writes photos.csv and trade_off.png to
-figures/protect/. It takes about 40 minutes of one core, and goes on where it was stopped.
+For maintainers: ``python docs/measure_protect.py`` writes protect.csv and protect.png
+beside itself. It takes about 40 minutes of one core, and goes on where it was stopped.
 """
 
 import csv
@@ -20,7 +20,7 @@ from salattack.protect.disruption import Protector, load_protector, other_alignm
 from salattack.protect.protection import FaceMeasure, protect_photo
 from salattack.reporting.style import FONT, STYLES, save
 
-FOLDER = Path(__file__).parents[1] / "figures" / "protect"
+FOLDER = Path(__file__).parent
 HALF = {f"P{n:03}-{'selfie' if n % 2 else 'portrait'}" for n in range(1, 11)}  # ten people
 LIMITS = {"none": None, "16": 16.0, "8": 8.0}  # --max-change
 OTHERS, SEED = 6, 999  # alignments that the search has not seen
@@ -81,9 +81,8 @@ def drawn(rows: pd.DataFrame) -> Figure:
 
 
 def main() -> None:
-    """Measure what photos.csv lacks, and draw the chart."""
-    FOLDER.mkdir(exist_ok=True)
-    path = FOLDER / "photos.csv"
+    """Measure what protect.csv lacks, and draw the chart."""
+    path = FOLDER / "protect.csv"
     if not path.exists():
         path.write_text(",".join(COLUMNS) + "\n")
     done = set(pd.read_csv(path, dtype=str)[["limit", "photo"]].itertuples(index=False, name=None))
@@ -96,7 +95,7 @@ def main() -> None:
                 row = measure(limit, photo, sources[photo], protector)
                 with path.open("a", newline="") as file:
                     csv.writer(file, lineterminator="\n").writerow(row)
-    save(drawn(pd.read_csv(path, dtype={"limit": str})), FOLDER / "trade_off.png")
+    save(drawn(pd.read_csv(path, dtype={"limit": str})), FOLDER / "protect.png")
 
 
 if __name__ == "__main__":

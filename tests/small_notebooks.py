@@ -19,6 +19,7 @@ from tempfile import TemporaryDirectory
 import numpy as np
 from PIL import Image
 
+os.environ["OMP_NUM_THREADS"] = "1"  # of the kernels: more threads add up in another order
 NOTEBOOKS = Path(__file__).parents[1] / "notebooks"
 KEPT = Path(__file__).with_suffix(".json")
 TWO = ["i-fgsm", "saliency-aware"]

@@ -196,7 +196,7 @@ def published() -> str:
 
 def protect() -> str:
     """Return what `protect` changes and breaks in the shipped photos, by limit of the change."""
-    rows = csv("../docs/protect.csv", "limit")
+    rows = pd.read_csv(ROOT / "docs" / "protect.csv", index_col="limit")
     every, few = rows.loc["none"], rows.loc["16"]
     same = every[every["photo"].isin(few["photo"])]
     table = []

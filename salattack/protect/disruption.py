@@ -27,7 +27,7 @@ from .placement import Place
 
 # The damage that every edit is to exceed.
 STRENGTHS = {"normal": 0.05, "strong": 0.075, "strongest": 0.1}
-STEPS = 40  # a minute on two cores
+STEPS = 40  # about 40 seconds of one core
 # For so few steps: a radius that adapts quickly, and momentum, which averages over alignments.
 SEARCH = {"radius_step": 0.15, "momentum": 0.8}
 # A blur of one pixel is none. With it the loop measures damage apart from the gradient.

@@ -203,7 +203,7 @@ def protect() -> str:
     for key, (name, digits) in {
         "broken": ("Edits broken of 5", 1),
         "broken_elsewhere": ("Edits broken at six other alignments", 1),
-        "broken_far": ("Edits broken at six twice as far", 1),
+        "broken_far": ("Edits broken at six, twice the variation", 1),
         "psnr_aligned": ("PSNR of the aligned face, dB", 1),
         "ssim": ("SSIM of the face in the photo", 2),
         "tint": ("Tint, of 255", 0),

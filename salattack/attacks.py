@@ -45,8 +45,8 @@ class Attack:
         start: half-width of the uniform random start, at most ``bound``; the paper does not say.
             At I_org the gradient is zero and sign(0) = 0, so I-FGSM taken literally never moves.
             With ±0.001 (a comment in Ruiz et al.'s code) it does.
-        start_in: "region" multiplies the start by M (Eq. 4). "everywhere" leaves it unmasked, as
-            an implementation would that masks only the steps; the background is then noise.
+        start_in: "region" multiplies the start by M (Eq. 4). "everywhere" leaves it unmasked, like
+            an implementation that masks only the steps; the background is then noise.
         blur_schedule: "cycle" takes one blur per iteration in turn (Spread-Spectrum), "mean"
             averages the loss over all of them (EoT).
         blur_target: "loss" blurs only what g sees (Ruiz et al.), "iterate" the image itself.
@@ -65,8 +65,8 @@ class Attack:
             gradient itself, with root mean square m (L2-PGD, Madry et al., ICLR 2018).
         radius: radius of an L2 ball around I_org, as a root mean square over the image; None for
             no ball. The iterates stay in it too. A minimum-norm attack starts with this radius.
-        until: damage to exceed by a minimum-norm attack (ours), see `salattack.minimum_norm`.
-        norm: "flat" multiplies steps by M alone (Eq. 10), "texture" by `salattack.regions.texture`.
+        until: damage that a minimum-norm attack (ours) must exceed: `salattack.minimum_norm`.
+        norm: "flat" multiplies steps by M (Eq. 10), "texture" by `salattack.regions.texture`.
         radius_step: largest share γ by which a minimum-norm attack changes a radius.
         seed: seed of the random start; an image's noise depends only on it and on the pixels.
     """

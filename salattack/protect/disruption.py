@@ -143,9 +143,9 @@ def protect_face(
 class _View:
     """A generator for `Attack`: how its K fakes change in the file as it will be written.
 
-    It compares written to written, so that compression alone is no change. Damage is measured at
-    the face's own alignment and at `CHECKS` others; the least counts. Gradients are taken at
-    `ALIGNMENTS` others in turn.
+    Both the clean and the perturbed photo pass through the output format, so that compression alone
+    is no damage. The damage of an edit is the smallest over the face's own alignment and `CHECKS`
+    others. Each gradient uses one of `ALIGNMENTS` further alignments, in turn.
     """
 
     def __init__(
@@ -187,9 +187,9 @@ class _View:
 
 
 def other_alignment(size: int, random: torch.Generator, times: float = 1.0) -> Tensor:
-    """Return a sampling grid (1, s, s, 2) such as another detector's eyes would give.
+    """Return a sampling grid (1, s, s, 2) that imitates the alignment by another eye detector.
 
-    It differs by ``times`` as much as `SHIFT`, `TURN` and `ZOOM` say.
+    Shift, rotation and zoom are drawn uniformly, up to ``times`` × `SHIFT`, `TURN` and `ZOOM`.
     """
     turn, zoom, *shift = ((2 * v - 1) * times for v in torch.rand(4, generator=random).tolist())
     turn, zoom = TURN * turn, 1 + ZOOM * zoom

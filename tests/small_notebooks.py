@@ -19,7 +19,6 @@ from tempfile import TemporaryDirectory
 import numpy as np
 from PIL import Image
 
-os.environ["OMP_NUM_THREADS"] = "1"  # of the kernels: more threads add up in another order
 NOTEBOOKS = Path(__file__).parents[1] / "notebooks"
 KEPT = Path(__file__).with_suffix(".json")
 TWO = ["i-fgsm", "saliency-aware"]
@@ -72,6 +71,7 @@ SMALL = {
 }
 # Other processors round otherwise, and sign() amplifies that.
 RELATIVE = 0.05  # of a number, and one unit of its last printed digit
+ONE_THREAD = {"OMP_NUM_THREADS": "1"}  # for the kernels: more threads add up in another order
 STEPS = 2.0  # mean absolute difference of two thumbnails in 8-bit steps
 SIDE = 48
 MEASURED = "measured:"
@@ -155,6 +155,7 @@ def thumbnail(text: str) -> np.ndarray | None:
 def pytest_configure(config) -> None:
     from nbval.plugin import IPyNbCell, IPyNbFile
 
+    os.environ |= ONE_THREAD
     IPyNbCell.sanitize = lambda self, text: Close(text) if isinstance(text, str) else text
     setup = IPyNbFile.setup
 
@@ -194,6 +195,7 @@ def keep(names: list[str]) -> None:
 
     from salattack.workflow.notebooks import run_notebook
 
+    os.environ |= ONE_THREAD
     os.environ["PYTHONPATH"] = os.pathsep.join([str(KEPT.parent), os.environ.get("PYTHONPATH", "")])
     kept = json.loads(KEPT.read_text()) if KEPT.exists() else {}
     for name in names or SMALL:

@@ -9,6 +9,7 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from PIL import Image
 
 from salattack.cli import main as cli
@@ -86,9 +87,11 @@ def test_a_further_attacker_is_added(study, rows, tmp_path):
 
 SCRIPT = """
 import sys
-from salattack.experiments import evaluation, trade_off
+import torch
+from salattack.experiments import evaluation
 from salattack.experiments.ledger import Ledger
 from salattack.experiments.study import open_study
+torch.set_num_threads(int(sys.argv[2]))  # others round differently
 study = open_study(n_images=5, image_size=64, device="cpu")
 attacks = evaluation.attackers(["i-fgsm", "saliency-aware"], 0.05, 0.02, 2)
 evaluation.evaluate(study, attacks, batch_size=2, ledger=Ledger(sys.argv[1]), progress=False)
@@ -100,7 +103,7 @@ def test_killed_again_and_again_and_the_same_to_the_bit(study, rows, tmp_path):
     path = tmp_path / "ledger.sqlite"
     seen = [0]
     for _ in range(3):  # each time until a little more is written, then SIGKILL
-        child = subprocess.Popen([sys.executable, "-c", SCRIPT, path])
+        child = subprocess.Popen([sys.executable, "-c", SCRIPT, path, str(torch.get_num_threads())])
         while child.poll() is None and _count(path) <= seen[-1]:
             time.sleep(0.01)
         child.send_signal(signal.SIGKILL)

@@ -194,26 +194,55 @@ def published() -> str:
     return drawn(["Generator", "Faces", *head], rows)
 
 
+def published_smallest() -> str:
+    """Return the smallest change that breaks the fakes of each generator, beside the paper's."""
+    table, rows = csv("published/smallest_change.csv", "generator", "attacker", "bound"), []
+    for generator, part in table.groupby(level="generator", sort=False):
+        row = [generator, f"{part['samples'].iloc[0]:.0f}"]
+        for name in ("minimum-norm", "minimum-norm-everywhere", "saliency-aware"):
+            one = part.xs(name, level="attacker").droplevel("generator")
+            one = one.loc[0.1] if name == "saliency-aware" else one.iloc[0]
+            look = f"{one['psnr']:.1f} dB / {one['ssim']:.3f}"
+            row += [f"{100 * one['success']:.0f} %", look]
+        rows.append(row)
+    head = ["Generator", "Fakes"]
+    for label in ("Minimum-Norm", "Minimum-Norm everywhere", "Saliency-Aware, bound 0.1"):
+        head += [f"{label}: broken", "PSNR / SSIM"]
+    return drawn(head, rows)
+
+
 def protect() -> str:
-    """Return what `protect` changes and breaks in the shipped photos, by limit of the change."""
-    rows = pd.read_csv(ROOT / "docs" / "protect.csv", index_col="limit")
-    every, few = rows.loc["none"], rows.loc["16"]
-    same = every[every["photo"].isin(few["photo"])]
+    """Return what `protect` changes and breaks in the shipped photos, by its settings."""
+    rows = pd.read_csv(ROOT / "docs" / "protect.csv", index_col="setting")
+    every, few = rows.loc["default"], rows.loc["error 1"]
+    settings = rows.index.unique().drop(["default", "fixed strength"])
+    parts = [rows.loc["fixed strength"], every[every["photo"].isin(few["photo"])]]
+    parts += [rows.loc[name] for name in settings]
     table = []
     for key, (name, digits) in {
         "broken": ("Edits broken of 5", 1),
-        "broken_elsewhere": ("Edits broken at six other alignments", 1),
-        "broken_far": ("Edits broken at six, twice the variation", 1),
+        "broken_labelled": ("Edits broken, aligned by labelled eyes", 1),
+        "broken_elsewhere": ("Edits broken, six alignments 1 px off", 1),
+        "broken_far": ("Edits broken, six alignments 2 px off", 1),
         "psnr_aligned": ("PSNR of the aligned face, dB", 1),
         "ssim": ("SSIM of the face in the photo", 2),
         "tint": ("Tint, of 255", 0),
     }.items():
         low, high = (f"{value:.{digits}f}" for value in (every[key].min(), every[key].max()))
-        means = [f"{part[key].mean():.{digits}f}" for part in (every, same, few, rows.loc["8"])]
+        means = [f"{part[key].mean():.{digits}f}" for part in (every, *parts)]
         table.append([name, means[0], f"{low} to {high}", *means[1:]])
-    head = [f"Mean over {len(every)} photos", "Default", "Range of the default"]
-    limits = [f"{what}, {len(few)} photos" for what in ("Default", "limit 16", "limit 8")]
-    return drawn([*head, *limits], table)
+    head = [f"Mean over {len(every)} photos", "Default", "Range of the default", "Fixed strength"]
+    return drawn([*head, *(f"{name}, {len(few)} photos" for name in ("Default", *settings))], table)
+
+
+def alignment() -> str:
+    """Return how far crops by detected and by labelled eyes lie apart, in px of the crop."""
+    table = pd.read_csv(ROOT / "docs" / "alignment.csv", index_col="photo")
+    rows = [
+        [f"Over the {name}", f"{px.mean():.1f}", f"{px.min():.1f} to {px.max():.1f}"]
+        for name, px in table.items()
+    ]
+    return drawn(["Distance, px", f"Mean of {len(table)} photos", "Range"], rows)
 
 
 def minutes(notebook: str) -> str:
@@ -264,7 +293,9 @@ TABLES = {
         transfer,
         dimensions,
         published,
+        published_smallest,
         protect,
+        alignment,
     )
 }
 
@@ -281,9 +312,10 @@ def values() -> dict[str, str]:
     across = csv("transfer.csv", "attacker").iloc[0]
     others = csv("published/published.csv", "attacker", "bound")["damage_l2"]
     strong, gradient = (others.loc[name, 0.1] for name in ("saliency-aware", "i-fgsm"))
-    least = csv("celeba/smallest_change.csv", "attacker").query(
-        "sample.str.startswith('24 CelebA')"
-    )
+    smallest = csv("celeba/smallest_change.csv", "sample", "attacker")
+    least = smallest.loc["24 CelebA faces, one edit each in turn"]
+    shinkai = smallest.loc["24 CelebA faces, CartoonGAN Shinkai"]
+    shinkai = shinkai.loc["minimum-norm-everywhere"]
     figure = least.loc["saliency-aware"].query("bound == 0.1").iloc[0]
     return {
         "claims": (ROOT / "figures" / "claims.md").read_text().splitlines()[0].rstrip("."),
@@ -309,6 +341,8 @@ def values() -> dict[str, str]:
         "others_gradient": f"{(gradient > 0.05).sum()}",
         "least_broken": f"{100 * least.loc['minimum-norm', 'success']:.0f} %",
         "least_psnr": f"{least.loc['minimum-norm', 'psnr']:.1f}",
+        "shinkai_broken": f"{100 * shinkai['success']:.0f} %",
+        "shinkai_psnr": f"{shinkai['psnr']:.1f}",
         "aware_broken_far": f"{100 * figure['success']:.0f} %",
         "aware_psnr_far": f"{figure['psnr']:.1f}",
     }

@@ -67,6 +67,8 @@ SMALL = {
         "attackers": TWO,
         "strengths": [[0.05, 0.02, 2]],
         "shown_at": [0.1, 0.04, 2],
+        "beside": [[0.05, 0.02, 2], [0.1, 0.04, 2]],
+        "gradients": 3,
     },
 }
 # Other processors round otherwise, and sign() amplifies that.

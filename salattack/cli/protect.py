@@ -22,6 +22,14 @@ def protect(
         float | None,
         Option(min=1, help="Largest change of a colour value, of 255.  [default: no limit]"),
     ] = None,
+    alignment_error: Annotated[
+        float,
+        Option(
+            min=0,
+            help="Error of a forger's face alignment that the change withstands, in px of a crop "
+            "of 128 px. Less is harder to see.",
+        ),
+    ] = 2.0,
     suffix: Annotated[
         Literal["jpg", "png", "webp"] | None,
         Option("--format", help="Format of the written files.  [default: as the photo, or jpg]"),
@@ -68,7 +76,8 @@ def protect(
     options.check_workers(workers, engine)
     weights = generator_weights and Path(generator_weights).absolute()
     models = {"generator": generator, "generator_weights": weights, "device": device}
-    load = partial(load_protector, strength, max_change=max_change, **models)
+    change = {"max_change": max_change, "alignment_error": alignment_error}
+    load = partial(load_protector, strength, **change, **models)
     how = {"report": report, "whole_frame": whole_frame, "overwrite": overwrite}
     one_file = len(photos) == 1 and not photos[0].is_dir() and not output.is_dir()
     if one_file and output.suffix.lower() in READ:

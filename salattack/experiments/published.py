@@ -108,3 +108,14 @@ def sentences(table: pd.DataFrame, matrix: pd.DataFrame) -> str:
             "the damage of one disrupted against the network itself (median over pairs)."
         )
     return "\n".join(lines)
+
+
+def smallest_sentence(table: pd.DataFrame) -> str:
+    """Say how little the minimum-norm attack changes the photos, by `smallest_change.summarise`."""
+    found = table.xs("minimum-norm", level="attacker").droplevel("bound")
+    psnr, share = found["psnr"], found["success"]
+    return (
+        f"{label_of('minimum-norm')} breaks {100 * share.min():.0f} to {100 * share.max():.0f} % "
+        f"of the fakes. The median PSNR of the photo is between {psnr.min():.1f} dB "
+        f"({psnr.idxmin()}) and {psnr.max():.1f} dB ({psnr.idxmax()})."
+    )

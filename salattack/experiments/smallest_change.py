@@ -61,14 +61,15 @@ def measure(study: Study, attacks: Mapping[Key, Attack], **options: object) -> p
 
 
 def summarise(rows: pd.DataFrame, seed: int = 0) -> pd.DataFrame:
-    """Summarise `measure` for each attacker and bound, in order of appearance.
+    """Summarise `measure` for each attacker and bound (and ``generator``), as they first appear.
 
     Columns: ``faces`` and ``samples`` (a face and an edit each); ``success``, the share of broken
     fakes; the medians over samples of ``psnr`` in dB and ``ssim``; the other means over faces, in
     [-1, 1]; each with ``_low`` and ``_high`` (95 %); and ``gradients`` for each sample.
     """
-    table = summarised(rows, ["attacker", "bound"], ESTIMATES, seed)
-    groups = rows.groupby(["attacker", "bound"], sort=False)["gradients"]
+    keys = [name for name in ("generator", "attacker", "bound") if name in rows]
+    table = summarised(rows, keys, ESTIMATES, seed)
+    groups = rows.groupby(keys, sort=False)["gradients"]
     table.insert(1, "samples", groups.size())
     return table.assign(gradients=groups.mean())
 

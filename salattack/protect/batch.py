@@ -101,6 +101,7 @@ def protect_all(
     protector, record, failed, skipped = load(), _read_record(output / RECORD), [], 0
     attack, how = protector.attack, {"report": report, "whole_frame": whole_frame}
     settings = {**protector.origin, "attack": repr(attack), "whole_frame": whole_frame}
+    settings["alignment_error"] = protector.alignment_error
 
     def jobs() -> Iterator[Job]:
         nonlocal skipped

@@ -35,9 +35,10 @@ APART = (Blur("average", 1),)
 ALIGNMENTS, CHECKS = 8, 2  # that gradients are taken at, and that damage is measured at too
 UNTOUCHED = 1 / 255  # saliency below which a pixel keeps its bits
 SEAM = 8  # px of the grid over which the perturbation fades out at the crop's edge
-# How alignments differ: px of the grid, radians, ratio. Together 1.0 px (root mean square): on ten
-# shipped photos the crops by detected and by labelled eyes lie 1.1 px apart.
+# One px of alignment error: px of the grid, radians, ratio. Together they move a crop of 128 px by
+# one px (root mean square).
 SHIFT, TURN, ZOOM = 1.0, 0.015, 0.015
+LARGEST_ERROR = 8.0  # px
 BAND = 1 << 21  # photo pixels computed at once: bounds the memory of a huge face
 
 
@@ -47,6 +48,7 @@ class Protector(Models):
 
     strength: str  # a key of `STRENGTHS`
     attack: Attack  # from `attack_of`, or your own with an ``until``
+    alignment_error: float = 2.0  # px that the attack is to withstand, see `other_alignment`
 
     def face_targets(self) -> Targets:
         """Return the targets of all g's edits, for one face labelled `DEFAULT_LABELS`."""
@@ -91,15 +93,22 @@ def attack_of(strength: str = "normal", max_change: float | None = None) -> Atta
 
 
 def load_protector(
-    strength: str = "normal", *, max_change: float | None = None, **models: object
+    strength: str = "normal",
+    *,
+    max_change: float | None = None,
+    alignment_error: float = 2.0,
+    **models: object,
 ) -> Protector:
     """Load models by name with the arguments of `load_models`, for the search of `attack_of`.
 
     Raises:
-        SalattackError: an unknown name, or files that do not fit.
+        SalattackError: an unknown name, an error below 0, or files that do not fit.
     """
-    attack = attack_of(strength, max_change)
-    return Protector(strength=strength, attack=attack, **vars(load_models(**models)))
+    if not 0 <= alignment_error <= LARGEST_ERROR:
+        rule = f"--alignment-error is in px, from 0 to {LARGEST_ERROR:g}"
+        raise SalattackError(f"{rule}, got {alignment_error}")
+    how = {"strength": strength, "alignment_error": alignment_error}
+    return Protector(**how, attack=attack_of(strength, max_change), **vars(load_models(**models)))
 
 
 def protect_face(
@@ -155,7 +164,8 @@ class _View:
         self.clean = written(torch.zeros_like(x0)).to(x0)
         self.shown = place.shown().to(x0)
         random = torch.Generator().manual_seed(protector.attack.seed)
-        grids = [other_alignment(x0.shape[-1], random).to(x0) for _ in range(ALIGNMENTS + CHECKS)]
+        size, error = x0.shape[-1], protector.alignment_error
+        grids = [other_alignment(size, random, error).to(x0) for _ in range(ALIGNMENTS + CHECKS)]
         self.others, self.checks = cycle(grids[CHECKS:]), [None, *grids[:CHECKS]]
         self.last, self.fakes = (x0, self.clean), {}
 
@@ -186,12 +196,13 @@ class _View:
         return self.protector.all_edits(image, targets)
 
 
-def other_alignment(size: int, random: torch.Generator, times: float = 1.0) -> Tensor:
+def other_alignment(size: int, random: torch.Generator, error: float) -> Tensor:
     """Return a sampling grid (1, s, s, 2) that imitates the alignment by another eye detector.
 
-    Shift, rotation and zoom are drawn uniformly, up to ``times`` × `SHIFT`, `TURN` and `ZOOM`.
+    Shift, rotation and zoom are drawn uniformly, up to ``error`` × `SHIFT`, `TURN` and `ZOOM`. In a
+    crop of 128 px, ``error`` is about the root mean square distance in px.
     """
-    turn, zoom, *shift = ((2 * v - 1) * times for v in torch.rand(4, generator=random).tolist())
+    turn, zoom, *shift = ((2 * v - 1) * error for v in torch.rand(4, generator=random).tolist())
     turn, zoom = TURN * turn, 1 + ZOOM * zoom
     cos, sin = zoom * math.cos(turn), zoom * math.sin(turn)
     x, y = (SHIFT * v * 2 / size for v in shift)

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Iterable, Iterator, Sequence
-from itertools import cycle, groupby, product
+from itertools import cycle, groupby, product, zip_longest
 
 import matplotlib
 import pandas as pd
@@ -67,10 +67,7 @@ def _threshold(axes: Axes, draw: str = "axhline") -> None:
 
 
 def _label_ends(axes: Axes, ends: Sequence[End], x: float, step: float) -> None:
-    """Name curves at the panel's right edge, each label tied to its end and ``step`` apart.
-
-    A negative step goes from the top down.
-    """
+    """Name curves at the panel's right edge, labels ``step`` apart: from the top if negative."""
     to_axes = axes.transData + axes.transAxes.inverted()
     heights = {end: to_axes.transform(end[:2])[1] for end in ends}
     further, limit = (max, 0.0) if step > 0 else (min, 1.0)
@@ -93,9 +90,8 @@ def trade_off(means: pd.DataFrame) -> Figure:
         x, y = 100 * curve["l2"], curve["damage_l2"]
         _curve(axes, x, y, style, label_of(name))
         ends.append((x.iloc[-1], y.iloc[-1], label_of(name), style[0]))
-    axes.set(xscale="log", yscale="log")
-    axes.set(xlabel="change of the photo: MSE × 100 in [-1, 1]")
-    axes.set(ylabel="damage to the fake: MSE in [-1, 1]")
+    axes.set(xscale="log", xlabel="change of the photo: MSE × 100 in [-1, 1]")
+    axes.set(yscale="log", ylabel="damage to the fake: MSE in [-1, 1]")
     _threshold(axes)
     at = {"va": "bottom", "transform": axes.get_yaxis_transform()}
     axes.text(0.01, SUCCESS, "broken above", fontsize=7.5, color="0.35", **at)
@@ -137,11 +133,11 @@ def trade_off_appendix(means: pd.DataFrame) -> Figure:
 @matplotlib.rc_context(FONT)
 def transfer(matrix: pd.DataFrame) -> Figure:
     """Draw a matrix of `across`: rows what was aimed at, columns what is then asked."""
-    figure, axes = _panels(5.2, 3.2)
+    figure, axes = _panels(5.2 if matrix.shape[1] < 4 else WIDTH, 3.2)
     shades = axes.imshow(matrix.clip(1e-4), cmap="Greys", norm="log", aspect="auto")
     labels = [re.sub("[-_]", "\n", name, count=1) for name in matrix.columns]
-    axes.set_xticks(range(matrix.shape[1]), labels)
-    axes.set_yticks(range(matrix.shape[0]), [c.replace("_", " ") for c in matrix.index])
+    axes.set_xticks(range(len(labels)), labels)
+    axes.set_yticks(range(len(matrix)), [c.replace("_", " ") for c in matrix.index])
     axes.set(xlabel=matrix.columns.name, ylabel=matrix.index.name)
     axes.tick_params(length=0, labelsize=8)
     values = matrix.to_numpy()
@@ -159,9 +155,7 @@ def transfer(matrix: pd.DataFrame) -> Figure:
 def training(curve: pd.DataFrame) -> Figure:
     """Draw how close a generator came to the published one along its training, and how fragile.
 
-    Args:
-        curve: the ``evaluation.csv`` of `salattack.training.stargan.train`: step, weights,
-            ``ratio``, ``ssim``, ``damage`` and ``broken``.
+    ``curve`` is the ``evaluation.csv`` of `salattack.training.stargan.train`.
     """
     panels = {
         "ratio": "error to the published output, relative to the photo's",
@@ -184,10 +178,9 @@ def _kind(transform: str) -> str:
 
 @matplotlib.rc_context(FONT)
 def robustness(table: pd.DataFrame) -> Figure:
-    """Draw what each edit of the disrupted photo leaves of the damage, edits grouped by kind.
+    """Draw what each edit of the photo leaves of the damage, in `summarise`, grouped by kind.
 
-    Args:
-        table: from `summarise`; the first transform is the untouched picture.
+    The first transform is the untouched picture.
     """
     transforms, attackers = (table.index.unique(name) for name in ("transform", "attacker"))
     places, labels, y = {}, {}, 0.0
@@ -224,11 +217,7 @@ def robustness(table: pd.DataFrame) -> Figure:
 
 @matplotlib.rc_context(FONT)
 def paper_reading(table: pd.DataFrame) -> Figure:
-    """Draw Table I's averages as printed beside what a few readings of the paper give for them.
-
-    Args:
-        table: some rows of `rank`, up to five, in order of appearance.
-    """
+    """Draw Table I's averages as printed beside those of a few readings, rows of `rank`."""
     attackers = [name for name in PRINTED if f"{name} l1" in table]
     paper = printed(attackers)
     texts = ["printed: the averages of Table I"] + [
@@ -251,8 +240,7 @@ def paper_reading(table: pd.DataFrame) -> Figure:
         axes.grid(axis="x")
     panels[0].set_yticks(range(len(attackers)), [label_of(name) for name in attackers])
     panels[0].set_ylim(len(attackers) - 0.5, -0.5)
-    handles = panels[0].get_legend_handles_labels()[0]
-    figure.legend(handles, texts, loc="outside lower left", fontsize=8)
+    figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower left", fontsize=8)
     return figure
 
 
@@ -269,8 +257,8 @@ def published(table: pd.DataFrame) -> Figure:
             at, place = generators.get_indexer(rows.index), (number + 0.5) / len(attackers)
             _estimates(axes, rows[columns_of("damage_l2")], at, place, style, label_of(name))
         _threshold(axes, "axvline")
-        label = "damage: MSE in [-1, 1]; broken right of the line"
-        axes.set(xscale="log", title=f"bound {bound:g}", xlabel=label)
+        axes.set(xscale="log", title=f"bound {bound:g}")
+        axes.set(xlabel="damage: MSE in [-1, 1]; broken right of the line")
         axes.set_yticks(range(len(generators)), generators)
         axes.tick_params(axis="y", length=0)
     axes.set_ylim(len(generators) - 0.5, -0.5)
@@ -284,12 +272,25 @@ def smallest_change(rows: pd.DataFrame) -> Figure:
 
     An attacker of a fixed strength has a marker for each bound: share and median PSNR. A
     minimum-norm attacker has a point for each photo and edit, above its curve: the share of fakes
-    that it breaks while the photo keeps that PSNR.
-
-    Args:
-        rows: from `smallest_change.measure`: attacker, bound, ``psnr`` in dB and ``success``.
+    that it breaks while the photo keeps that PSNR. ``rows`` are those of `smallest_change.measure`;
+    with a column ``generator``, each has a panel.
     """
-    figure, axes = _panels(5.6, 3.4)
+    grouped = rows.groupby(rows.get("generator", pd.Series("", rows.index)), sort=False)
+    if len(grouped) == 1:
+        figure, axes = _panels(5.6, 3.4)
+        _smallest_change(axes, rows, label=True)
+        return figure
+    lines = -(-len(grouped) // 3)
+    share = {"sharex": True, "sharey": True, "squeeze": False}
+    figure, panels = _panels(WIDTH, 0.7 + 2.1 * lines, lines, 3, **share)
+    for axes, part in zip_longest(panels.flat, grouped):
+        axes.set_axis_off() if part is None else _smallest_change(axes, part[1], part[0])
+    figure.legend(*panels[0, 0].get_legend_handles_labels(), loc="outside upper center", ncols=4)
+    return figure
+
+
+def _smallest_change(axes: Axes, rows: pd.DataFrame, title: str = "", label: bool = False) -> None:
+    """Draw one panel of `smallest_change`, its curves with or without a label."""
     strip, ends = 103, []
     for (colour, marker, line), name in _styled(rows["attacker"].unique()):
         group = rows[rows["attacker"] == name]
@@ -304,13 +305,16 @@ def smallest_change(rows: pd.DataFrame) -> Figure:
         share = [100 * i / len(group) for i in range(len(broken) + 1)]
         strip += 6
         axes.step([*broken, rows["psnr"].min()], share, color=colour, ls=line, lw=1.1)
-        cloud = [strip] * len(broken)
-        axes.plot(broken, cloud, marker, color=colour, ms=4, mfc="none", mew=0.7, alpha=0.7)
-        at = axes.get_yaxis_transform()
-        axes.text(1.01, strip, label_of(name), color=colour, va="center", transform=at)
+        style = {"color": colour, "ms": 4, "mfc": "none", "mew": 0.7, "alpha": 0.7}
+        axes.plot(broken, [strip] * len(broken), marker, label=label_of(name), **style)
+        if label:
+            at = axes.get_yaxis_transform()
+            axes.text(1.01, strip, label_of(name), color=colour, va="center", transform=at)
     n = len(rows) // len(rows.groupby(["attacker", "bound"]))
-    axes.set(xlabel="PSNR of the photo in dB: less change →", ylabel=f"fakes broken, % of {n}")
+    axes.set(xlabel="PSNR of the photo in dB: less change →", ylabel="fakes broken, %", title=title)
     axes.set(ylim=(-3, strip + 4), yticks=range(0, 101, 20))
     axes.grid(axis="y", color="0.92")
-    _label_ends(axes, ends, 1.01, 0.07)
-    return figure
+    axes.label_outer()
+    if label:
+        axes.set_ylabel(f"fakes broken, % of {n}")
+        _label_ends(axes, ends, 1.01, 0.07)

@@ -91,6 +91,14 @@ def test_sentences_and_files(rows, tmp_path):
     assert "nan" not in (tmp_path / "published.md").read_text()
 
 
+def test_the_least_and_the_greatest_of_the_smallest_changes_are_named():
+    rows = {"psnr": [38.0, 44.0, 20.0], "success": [1.0, 0.9, 0.0]}
+    keys = [("a", "minimum-norm", 2.0), ("b", "minimum-norm", 2.0), ("b", "pgd", 0.05)]
+    index = pd.MultiIndex.from_tuples(keys, names=["generator", "attacker", "bound"])
+    said = published.smallest_sentence(pd.DataFrame(rows, index))
+    assert "breaks 90 to 100 %" in said and "38.0 dB (a) and 44.0 dB (b)" in said
+
+
 def test_an_example_is_a_photo_its_fake_and_the_broken_ones():
     study = study_of(AGING, 1)
     attacks = [attacker("i-fgsm"), attacker("saliency-aware", steps=2)]

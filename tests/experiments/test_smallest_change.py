@@ -151,3 +151,26 @@ def test_the_chart_draws_a_line_per_attacker_and_a_marker_per_photo():
     assert share == {37: 10, 35: 20, 31: 40}
     assert {text.get_text() for text in axes.texts} >= {"PGD", "Minimum-Norm"}
     assert curve.get_marker() != cloud.get_marker()
+
+
+def test_each_generator_has_its_rows_and_its_panel():
+    faces = ["f0", "f1"]
+    one = pd.concat(
+        [
+            made("pgd", 0.05, faces, psnr=34.0, success=0),
+            made("pgd", 0.1, faces, psnr=30.0, success=1),
+            made("minimum-norm", 2.0, faces, psnr=[40.0, 41.0, 42.0, 43.0], success=1),
+        ]
+    )
+    parts = {name: one.assign(psnr=one["psnr"] + i) for i, name in enumerate("abcd")}
+    rows = pd.concat(parts, names=["generator"]).reset_index("generator")
+    table = smallest_change.summarise(rows)
+    for name, part in parts.items():
+        pd.testing.assert_frame_equal(table.loc[name], smallest_change.summarise(part))
+    figure = charts.smallest_change(rows)
+    panels = [axes for axes in figure.axes if axes.axison]
+    assert [axes.get_title() for axes in panels] == list("abcd")
+    shown = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert shown == ["PGD", "Minimum-Norm"]
+    clouds = [axes.lines[3].get_xdata()[-1] for axes in panels]  # the photo that changed the most
+    assert clouds == [40, 41, 42, 43]

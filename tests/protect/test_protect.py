@@ -771,6 +771,31 @@ def test_a_limit_of_the_change_is_kept_and_what_does_not_break_is_named(tmp_path
         disruption.attack_of("normal", max_change=0)
 
 
+@pytest.mark.parametrize("error", [-1, 9, float("nan")])
+def test_an_alignment_error_is_in_px(error):
+    with pytest.raises(SalattackError, match="in px, from 0 to 8, got"):
+        load_protector(alignment_error=error, device="cpu")
+
+
+@pytest.mark.parametrize("error", [0.0, 0.5, 2.0])
+def test_an_alignment_error_is_the_distance_by_which_a_crop_moves(error):
+    random, same = torch.Generator().manual_seed(5), torch.eye(2, 3)[None]
+    same = torch.nn.functional.affine_grid(same, [1, 3, 128, 128], align_corners=False)
+    moved = [disruption.other_alignment(128, random, error) - same for _ in range(400)]
+    px = torch.stack(moved).mul(64).square().sum(-1).mean().sqrt().item()
+    assert px == pytest.approx(error, rel=0.1, abs=1e-4)
+
+
+def test_a_protector_takes_the_alignments_that_it_is_asked_for(tmp_path, small, protector):
+    small.save(tmp_path / "a.png")
+    written = set()
+    for name, error in {"b.png": 0.0, "c.png": 2.0}.items():
+        other = replace(protector, alignment_error=error)
+        protect_photo(tmp_path / "a.png", tmp_path / name, other)
+        written.add((tmp_path / name).read_bytes())
+    assert len(written) == 2
+
+
 @pytest.mark.slow
 def test_a_jpeg_is_optimised_through_its_own_compression(tmp_path, small, protector):
     path, out = tmp_path / "photo.jpg", tmp_path / "out.jpg"
@@ -947,9 +972,9 @@ def test_a_folder_is_protected_restarted_and_its_bad_photos_named(tmp_path, smal
     again = command(photos, "-o", out)
     assert again.exit_code == 3 and "2 photos were done before" in again.output
     assert (out / "a.png").stat().st_mtime_ns == stamp
-    # Another strength does ours again; a file that is not ours any more is left alone.
+    # Another setting does ours again; a file that is not ours any more is left alone.
     (out / "夏" / "二 人.jpg").write_text("edited by hand")
-    other = command(photos, "-o", out, "--strength", "strong")
+    other = command(photos, "-o", out, "--alignment-error", "1")
     assert other.exit_code == 3 and "二 人.jpg exists" in other.output
     assert (out / "a.png").stat().st_mtime_ns != stamp
     assert (out / "夏" / "二 人.jpg").read_text() == "edited by hand"

@@ -88,13 +88,17 @@ def as_lines(result: pd.DataFrame) -> str:
 
 
 def other_settings(run: str | Path, reference: str | Path) -> str | None:
-    """Say how the settings of two manifests differ; None if they agree or a manifest is absent."""
+    """Say how the settings of two manifests differ; None if they agree or a manifest is absent.
+
+    Notebooks that only one run has are passed over: `compare` names their missing outputs.
+    """
     paths = [Path(folder) / "manifest.json" for folder in (run, reference)]
     if not all(path.is_file() for path in paths):
         return None
     ours, theirs = (_settings(path) for path in paths)
+    both = set.intersection(*({key.partition(".")[0] for key in one} for one in (ours, theirs)))
     for key in sorted({*ours, *theirs}):
-        if ours.get(key) != theirs.get(key):
+        if key.partition(".")[0] in both and ours.get(key) != theirs.get(key):
             values = f"{ours.get(key)} here, {theirs.get(key)} in {reference}"
             return f"the runs have different settings ({key}: {values})"
     return None

@@ -135,6 +135,10 @@ def test_runs_with_other_settings_are_not_compared(tmp_path):
     compared["n_images"] = 20
     path.write_text(json.dumps(manifest | {"seed": 3}))
     assert "(seed: 3 here, 0 in" in other_settings(tmp_path, FIGURES)
+    # A run without the published generators is compared with one that has them.
+    del manifest["notebooks"]["published_generators"]
+    path.write_text(json.dumps(manifest))
+    assert other_settings(tmp_path, FIGURES) is None
     path.write_text("[]")
     with pytest.raises(SalattackError, match="cannot read"):
         other_settings(tmp_path, FIGURES)

@@ -127,9 +127,9 @@ def drawn(rows: pd.DataFrame) -> Figure:
             drawing = {"marker": marker, "linestyle": line, "color": colour, "label": label}
             axes.plot(part["tint"], part[key], lw=1.1, ms=4.5, markerfacecolor="white", **drawing)
         for setting, row in part.iterrows():
-            place = row["tint"] - 1, row["broken_labelled"] - 0.1
-            axes.annotate(setting, place, ha="right", va="top", fontsize=7.5)
-        axes.set(xlim=(0, 38), ylim=(-0.6, 5.4), xlabel="tint, of 255", title=title)
+            place = row["tint"] + 0.7, row["broken_labelled"] - 0.1
+            axes.annotate(setting, place, va="top", fontsize=7.5)
+        axes.set(xlim=(0, 42), ylim=(-0.6, 5.4), xlabel="tint, of 255", title=title)
     places[0].set_ylabel("edits broken, of 5")
     places[0].legend(fontsize=7, loc="upper left", bbox_to_anchor=(0, 0.8))
     return figure

@@ -102,7 +102,7 @@ def load_protector(
     """Load models by name with the arguments of `load_models`, for the search of `attack_of`.
 
     Raises:
-        SalattackError: an unknown name, an error below 0, or files that do not fit.
+        SalattackError: an unknown name, an error beyond its range, or files that do not fit.
     """
     if not 0 <= alignment_error <= LARGEST_ERROR:
         rule = f"--alignment-error is in px, from 0 to {LARGEST_ERROR:g}"
